@@ -1,0 +1,35 @@
+# Everything runs from a virtual environment made here; only Python 3.11, make and git are needed.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: install demo test test-slow check docs clean
+
+install: $(VENV)/.installed
+
+# torch first and pinned, so that nothing after it pulls another build
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install
+	$(BIN)/discovery run examples/demo.yaml
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/pytest
+
+test-slow: install
+	$(BIN)/pytest -m slow
+
+docs: install
+	$(BIN)/python -m discovery.config_reference > docs/configuration.md
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

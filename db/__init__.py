@@ -1,0 +1,1 @@
+"""The archive: what was asked, answered, run and measured, in SQLite or PostgreSQL."""

@@ -1,0 +1,156 @@
+"""Values that flow into and out of the archive. Frozen; importable without SQLAlchemy."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from evaluators.base import Metric
+from sandbox.candidate import Candidate
+from sandbox.failure import Failure
+from sandbox.reports import Fingerprint, GateReport, ProbeReport
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True)
+class PromptPart:
+    """One message, or a piece of one. Parts repeat between prompts and are stored once by `sha256`."""
+
+    role: Role
+    text: str
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(f"{self.role}\n{self.text}".encode("utf-8", "replace")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is sent to a proposer. Consecutive parts of one role make one message, joined by a blank line."""
+
+    parts: tuple[PromptPart, ...]
+
+    def messages(self) -> list[dict[str, str]]:
+        """The chat messages, as the OpenAI protocol spells them."""
+        merged: list[dict[str, str]] = []
+        for part in self.parts:
+            if merged and merged[-1]["role"] == part.role:
+                merged[-1]["content"] += "\n\n" + part.text
+            else:
+                merged.append({"role": part.role, "content": part.text})
+        return merged
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256("".join(p.sha256 for p in self.parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a proposer answered, raw. Token counts are None where the endpoint does not say."""
+
+    text: str
+    model: str
+    latency_s: float
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    attempts: int = 1  # requests it took, retries included
+
+
+@dataclass(frozen=True)
+class Idea:
+    """A parsed reply: what the model wants to try. All three are hostile text."""
+
+    name: str
+    thought: str
+    code: str
+
+
+Origin = Literal["known", "proposed", "repaired", "file"]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One attempt at a new objective and its verdict.
+
+    Attributes:
+        id: archive row id (0 before it is stored).
+        index: its number within the campaign, from 0; with the campaign it is unique.
+        origin, proposer: where it came from; `known` baselines have proposer "library".
+        parents: candidate ids shown or recombined.
+        repair_of: index of the proposal whose error this one answers.
+        candidate: None if the reply could not be parsed.
+        failure: None if it was accepted for training.
+    """
+
+    index: int
+    origin: Origin
+    proposer: str
+    name: str
+    thought: str
+    parents: tuple[str, ...] = ()
+    repair_of: int | None = None
+    prompt: Prompt | None = None
+    reply: Reply | None = None
+    candidate: Candidate | None = None
+    gate: GateReport | None = None
+    probe: ProbeReport | None = None
+    failure: Failure | None = None
+    duplicate_of: str | None = None  # candidate id, or the name of a known objective
+    id: int = 0
+    created_at: datetime | None = None
+
+
+TrialStatus = Literal["pending", "running", "done", "failed"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean of the ranking metric over a candidate's seeds, with the per-seed values that pair with other candidates."""
+
+    metric: str
+    higher_is_better: bool
+    by_seed: Mapping[int, float]
+
+    @property
+    def mean(self) -> float:
+        return sum(self.by_seed.values()) / len(self.by_seed)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A candidate as the archive lists it: identity, the first proposal that made it, and how it did."""
+
+    candidate: Candidate
+    name: str
+    thought: str
+    origin: Origin
+    proposer: str
+    campaign: str
+    parents: tuple[str, ...] = ()
+    score: Score | None = None  # None while unranked: no finished trial, or any seed failed
+    failure: Failure | None = None
+    trials_done: int = 0
+    trials_failed: int = 0
+    fingerprint: Fingerprint | None = None
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial as stored. `arrays` are loaded separately (`Archive.arrays`)."""
+
+    id: int
+    candidate_id: str
+    task_id: str
+    evaluator: str
+    seed: int
+    status: TrialStatus
+    attempts: int
+    metrics: tuple[Metric, ...] = ()
+    failure: Failure | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)  # timings, device, versions, ...

@@ -1,0 +1,1 @@
+"""Launch discovery campaigns, browse the archive, export discovered losses."""

@@ -1,0 +1,107 @@
+"""The seams of a campaign: strategies ask and tell, proposers answer prompts. No Ray, no SQL, no torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from db.records import Prompt, Proposal, Reply, Score
+from sandbox.contract import Contract
+from sandbox.failure import Failure
+
+
+@dataclass(frozen=True)
+class Past:
+    """One earlier loss as a strategy knows it. `score` and `failure` are both None while it is still in training."""
+
+    candidate_id: str
+    name: str
+    thought: str
+    source: str
+    origin: str
+    score: Score | None = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the next proposal should build on.
+
+    Attributes:
+        index: number of the proposal within the campaign.
+        seed: for anything random in this proposal; a function of the campaign's seed and `index`.
+        in_full: past losses shown with code, thought and score (best first).
+        in_brief: past losses shown as one line each: name, score or error.
+    """
+
+    index: int
+    seed: int
+    in_full: tuple[Past, ...] = ()
+    in_brief: tuple[Past, ...] = ()
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        return tuple(p.candidate_id for p in self.in_full)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a proposal: refused, failed in training, or scored."""
+
+    proposal: Proposal
+    score: Score | None = None
+    failure: Failure | None = None
+
+
+class Strategy(Protocol):
+    """Decides what each proposal builds on. Called from one thread; must be fast; knows no Ray, no LLM, no SQL.
+
+    After a restart the campaign tells it all stored outcomes again, in order, so it keeps nothing on disk.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+
+    def __init__(self, options: Mapping[str, Any], seed: int) -> None:
+        """Raises OptionsError for unknown or ill-typed options."""
+
+    def ask(self, index: int) -> Plan: ...
+
+    def tell(self, outcome: Outcome) -> None: ...
+
+
+class ProposerError(Exception):
+    """No reply could be had. `fatal` means that asking again cannot help (wrong key, unknown model, nobody there)."""
+
+    def __init__(self, message: str, *, fatal: bool) -> None:
+        super().__init__(message)
+        self.fatal = fatal
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question to a proposer. Proposers that are not language models read `plan` and ignore the prompt."""
+
+    prompt: Prompt
+    plan: Plan
+    attempt: int = 0  # 0 for a first proposal, n for the n-th repair of it
+
+
+class Proposer(Protocol):
+    """Answers requests. `propose` runs many times concurrently on one asyncio event loop.
+
+    `uses_llm` tells people and the archive plainly whether a language model is behind it.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    uses_llm: ClassVar[bool]
+
+    def __init__(self, options: Mapping[str, Any], contract: Contract, seed: int) -> None:
+        """Raises OptionsError for unknown or ill-typed options, a missing key variable or file."""
+
+    async def propose(self, request: Request) -> Reply:
+        """Raises ProposerError."""
+
+    async def aclose(self) -> None: ...

@@ -1,0 +1,79 @@
+"""Evaluator options: frozen dataclasses built from configuration values, strictly."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, asdict, field, fields
+from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_origin, get_type_hints
+
+
+class OptionsError(ValueError):
+    """A setting that a person got wrong: one line that says what and what to do. Shown as it is, exit code 2."""
+
+
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+T = TypeVar("T", bound=_Dataclass)
+
+
+def option(default: Any, doc: str) -> Any:
+    """A documented option of a frozen options dataclass; `doc` goes into the configuration reference."""
+    return field(default=default, metadata={"doc": doc})
+
+
+def options_dict(options: _Dataclass) -> dict[str, Any]:
+    """A frozen options dataclass as plain JSON values (tuples become lists)."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(options).items()}
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """`` Did you mean 'x'?`` for the closest known name, or a list of what there is."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}."
+
+
+def parse_options(cls: type[T], given: Mapping[str, Any] | None, owner: str) -> T:
+    """Build a frozen options dataclass from configuration values.
+
+    An int is accepted where a float is due, a list where a tuple is due. `owner` names the evaluator in messages.
+
+    Raises:
+        OptionsError: an unknown name (the nearest is suggested), a missing one, a wrong type, or the dataclass's own check.
+    """
+    hints = get_type_hints(cls)
+    known = {f.name: f for f in fields(cls)}
+    values: dict[str, Any] = {}
+    for name, value in (given or {}).items():
+        if name not in known:
+            raise OptionsError(f"{owner} has no option {name!r}; {nearest(name, list(known))}")
+        values[name] = _coerce(hints[name], value, f"{owner}.{name}")
+    for name, f in known.items():
+        if name not in values and f.default is MISSING and f.default_factory is MISSING:
+            raise OptionsError(f"{owner} needs the option {name!r}")
+    try:
+        return cls(**values)
+    except OptionsError:
+        raise
+    except ValueError as error:  # a dataclass's own __post_init__ check
+        raise OptionsError(f"{owner}: {error}") from error
+
+
+def _coerce(hint: Any, value: Any, where: str) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise OptionsError(f"{where} takes a list, not {value!r}")
+        return tuple(_coerce(args[0], v, where) for v in value)
+    allowed = args if args and origin is not tuple else (hint,)
+    for kind in allowed:
+        if kind is type(None) and value is None:
+            return None
+        if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(kind, type) and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+            return value
+    names = " or ".join("none" if k is type(None) else k.__name__ for k in allowed)
+    raise OptionsError(f"{where} takes {names}, not {value!r}")

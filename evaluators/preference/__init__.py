@@ -1,0 +1,1 @@
+"""Preference optimisation: a policy learns from pairs (chosen, rejected) relative to a reference policy."""

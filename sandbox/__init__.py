@@ -1,0 +1,1 @@
+"""The cage: contract, static gate, oracle child, behaviour probe. Needs only torch."""

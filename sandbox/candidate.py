@@ -1,0 +1,39 @@
+"""A candidate objective: source code under a contract, identified by its content."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+MAX_SOURCE_BYTES = 20_000
+
+
+def normalise_source(source: str) -> str:
+    """LF line ends, no trailing blanks, exactly one final newline: the text that is hashed, stored and run."""
+    lines = source.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return "\n".join(line.rstrip() for line in lines).strip("\n") + "\n"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Source code of one objective. Name, thought and parents belong to the proposal, not to the candidate.
+
+    Attributes:
+        contract: name of the contract it is written for.
+        source: LF-normalised source text.
+        id: sha256 over contract name and source, hex.
+    """
+
+    contract: str
+    source: str
+    id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", normalise_source(self.source))
+        # surrogates cannot be encoded; the gate refuses them, but identity must exist even for refused text
+        text = f"{self.contract}\n{self.source}".encode("utf-8", "surrogatepass")
+        object.__setattr__(self, "id", hashlib.sha256(text).hexdigest())
+
+    @property
+    def short_id(self) -> str:
+        return self.id[:10]

@@ -1,0 +1,106 @@
+"""What a candidate function of a task family receives and returns.
+
+One object: the prompt text, the gate, the probe, the oracle and the exporters are all derived from it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+DType = Literal["float32", "int64", "bool"]
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
+
+
+@dataclass(frozen=True)
+class TensorInput:
+    """One tensor argument of shape (B,).
+
+    Attributes:
+        name: parameter name in the candidate's signature.
+        description: one sentence for the prompt.
+        low, high: the ordinary range; the probe draws from it, extremes lie far outside.
+        carries_gradient: whether the trainer back-propagates into it (policy inputs do, reference inputs do not).
+        dtype: what the candidate sees (float32 becomes float64 in double-precision checks).
+        optional: the candidate receives it only if it names it as a parameter.
+    """
+
+    name: str
+    description: str
+    low: float
+    high: float
+    carries_gradient: bool = False
+    dtype: DType = "float32"
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class ScalarInput:
+    """One Python float argument, with the values the probe tries and whether it is optional."""
+
+    name: str
+    description: str
+    default: float
+    probe_values: tuple[float, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Contract:
+    """The signature of a task family's candidates: `function(*tensors, *scalars) -> (B,)` per-example losses.
+
+    Attributes:
+        name: e.g. ``preference.pairs``; part of a candidate's identity.
+        function: the name the candidate must define.
+        description: what the inputs are and what training minimises, for the prompt.
+        tensors, scalars: the arguments, required ones first.
+        scale_scalar: the scalar (beta) whose rescaling does not make a new objective, if any.
+
+    Raises:
+        ValueError: an empty, repeated or non-identifier name, no gradient-carrying input, or an unknown `scale_scalar`.
+    """
+
+    name: str
+    function: str
+    description: str
+    tensors: tuple[TensorInput, ...]
+    scalars: tuple[ScalarInput, ...] = ()
+    scale_scalar: str | None = None
+
+    def __post_init__(self) -> None:
+        names = [i.name for i in (*self.tensors, *self.scalars)]
+        if len(set(names)) != len(names):
+            raise ValueError(f"contract {self.name}: an input name is repeated")
+        for name in (self.function, *names):
+            if not _NAME.match(name):
+                raise ValueError(f"contract {self.name}: {name!r} is not a lower-case identifier")
+        if not any(t.carries_gradient and not t.optional for t in self.tensors):
+            raise ValueError(f"contract {self.name}: no required input carries gradient")
+        if self.scale_scalar is not None and self.scale_scalar not in {s.name for s in self.scalars}:
+            raise ValueError(f"contract {self.name}: scale_scalar {self.scale_scalar!r} is not one of its scalars")
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Names every candidate must take, in order."""
+        return tuple(i.name for i in (*self.tensors, *self.scalars) if not i.optional)
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """Names a candidate may take."""
+        return tuple(i.name for i in (*self.tensors, *self.scalars) if i.optional)
+
+    def tensors_of(self, parameters: tuple[str, ...]) -> tuple[TensorInput, ...]:
+        """The tensor inputs that a candidate with these parameters receives, in contract order."""
+        return tuple(t for t in self.tensors if t.name in parameters)
+
+    def scalars_of(self, parameters: tuple[str, ...]) -> tuple[ScalarInput, ...]:
+        """The scalar inputs that a candidate with these parameters receives, in contract order."""
+        return tuple(s for s in self.scalars if s.name in parameters)
+
+    def signature(self) -> str:
+        """The required signature as Python source, e.g. ``def loss(a: torch.Tensor, beta: float) -> torch.Tensor:``."""
+        typed = [f"{t.name}: torch.Tensor" for t in self.tensors if not t.optional]
+        typed += [f"{s.name}: float" for s in self.scalars if not s.optional]
+        return f"def {self.function}({', '.join(typed)}) -> torch.Tensor:"

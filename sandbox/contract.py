@@ -70,7 +70,7 @@ class Contract:
     scale_scalar: str | None = None
 
     def __post_init__(self) -> None:
-        names = [i.name for i in (*self.tensors, *self.scalars)]
+        names = [i.name for i in self.inputs]
         if len(set(names)) != len(names):
             raise ValueError(f"contract {self.name}: an input name is repeated")
         for name in (self.function, *names):
@@ -82,14 +82,18 @@ class Contract:
             raise ValueError(f"contract {self.name}: scale_scalar {self.scale_scalar!r} is not one of its scalars")
 
     @property
+    def inputs(self) -> list[TensorInput | ScalarInput]:
+        return [*self.tensors, *self.scalars]
+
+    @property
     def required(self) -> tuple[str, ...]:
         """Names every candidate must take, in order."""
-        return tuple(i.name for i in (*self.tensors, *self.scalars) if not i.optional)
+        return tuple(i.name for i in self.inputs if not i.optional)
 
     @property
     def optional(self) -> tuple[str, ...]:
         """Names a candidate may take."""
-        return tuple(i.name for i in (*self.tensors, *self.scalars) if i.optional)
+        return tuple(i.name for i in self.inputs if i.optional)
 
     def tensors_of(self, parameters: tuple[str, ...]) -> tuple[TensorInput, ...]:
         """The tensor inputs that a candidate with these parameters receives, in contract order."""

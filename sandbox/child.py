@@ -1,0 +1,156 @@
+"""The oracle child's side: load one candidate, answer calls until the channel closes. Runs after confinement.
+
+Nothing here formats a traceback or a tensor, and no exception object leaves: an error becomes its type, its message and
+the candidate's line, as text in the frame.
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, NoReturn
+
+import torch
+
+from sandbox.allowlist import BUILTINS, MODULES
+from sandbox.contract import ScalarInput, TensorInput
+from sandbox.frames import Frame, Header, Op, Shape, Status, shape_of
+
+FILENAME = "<candidate>"
+_DTYPES = {"float32": None, "int64": torch.int64, "bool": torch.bool}
+_OUT_OF_MEMORY_HINTS = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
+
+
+class ContractBreach(Exception):
+    """The candidate returned something else than the contract asks for."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What this candidate is called with, in frame order."""
+
+    function: str
+    tensors: tuple[TensorInput, ...]
+    scalars: tuple[ScalarInput, ...]
+
+
+def serve(channel: int, frame: Frame, entry: Entry) -> NoReturn:
+    """Answer one byte per request on `channel`; leave by os._exit when the other side is gone."""
+    function: Callable[..., Any] | None = None
+    while os.read(channel, 1):
+        request = frame.read_header()
+        try:
+            if request.op == Op.LOAD:
+                function = load(frame.read_text(request.text_bytes).decode("utf-8", "replace"), entry.function)
+            elif function is not None:
+                shape = shape_of(entry.tensors, entry.scalars, request.runs, request.batch, request.itemsize)
+                answer(function, entry, frame, shape)
+            status, text, line = Status.OK, b"", 0
+        except BaseException as error:  # noqa: BLE001 - the sandbox border: whatever a candidate raises becomes text
+            status, text, line = describe(error)
+        frame.write_header(
+            Header(request.op, status, request.runs, request.batch, request.itemsize, frame.write_text(text), line)
+        )
+        os.write(channel, b"!")
+    os._exit(0)
+
+
+def _restricted_import(name: str, *arguments: Any, **keywords: Any) -> ModuleType:
+    if name not in MODULES and name not in ("typing", "collections.abc", "__future__"):
+        raise ImportError(f"import of {name!r} is not allowed")
+    return builtins.__import__(name, *arguments, **keywords)
+
+
+def load(source: str, function: str) -> Callable[..., Any]:
+    """Run the candidate's module level in a namespace with few builtins; return its entry function."""
+    allowed = {name: getattr(builtins, name) for name in BUILTINS}
+    allowed["__import__"] = _restricted_import
+    namespace: dict[str, Any] = {"__builtins__": allowed, "__name__": "candidate", "torch": torch, "math": math}
+    exec(compile(source, FILENAME, "exec", dont_inherit=True), namespace)
+    entry = namespace.get(function)
+    if not callable(entry):
+        raise ContractBreach(f"no function {function!r}")
+    return entry  # type: ignore[no-any-return]
+
+
+def answer(function: Callable[..., Any], entry: Entry, frame: Frame, shape: Shape) -> None:
+    """One packed call: the candidate sees each run by itself; one backward serves all runs.
+
+    The runs' graphs are disjoint, so each gradient has the bits it would have alone.
+    """
+    views = frame.views(shape)
+    block = views.inputs.clone()  # the candidate never holds shared memory
+    scalars = views.scalars.tolist()
+    means, losses, leaves = [], [], []
+    for run in range(shape.runs):
+        arguments: dict[str, Any] = {}
+        for position, spec in enumerate(entry.tensors):
+            value = block[position, run]
+            if spec.carries_gradient:
+                value = value.detach().requires_grad_(True)
+                leaves.append(value)
+            elif (dtype := _DTYPES[spec.dtype]) is not None:
+                value = value.to(dtype)
+            arguments[spec.name] = value
+        for position, scalar in enumerate(entry.scalars):
+            arguments[scalar.name] = scalars[position][run]
+        result = function(**arguments)
+        check_result(result, block)
+        losses.append(result.detach())
+        means.append(result.mean())
+    gradients = torch.autograd.grad(means, leaves, allow_unused=True)
+    views.means.copy_(torch.stack([m.detach() for m in means]))
+    views.losses.copy_(torch.stack(losses))
+    zero = torch.zeros(shape.batch, dtype=block.dtype)
+    if shape.gradients:
+        rows = torch.stack([zero if g is None else g for g in gradients])  # (R * G, B), run-major
+        views.gradients.copy_(rows.view(shape.runs, shape.gradients, shape.batch).transpose(0, 1))
+
+
+def check_result(result: Any, block: torch.Tensor) -> None:
+    """Shape, dtype and graph of what the candidate returned. Raises ContractBreach."""
+    batch = block.shape[-1]
+    if not isinstance(result, torch.Tensor):
+        raise ContractBreach(f"returned {type(result).__name__}, not a tensor of shape ({batch},)")
+    if tuple(result.shape) != (batch,):
+        raise ContractBreach(f"returned shape {tuple(result.shape)}, must be ({batch},): one loss per example")
+    if result.dtype != block.dtype:
+        raise ContractBreach(f"returned {result.dtype} for {block.dtype} inputs")
+    if not result.requires_grad:
+        raise ContractBreach("the losses do not depend on any policy input: no gradient")
+
+
+def describe(error: BaseException) -> tuple[Status, bytes, int]:
+    """Status, text and candidate line of an error, without any formatting machinery."""
+    line = 0
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == FILENAME:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    try:
+        message = str(error)
+    except BaseException:  # noqa: BLE001 - a candidate's own __str__
+        message = ""
+    if isinstance(error, ContractBreach):
+        return Status.CONTRACT, message.encode("utf-8", "replace"), line
+    out_of_memory = isinstance(error, MemoryError) or any(hint in message for hint in _OUT_OF_MEMORY_HINTS)
+    if isinstance(error, SyntaxError):
+        line = error.lineno or 0
+    text = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    status = Status.OUT_OF_MEMORY if out_of_memory else Status.CRASH
+    return status, text[:4000].encode("utf-8", "replace"), line
+
+
+def warm() -> None:
+    """One tiny forward and backward through the whole path, so that children do not pay for first use."""
+    sys.setrecursionlimit(600)  # deep recursion must raise before it exhausts the C stack
+    x = torch.zeros(4, requires_grad=True)
+    y = torch.nn.functional.logsigmoid(x) + torch.nn.functional.softplus(x).clamp(min=0).exp()
+    torch.autograd.grad([torch.where(x > 0, y, -y).mean()], [x])
+    torch.stack([x.detach(), x.detach()]).view(2, 4).transpose(0, 1).tolist()

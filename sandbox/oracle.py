@@ -1,0 +1,260 @@
+"""The loss oracle: a candidate in a child process, used by a trainer as if it were an ordinary loss."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sandbox.candidate import Candidate
+from sandbox.child_spec import ChildSpec
+from sandbox.contract import Contract
+from sandbox.failure import CandidateError, Failure, FailureKind, InfrastructureError
+from sandbox.frames import Frame, Header, Op, Shape, Status, shape_of
+from sandbox.limits import Limits
+from sandbox.server import Child, OracleServer
+from sandbox.text import clean_text
+
+_FIRST_LOOK_S = 0.25  # a call slower than this gets its CPU time watched
+_BLAME_SHARE = 0.5  # of the waiting time the child must have spent computing to be blamed for it
+_MAX_MAGNITUDE = 1e30  # a gradient beyond this is an overflow about to happen
+
+_KIND_OF = {
+    Status.CRASH: FailureKind.CRASH,
+    Status.CONTRACT: FailureKind.CONTRACT,
+    Status.OUT_OF_MEMORY: FailureKind.OUT_OF_MEMORY,
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One call's results as the child gave them, copied out of shared memory; values may be non-finite.
+
+    Attributes:
+        means: (R,) mean loss per run.
+        losses: (R, B) per-example losses, detached.
+        gradients: (G, R, B) d mean / d input for the gradient-carrying inputs, in contract order.
+    """
+
+    means: Tensor
+    losses: Tensor
+    gradients: Tensor
+
+
+class LossOracle:
+    """One candidate in one child process. Context manager; not thread-safe; the child starts at the first call.
+
+    Args:
+        server: where children come from.
+        candidate: already accepted by the gate.
+        contract: the candidate's contract.
+        parameters: the contract inputs that it reads (`GateReport.parameters`).
+        limits: of the child.
+
+    Attributes:
+        calls, wall_s: round trips so far and the time they took, seen from the trainer.
+        last_losses: (R, B) per-example losses of the last call, for logging.
+    """
+
+    def __init__(
+        self,
+        server: OracleServer,
+        candidate: Candidate,
+        contract: Contract,
+        parameters: tuple[str, ...],
+        limits: Limits | None = None,
+    ) -> None:
+        self.candidate, self.contract, self.parameters = candidate, contract, parameters
+        self.limits = limits or Limits()
+        self.calls = 0
+        self.wall_s = 0.0
+        self.last_losses: Tensor | None = None
+        self._server = server
+        self._spec = ChildSpec(contract, parameters, self.limits)
+        self._tensors = contract.tensors_of(parameters)
+        self._scalars = contract.scalars_of(parameters)
+        self._with_gradient = [i for i, t in enumerate(self._tensors) if t.carries_gradient]
+        self._child: Child | None = None
+
+    def __enter__(self) -> LossOracle:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child. The oracle can be called again: it starts a fresh one."""
+        if self._child is not None:
+            child, self._child = self._child, None
+            self._server.end(child)
+
+    def __call__(self, inputs: Mapping[str, Tensor], scalars: Mapping[str, Sequence[float]]) -> Tensor:
+        """Mean loss of each run, differentiable with respect to the gradient-carrying inputs.
+
+        Args:
+            inputs: tensors of shape (R, B) by contract name, any device; those the candidate does not read are ignored.
+                Cast to float32, except float64 which is kept.
+            scalars: R floats each, by contract name.
+
+        Returns:
+            (R,) on the device and with the dtype of the first input; `.sum().backward()` gives every run its own gradient.
+
+        Raises:
+            CandidateError: NON_FINITE, CONTRACT, CRASH, TIMEOUT or OUT_OF_MEMORY.
+            InfrastructureError: the child was lost or starved through no fault of its own.
+        """
+        policy = [inputs[self._tensors[i].name] for i in self._with_gradient]
+        means: Tensor = _OracleFunction.apply(self, inputs, scalars, *policy)
+        return means
+
+    def evaluate(self, inputs: Mapping[str, Tensor], scalars: Mapping[str, Sequence[float]]) -> Answer:
+        """The same call without autograd and without the check for finite values, for probes and plots."""
+        rows = [inputs[t.name].detach() for t in self._tensors]
+        runs, batch = rows[0].shape
+        itemsize = 8 if rows[0].dtype == torch.float64 else 4
+        shape = shape_of(self._tensors, self._scalars, runs, batch, itemsize)
+        started = time.perf_counter()
+        child = self._ready(shape)
+        views = child.frame.views(shape)
+        for row, values in enumerate(rows):
+            views.inputs[row].copy_(values)
+        for row, scalar in enumerate(self._scalars):
+            views.scalars[row].copy_(torch.as_tensor(scalars[scalar.name], dtype=torch.float64))
+        self._round_trip(child, Header(Op.CALL, Status.PENDING, runs, batch, itemsize, 0, 0))
+        self.calls += 1
+        answer = Answer(views.means.clone(), views.losses.clone(), views.gradients.clone())
+        self.wall_s += time.perf_counter() - started
+        return answer
+
+    def _ready(self, shape: Shape) -> Child:
+        """A child whose frame is large enough, with the candidate loaded."""
+        if self._child is not None and self._child.frame.size >= shape.frame_bytes:
+            return self._child
+        self.close()
+        self._child = self._server.fork(self._spec, shape.frame_bytes)
+        source = self.candidate.source.encode("utf-8", "replace")
+        length = self._child.frame.write_text(source)
+        self._round_trip(self._child, Header(Op.LOAD, Status.PENDING, 0, 0, 4, length, 0))
+        return self._child
+
+    def _round_trip(self, child: Child, request: Header) -> None:
+        """Ring, wait, and turn everything but success into an error."""
+        child.frame.write_header(request)
+        allowed = min(self.limits.call_s, self.limits.trial_s - self.wall_s)
+        if not (allowed > 0 and _ring(child) and self._wait(child, allowed)):
+            raise self._death(child) if allowed > 0 else self._too_slow(child, self.limits.trial_s, self.wall_s)
+        answer = child.frame.read_header()
+        if answer.status != Status.OK:
+            raise self._refusal(child.frame, answer)
+
+    def _wait(self, child: Child, allowed: float) -> bool:
+        """Whether the child answered; False if it died. Raises on time-out."""
+        first = min(allowed, _FIRST_LOOK_S)
+        child.channel.settimeout(first)
+        with suppress(TimeoutError):
+            return _bell(child)
+        watched = allowed - first
+        before = _cpu_seconds(child.pid)
+        child.channel.settimeout(max(watched, 0.001))
+        with suppress(TimeoutError):
+            return _bell(child)
+        used = _cpu_seconds(child.pid) - before if watched > 0.1 else allowed
+        raise self._too_slow(child, allowed, used, max(watched, 0.1))
+
+    def _too_slow(self, child: Child, limit: float, used: float, waited: float = 0.0) -> Exception:
+        self.close()
+        if used >= _BLAME_SHARE * waited:
+            where = "one call" if limit < self.limits.trial_s else "the trial"
+            return _fault(FailureKind.TIMEOUT, f"the loss took more than {limit:.3g} s in {where}; make it cheaper")
+        return InfrastructureError(f"the oracle child got only {used:.2f} s of CPU time in {waited:.2f} s of waiting")
+
+    def _death(self, child: Child) -> Exception:
+        """The child closed its channel without an answer: find out how it ended."""
+        self._child = None
+        end = self._server.end(child)
+        number = end.status & 0x7F
+        if end.cpu_s >= self.limits.trial_s:
+            return _fault(FailureKind.TIMEOUT, f"the loss used {end.cpu_s:.1f} s of CPU time in one trial")
+        if not end.by_itself or number == signal.SIGKILL:
+            return InfrastructureError("an oracle child was killed from outside")
+        if number:
+            name = signal.Signals(number).name
+            return _fault(FailureKind.CRASH, f"the process running the loss died of {name}")
+        return _fault(FailureKind.CRASH, "the process running the loss ended itself")
+
+    def _refusal(self, frame: Frame, answer: Header) -> Exception:
+        text = clean_text(frame.read_text(answer.text_bytes).decode("utf-8", "replace"), 1000)
+        where = f"line {answer.line}: " if 0 < answer.line <= self.candidate.source.count("\n") + 1 else ""
+        status = Status(answer.status) if answer.status in list(Status) else Status.CRASH
+        return _fault(_KIND_OF.get(status, FailureKind.CRASH), where + (text or "no message"))
+
+
+class _OracleFunction(torch.autograd.Function):
+    """Bridges the child's gradients into the trainer's graph."""
+
+    @staticmethod
+    def forward(ctx: Any, oracle: LossOracle, inputs: Any, scalars: Any, *policy: Tensor) -> Tensor:
+        answer = oracle.evaluate(inputs, scalars)
+        _require_finite(answer, oracle, scalars)
+        oracle.last_losses = answer.losses
+        ctx.save_for_backward(*(g.to(p.device, p.dtype) for g, p in zip(answer.gradients, policy, strict=True)))
+        return answer.means.to(policy[0].device, policy[0].dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        weight = upstream[0].unsqueeze(1)  # (R, 1)
+        return (None, None, None, *(weight * g for g in ctx.saved_tensors))
+
+
+def _require_finite(answer: Answer, oracle: LossOracle, scalars: Mapping[str, Sequence[float]]) -> None:
+    """Raises CandidateError(NON_FINITE) naming the first offending run and its scalars."""
+    largest = answer.gradients.abs().amax(dim=(0, 2)) if answer.gradients.numel() else answer.means.abs()
+    good = answer.means.isfinite() & (largest <= _MAX_MAGNITUDE)  # NaN compares false
+    if bool(good.all()):
+        return
+    run = int((~good).nonzero()[0])
+    setting = ", ".join(f"{n}={scalars[n][run]:.4g}" for n in oracle.contract.required if n in scalars)
+    raise _fault(
+        FailureKind.NON_FINITE,
+        f"call {oracle.calls}: mean loss {float(answer.means[run]):.4g}, largest gradient {float(largest[run]):.4g} "
+        f"(run {run}{', ' if setting else ''}{setting})",
+    )
+
+
+def _fault(kind: FailureKind, message: str) -> CandidateError:
+    return CandidateError(Failure(kind, message))
+
+
+def _ring(child: Child) -> bool:
+    try:
+        return child.channel.send(b"?") == 1
+    except OSError:
+        return False
+
+
+def _bell(child: Child) -> bool:
+    try:
+        return child.channel.recv(1) == b"!"
+    except ConnectionError:
+        return False
+
+
+def _cpu_seconds(pid: int) -> float:
+    """User and system time of a process so far; 0 if it is gone."""
+    import os
+
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / float(os.sysconf("SC_CLK_TCK"))

@@ -1,0 +1,148 @@
+"""The fork server: a clean process with torch imported and warmed, from which oracle children are forked in milliseconds.
+
+Started by `exec`, never by fork: a Ray worker and the driver have threads. It reads requests from one inherited socket,
+owns its children until they are reaped (so a pid cannot be reused under the parent), and kills all of them when the socket closes.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from typing import Any, NoReturn
+
+from sandbox.contract import ScalarInput, TensorInput
+from sandbox.limits import Limits
+
+# The whole environment of the zygote and its children. Nothing of the parent's passes: it holds API keys.
+ENVIRONMENT = {
+    "CUDA_VISIBLE_DEVICES": "",
+    "LC_ALL": "C.UTF-8",
+    "MKL_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",
+}
+_MAX_MESSAGE = 64 * 1024
+
+
+def send(channel: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
+    """One JSON message, with descriptors attached. Raises OSError when the other side is gone."""
+    data = json.dumps(message).encode()
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+    channel.sendmsg([data], rights)
+
+
+def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """The next message and its descriptors. Raises EOFError when the other side is gone."""
+    space = socket.CMSG_LEN(4 * array.array("i").itemsize)
+    data, rights, _, _ = channel.recvmsg(_MAX_MESSAGE, space, socket.MSG_CMSG_CLOEXEC)
+    if not data:
+        raise EOFError
+    descriptors = array.array("i")
+    for _, _, raw in rights:
+        descriptors.frombytes(raw[: len(raw) - len(raw) % descriptors.itemsize])
+    return json.loads(data), list(descriptors)
+
+
+def main(channel_descriptor: int) -> NoReturn:
+    """Serve until the channel closes. Entry point of the exec'd process."""
+    import gc
+
+    import torch
+
+    from sandbox import child, confine
+
+    torch.set_num_threads(1)
+    torch.set_num_interop_threads(1)
+    child.warm()
+    confine.die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the command, which closes the channel
+    gc.collect()
+    gc.freeze()
+    channel = socket.socket(fileno=channel_descriptor)
+    send(channel, {"ready": torch.__version__})
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 2)  # stderr was kept for a failed start only; children must not fill that pipe
+    os.close(nowhere)
+    _Server(channel).run()
+    os._exit(0)
+
+
+class _Server:
+    def __init__(self, channel: socket.socket) -> None:
+        self.channel = channel
+        self.children: set[int] = set()
+
+    def run(self) -> None:
+        operations = {"fork": self._fork, "kill": self._kill}
+        while True:
+            select.select([self.channel], [], [])
+            try:
+                request, descriptors = receive(self.channel)
+            except (EOFError, ConnectionError):
+                break
+            send(self.channel, operations[request["op"]](request, descriptors))
+        for pid in list(self.children):
+            self._reap(pid)
+
+    def _fork(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        threads = len(os.listdir("/proc/self/task"))
+        if threads != 1:  # a fork would copy only one of them, with the others' locks held
+            return {"error": f"{threads} threads in the fork server"}
+        pid = os.fork()
+        if pid == 0:
+            _become_child(self.channel, request, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self.children.add(pid)
+        return {"pid": pid}
+
+    def _kill(self, request: dict[str, Any], _: list[int]) -> dict[str, Any]:
+        pid = request["pid"]
+        if pid not in self.children:
+            return {"error": f"no child {pid}"}
+        return self._reap(pid)
+
+    def _reap(self, pid: int) -> dict[str, Any]:
+        """Kill the child's whole group and wait for it: how it ended and the CPU seconds it used."""
+        ended, status, usage = os.wait4(pid, os.WNOHANG)
+        for target in (os.killpg, os.kill):  # the group may not exist yet, or no longer
+            try:
+                target(pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                continue
+        if not ended:
+            _, status, usage = os.wait4(pid, 0)
+        self.children.discard(pid)
+        cpu_s = usage.ru_utime + usage.ru_stime
+        return {"status": status, "by_itself": bool(ended), "cpu_s": cpu_s, "peak_kb": usage.ru_maxrss}
+
+
+def _become_child(zygote: socket.socket, request: dict[str, Any], descriptors: list[int]) -> NoReturn:
+    """In the fork: confine, map the frame, serve. Leaves only by os._exit."""
+    from sandbox import child, confine
+    from sandbox.frames import Frame
+
+    try:
+        memory, channel = descriptors
+        frame = Frame(memory, request["frame_bytes"])
+        confine.confine(Limits(**request["limits"]), keep=(channel,))
+        entry = child.Entry(
+            request["function"],
+            tuple(TensorInput(name, "", 0, 0, grad, dtype) for name, dtype, grad in request["tensors"]),
+            tuple(ScalarInput(name, "", 0, ()) for name in request["scalars"]),
+        )
+        os.write(channel, b"!")
+        child.serve(channel, frame, entry)
+    except BaseException:  # noqa: BLE001 - the sandbox border: nothing may unwind into the server's loop
+        os._exit(70)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

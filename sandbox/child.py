@@ -26,7 +26,7 @@ _DTYPES = {"float32": None, "int64": torch.int64, "bool": torch.bool}
 _OUT_OF_MEMORY_HINTS = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
 
 
-class ContractBreach(Exception):
+class ContractError(Exception):
     """The candidate returned something else than the contract asks for."""
 
 
@@ -74,7 +74,7 @@ def load(source: str, function: str) -> Callable[..., Any]:
     exec(compile(source, FILENAME, "exec", dont_inherit=True), namespace)
     entry = namespace.get(function)
     if not callable(entry):
-        raise ContractBreach(f"no function {function!r}")
+        raise ContractError(f"no function {function!r}")
     return entry  # type: ignore[no-any-return]
 
 
@@ -85,7 +85,7 @@ def answer(function: Callable[..., Any], entry: Entry, frame: Frame, shape: Shap
     """
     views = frame.views(shape)
     block = views.inputs.clone()  # the candidate never holds shared memory
-    scalars = views.scalars.tolist()
+    scalars = frame.read_scalars(shape.scalars * shape.runs)
     means, losses, leaves = [], [], []
     for run in range(shape.runs):
         arguments: dict[str, Any] = {}
@@ -98,31 +98,30 @@ def answer(function: Callable[..., Any], entry: Entry, frame: Frame, shape: Shap
                 value = value.to(dtype)
             arguments[spec.name] = value
         for position, scalar in enumerate(entry.scalars):
-            arguments[scalar.name] = scalars[position][run]
+            arguments[scalar.name] = scalars[position * shape.runs + run]
         result = function(**arguments)
         check_result(result, block)
         losses.append(result.detach())
         means.append(result.mean())
     gradients = torch.autograd.grad(means, leaves, allow_unused=True)
-    views.means.copy_(torch.stack([m.detach() for m in means]))
-    views.losses.copy_(torch.stack(losses))
     zero = torch.zeros(shape.batch, dtype=block.dtype)
-    if shape.gradients:
-        rows = torch.stack([zero if g is None else g for g in gradients])  # (R * G, B), run-major
-        views.gradients.copy_(rows.view(shape.runs, shape.gradients, shape.batch).transpose(0, 1))
+    rows = [zero if g is None else g for g in gradients]  # run-major, as the frame holds them
+    torch.stack(rows, out=views.gradients.view(-1, shape.batch))
+    torch.stack(losses, out=views.losses)
+    torch.stack([m.detach() for m in means], out=views.means)
 
 
 def check_result(result: Any, block: torch.Tensor) -> None:
-    """Shape, dtype and graph of what the candidate returned. Raises ContractBreach."""
+    """Shape, dtype and graph of what the candidate returned. Raises ContractError."""
     batch = block.shape[-1]
     if not isinstance(result, torch.Tensor):
-        raise ContractBreach(f"returned {type(result).__name__}, not a tensor of shape ({batch},)")
+        raise ContractError(f"returned {type(result).__name__}, not a tensor of shape ({batch},)")
     if tuple(result.shape) != (batch,):
-        raise ContractBreach(f"returned shape {tuple(result.shape)}, must be ({batch},): one loss per example")
+        raise ContractError(f"returned shape {tuple(result.shape)}, must be ({batch},): one loss per example")
     if result.dtype != block.dtype:
-        raise ContractBreach(f"returned {result.dtype} for {block.dtype} inputs")
+        raise ContractError(f"returned {result.dtype} for {block.dtype} inputs")
     if not result.requires_grad:
-        raise ContractBreach("the losses do not depend on any policy input: no gradient")
+        raise ContractError("the losses do not depend on any policy input: no gradient")
 
 
 def describe(error: BaseException) -> tuple[Status, bytes, int]:
@@ -137,7 +136,7 @@ def describe(error: BaseException) -> tuple[Status, bytes, int]:
         message = str(error)
     except BaseException:  # noqa: BLE001 - a candidate's own __str__
         message = ""
-    if isinstance(error, ContractBreach):
+    if isinstance(error, ContractError):
         return Status.CONTRACT, message.encode("utf-8", "replace"), line
     out_of_memory = isinstance(error, MemoryError) or any(hint in message for hint in _OUT_OF_MEMORY_HINTS)
     if isinstance(error, SyntaxError):

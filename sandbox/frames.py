@@ -1,8 +1,8 @@
 """The shared-memory frame between trainer and child: a fixed header, a text area, then plain numbers.
 
 Header (little-endian int64): op, status, runs, batch, itemsize, text length, line. The data area holds, back to back,
-inputs (T, R, B), scalars (S, R), then the answer: means (R), losses (R, B), gradients (G, R, B). The child is hostile:
-the trusted side copies an answer first and checks the copy.
+scalars (S, R) as float64, inputs (T, R, B), then the answer: gradients (R, G, B), losses (R, B), means (R). The child is
+hostile: the trusted side copies an answer first and checks the copy.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -50,14 +52,13 @@ class Shape:
     itemsize: int  # 4 for float32, 8 for float64
 
     @property
-    def numbers(self) -> int:
-        per_run = (self.tensors + 1 + self.gradients) * self.batch + self.scalars + 1
-        return per_run * self.runs
+    def answer_numbers(self) -> int:
+        return self.runs * ((self.gradients + 1) * self.batch + 1)
 
     @property
     def frame_bytes(self) -> int:
-        # scalars are always float64: beta keeps its full precision as a Python float
-        return _DATA_AT + self.numbers * 8
+        numbers = self.runs * self.tensors * self.batch + self.answer_numbers
+        return _DATA_AT + self.scalars * self.runs * 8 + numbers * self.itemsize
 
 
 def shape_of(
@@ -84,10 +85,17 @@ class Views:
     """Tensors over the frame's data area for one shape."""
 
     inputs: Tensor  # (T, R, B)
-    scalars: Tensor  # (S, R) float64
-    means: Tensor  # (R,)
+    answer: Tensor  # flat: gradients, losses, means
+    gradients: Tensor  # (R, G, B)
     losses: Tensor  # (R, B)
-    gradients: Tensor  # (G, R, B)
+    means: Tensor  # (R,)
+
+
+def split_answer(answer: Tensor, shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients (R, G, B), losses (R, B) and means (R,) as views of a flat answer."""
+    r, g, b = shape.runs, shape.gradients, shape.batch
+    first, second = r * g * b, r * g * b + r * b
+    return answer[:first].view(r, g, b), answer[first:second].view(r, b), answer[second:]
 
 
 class Frame:
@@ -100,10 +108,8 @@ class Frame:
 
     def close(self) -> None:
         self._views.clear()
-        try:
+        with suppress(BufferError):  # a tensor over it is still alive; the mapping goes with the last one
             self.memory.close()
-        except BufferError:
-            pass  # a tensor over it is still alive; the mapping goes with the last one
 
     def write_header(self, header: Header) -> None:
         h = header
@@ -128,28 +134,23 @@ class Frame:
             found = self._views[shape] = self._build(shape)
         return found
 
+    def write_scalars(self, values: Sequence[float]) -> None:
+        """S * R floats, scalar-major."""
+        struct.pack_into(f"<{len(values)}d", self.memory, _DATA_AT, *values)
+
+    def read_scalars(self, count: int) -> tuple[float, ...]:
+        return struct.unpack_from(f"<{count}d", self.memory, _DATA_AT)
+
     def _build(self, shape: Shape) -> Views:
         import torch
 
         dtype = torch.float64 if shape.itemsize == 8 else torch.float32
-        t, s, g, r, b = shape.tensors, shape.scalars, shape.gradients, shape.runs, shape.batch
-        offset = _DATA_AT
-
-        def take(count: int, kind: torch.dtype) -> Tensor:
-            nonlocal offset
-            if not count:
-                return torch.empty(0, dtype=kind)
-            view = torch.frombuffer(self.memory, dtype=kind, count=count, offset=offset)
-            offset += count * 8  # 8-byte slots keep every block aligned for both dtypes
-            return view
-
-        return Views(
-            inputs=take(t * r * b, dtype).view(t, r, b),
-            scalars=take(s * r, torch.float64).view(s, r),
-            means=take(r, dtype),
-            losses=take(r * b, dtype).view(r, b),
-            gradients=take(g * r * b, dtype).view(g, r, b),
-        )
+        count = shape.tensors * shape.runs * shape.batch
+        start = _DATA_AT + shape.scalars * shape.runs * 8
+        inputs = torch.frombuffer(self.memory, dtype=dtype, count=count, offset=start)
+        after = start + count * shape.itemsize
+        answer = torch.frombuffer(self.memory, dtype=dtype, count=shape.answer_numbers, offset=after)
+        return Views(inputs.view(shape.tensors, shape.runs, shape.batch), answer, *split_answer(answer, shape))
 
 
 def new_memory_file(size: int) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,7 +18,7 @@ from sandbox.candidate import Candidate
 from sandbox.child_spec import ChildSpec
 from sandbox.contract import Contract
 from sandbox.failure import CandidateError, Failure, FailureKind, InfrastructureError
-from sandbox.frames import Frame, Header, Op, Shape, Status, shape_of
+from sandbox.frames import Frame, Header, Op, Shape, Status, shape_of, split_answer
 from sandbox.limits import Limits
 from sandbox.server import Child, OracleServer
 from sandbox.text import clean_text
@@ -40,12 +41,17 @@ class Answer:
     Attributes:
         means: (R,) mean loss per run.
         losses: (R, B) per-example losses, detached.
-        gradients: (G, R, B) d mean / d input for the gradient-carrying inputs, in contract order.
+        gradients: (R, G, B) d mean / d input for the gradient-carrying inputs, in contract order.
     """
 
-    means: Tensor
-    losses: Tensor
     gradients: Tensor
+    losses: Tensor
+    means: Tensor
+
+    @property
+    def largest(self) -> Tensor:
+        """(R,) largest absolute gradient per run, NaN where one is NaN."""
+        return self.gradients.abs().amax(dim=(1, 2))
 
 
 class LossOracle:
@@ -113,25 +119,25 @@ class LossOracle:
             InfrastructureError: the child was lost or starved through no fault of its own.
         """
         policy = [inputs[self._tensors[i].name] for i in self._with_gradient]
-        means: Tensor = _OracleFunction.apply(self, inputs, scalars, *policy)
-        return means
+        apply: Callable[..., Tensor] = _OracleFunction.apply
+        return apply(self, inputs, scalars, *policy)
 
     def evaluate(self, inputs: Mapping[str, Tensor], scalars: Mapping[str, Sequence[float]]) -> Answer:
         """The same call without autograd and without the check for finite values, for probes and plots."""
-        rows = [inputs[t.name].detach() for t in self._tensors]
-        runs, batch = rows[0].shape
-        itemsize = 8 if rows[0].dtype == torch.float64 else 4
+        first = inputs[self._tensors[0].name]
+        runs, batch = first.shape
+        itemsize = 8 if first.dtype == torch.float64 else 4
         shape = shape_of(self._tensors, self._scalars, runs, batch, itemsize)
         started = time.perf_counter()
         child = self._ready(shape)
         views = child.frame.views(shape)
-        for row, values in enumerate(rows):
-            views.inputs[row].copy_(values)
-        for row, scalar in enumerate(self._scalars):
-            views.scalars[row].copy_(torch.as_tensor(scalars[scalar.name], dtype=torch.float64))
+        with torch.no_grad():
+            for row, tensor in zip(views.inputs.unbind(0), self._tensors, strict=True):
+                row.copy_(inputs[tensor.name])
+        child.frame.write_scalars([float(v) for s in self._scalars for v in scalars[s.name]])
         self._round_trip(child, Header(Op.CALL, Status.PENDING, runs, batch, itemsize, 0, 0))
         self.calls += 1
-        answer = Answer(views.means.clone(), views.losses.clone(), views.gradients.clone())
+        answer = Answer(*split_answer(views.answer.clone(), shape))
         self.wall_s += time.perf_counter() - started
         return answer
 
@@ -206,7 +212,9 @@ class _OracleFunction(torch.autograd.Function):
         answer = oracle.evaluate(inputs, scalars)
         _require_finite(answer, oracle, scalars)
         oracle.last_losses = answer.losses
-        ctx.save_for_backward(*(g.to(p.device, p.dtype) for g, p in zip(answer.gradients, policy, strict=True)))
+        ctx.save_for_backward(
+            *(g.to(p.device, p.dtype) for g, p in zip(answer.gradients.unbind(1), policy, strict=True))
+        )
         return answer.means.to(policy[0].device, policy[0].dtype)
 
     @staticmethod
@@ -217,9 +225,9 @@ class _OracleFunction(torch.autograd.Function):
 
 def _require_finite(answer: Answer, oracle: LossOracle, scalars: Mapping[str, Sequence[float]]) -> None:
     """Raises CandidateError(NON_FINITE) naming the first offending run and its scalars."""
-    largest = answer.gradients.abs().amax(dim=(0, 2)) if answer.gradients.numel() else answer.means.abs()
+    largest = answer.largest
     good = answer.means.isfinite() & (largest <= _MAX_MAGNITUDE)  # NaN compares false
-    if bool(good.all()):
+    if all(good.tolist()):
         return
     run = int((~good).nonzero()[0])
     setting = ", ".join(f"{n}={scalars[n][run]:.4g}" for n in oracle.contract.required if n in scalars)
@@ -250,8 +258,6 @@ def _bell(child: Child) -> bool:
 
 def _cpu_seconds(pid: int) -> float:
     """User and system time of a process so far; 0 if it is gone."""
-    import os
-
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
             fields = stat.read().rpartition(")")[2].split()

@@ -1,7 +1,8 @@
 """The fork server: a clean process with torch imported and warmed, from which oracle children are forked in milliseconds.
 
 Started by `exec`, never by fork: a Ray worker and the driver have threads. It reads requests from one inherited socket,
-owns its children until they are reaped (so a pid cannot be reused under the parent), and kills all of them when the socket closes.
+owns its children until they are reaped (so that a pid cannot be reused under the parent), and kills all of them when
+the socket closes.
 """
 
 from __future__ import annotations

@@ -25,6 +25,11 @@ class Objective:
 _FOLDERS = {"preference.pairs": Path(__file__).parent / "preference" / "objectives"}
 
 
+def known_families() -> list[str]:
+    """Names of the contracts that have known objectives."""
+    return sorted(_FOLDERS)
+
+
 @cache
 def known_objectives(contract: str) -> dict[str, Objective]:
     """All known objectives of a contract by name; empty for a contract that has none."""

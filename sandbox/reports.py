@@ -39,7 +39,8 @@ class Properties:
     batch_coupled: bool  # examples in a batch influence each other
     bounded_below: bool  # losses do not run off to minus infinity on extreme inputs
     finite_at_extremes: bool
-    monotone_decreasing: bool  # more margin for the chosen response never raises the loss
+    monotone_decreasing: bool  # gradients never push the first policy input down nor the second up
+    detached_parts: bool  # the returned gradient is not the derivative of the returned loss (KTO)
     inputs_with_gradient: tuple[str, ...]  # gradient is non-zero somewhere; reference-free losses have no others
 
 

@@ -1,0 +1,194 @@
+"""Behavioural fingerprints: what a loss computes, regardless of how it is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sandbox.candidate import Candidate
+from sandbox.contract import Contract, TensorInput
+from sandbox.oracle import Answer, LossOracle
+from sandbox.reports import Fingerprint
+from sandbox.server import OracleServer
+
+POINTS = 24
+MODERATE, WIDE = 2.5, 50.0  # half-widths of the log-ratios in the two groups of rows
+DUPLICATE_DISTANCE = 1e-4
+SCALES = (1 / 16, 16.0)  # a known loss at beta * c with c in here is a rescaled beta, not a discovery
+_COARSE = 65  # values of c tried first, evenly in log c
+_FINE = 9  # values of c in each refinement, which narrows the bracket four times
+_WORTH_REFINING = 0.3  # neighbours in the coarse table differ by less than this
+_FLAT = 0.8  # around a true match the distance is V-shaped; a minimum this close to its neighbours is not one
+_SEED = 20240612
+
+
+def grid(contract: Contract, parameters: tuple[str, ...], rows: int, width: float = MODERATE) -> dict[str, Tensor]:
+    """Fixed inputs, (rows, POINTS) float64, equal in every row.
+
+    A policy input stays within `width` of its reference, where the contract has one: that is its log-ratio.
+    """
+    generator = torch.Generator().manual_seed(_SEED)
+    drawn: dict[str, Tensor] = {}
+    for spec in contract.tensors:  # all of them in contract order: values do not depend on which inputs are read
+        drawn[spec.name] = _draw(spec, POINTS, generator)
+    for spec in contract.tensors:
+        anchor = anchor_of(contract, spec)
+        if anchor is not None:
+            unit = torch.rand(POINTS, generator=generator, dtype=torch.float64)
+            drawn[spec.name] = drawn[anchor] + 2 * width * (unit - 0.5)
+    return {name: values.expand(rows, -1) for name, values in drawn.items() if name in parameters}
+
+
+def _draw(spec: TensorInput, count: int, generator: torch.Generator) -> Tensor:
+    unit = torch.rand(count, generator=generator, dtype=torch.float64)
+    values = spec.low + (spec.high - spec.low) * unit
+    return values if spec.dtype == "float32" else values.round()
+
+
+def anchor_of(contract: Contract, spec: TensorInput) -> str | None:
+    """The gradient-free input a policy input is compared with: same position among those of the same range."""
+    if not spec.carries_gradient:
+        return None
+    same = [t for t in contract.tensors if (t.low, t.high) == (spec.low, spec.high)]
+    policy, fixed = [t for t in same if t.carries_gradient], [t for t in same if not t.carries_gradient]
+    position = policy.index(spec)
+    return fixed[position].name if position < len(fixed) else None
+
+
+def probe_scalars(contract: Contract, scales: Sequence[float] = (1.0,)) -> dict[str, list[float]]:
+    """Scalar settings: for each scale, one row per probe value; the contract's scale scalar is multiplied by it."""
+    rows = max((len(s.probe_values) for s in contract.scalars), default=1)
+    settings: dict[str, list[float]] = {}
+    for scalar in contract.scalars:
+        values = [scalar.probe_values[i % len(scalar.probe_values)] for i in range(rows)]
+        scaled = scalar.name == contract.scale_scalar
+        settings[scalar.name] = [v * (c if scaled else 1.0) for c in scales for v in values]
+    return settings
+
+
+def fingerprint(oracle: LossOracle) -> Fingerprint:
+    """The candidate's fingerprint: a row per probe value at moderate log-ratios, then the same at wide ones.
+
+    Moderate rows tell shapes apart where training happens; wide ones tell a hinge at a small beta from a straight line.
+    Both are normalised by themselves, so that an exponential's tail does not drown the rest. Raises what the oracle raises.
+    """
+    return Fingerprint(tuple(r for w in (MODERATE, WIDE) for f in _rows(oracle, (1.0,), w) for r in f.values))
+
+
+def _rows(oracle: LossOracle, scales: Sequence[float], width: float) -> list[Fingerprint]:
+    """One group of rows for each scale, from one packed call in float64."""
+    scalars = probe_scalars(oracle.contract, scales)
+    rows = len(next(iter(scalars.values()))) if scalars else len(scales)
+    answer = oracle.evaluate(grid(oracle.contract, oracle.parameters, rows, width), scalars)
+    each = rows // len(scales)
+    return [_normalise(answer, range(i * each, (i + 1) * each)) for i in range(len(scales))]
+
+
+def _normalise(answer: Answer, runs: range) -> Fingerprint:
+    """Per run: losses centred, losses and gradients divided by the gradient's norm; non-finite entries become NaN."""
+    values = []
+    for run in runs:
+        losses, gradient = answer.losses[run].double(), answer.gradients[run].double().flatten()
+        finite = gradient[gradient.isfinite()]
+        norm = float(finite.norm()) or 1.0
+        good = losses[losses.isfinite()]
+        centred = losses - (good.mean() if good.numel() else 0.0)
+        row = torch.cat([centred / norm / POINTS, gradient / norm])
+        values.append(tuple(torch.where(row.isfinite(), row, torch.nan).tolist()))
+    return Fingerprint(tuple(values))
+
+
+def distance(a: Fingerprint, b: Fingerprint) -> float:
+    """Largest difference between two fingerprints, relative to the largest entry, over the worst row.
+
+    Infinite where they are finite at different points or have different sizes.
+    """
+    if [len(r) for r in a.values] != [len(r) for r in b.values]:
+        return math.inf
+    return float(_distances(_stack([a]), _stack([b])))
+
+
+def _stack(items: Sequence[Fingerprint]) -> Tensor:
+    return torch.tensor([f.values for f in items], dtype=torch.float64)  # (items, rows, values)
+
+
+def _distances(one: Tensor, table: Tensor) -> Tensor:
+    """(items,) distances of one fingerprint to each in a table."""
+    if one.shape[1:] != table.shape[1:]:
+        return torch.full((len(table),), math.inf)
+    masked = (one.isnan() != table.isnan()).any(2).any(1)
+    one, table = one.nan_to_num(0.0), table.nan_to_num(0.0)
+    scale = torch.maximum(one.abs().amax(2), table.abs().amax(2)).clamp(min=1e-300)
+    gaps = ((one - table).abs().amax(2) / scale).amax(1)
+    return torch.where(masked, math.inf, gaps)
+
+
+@dataclass(frozen=True)
+class Match:
+    """A known loss that a candidate equals, with its scale scalar multiplied by `scale`."""
+
+    name: str
+    scale: float
+    distance: float
+
+    def describe(self, scalar: str | None) -> str:
+        """``dpo`` or ``dpo, beta x 2``."""
+        if scalar is None or abs(self.scale - 1) < 1e-3:
+            return self.name
+        return f"{self.name}, {scalar} x {self.scale:.4g}"
+
+
+class KnownLosses:
+    """Fingerprints of known losses over a range of scales, to recognise them at another beta.
+
+    Built once per process and contract; each known loss costs one child and one packed call. Raises what the oracle raises.
+    """
+
+    def __init__(
+        self, server: OracleServer, contract: Contract, known: Mapping[str, tuple[Candidate, tuple[str, ...]]]
+    ) -> None:
+        self._server, self._contract, self._known = server, contract, known
+        low, high = (math.log(s) for s in SCALES)
+        steps = range(_COARSE) if contract.scale_scalar else range(0)
+        self._scales = sorted({*(math.exp(low + (high - low) * i / (_COARSE - 1)) for i in steps), 1.0})
+        self._tables: dict[str, Tensor] = {}  # (scales, rows, values) at moderate log-ratios
+        for name in known:
+            with self._oracle(name) as oracle:
+                self._tables[name] = _stack(_rows(oracle, self._scales, MODERATE))
+
+    def _oracle(self, name: str) -> LossOracle:
+        candidate, parameters = self._known[name]
+        return LossOracle(self._server, candidate, self._contract, parameters)
+
+    def match(self, found: Fingerprint) -> Match | None:
+        """The known loss that this is a copy of, up to the scale scalar; None if it is new."""
+        moderate = Fingerprint(found.values[: len(found.values) // 2])
+        for name, table in self._tables.items():
+            distances = _distances(_stack([moderate]), table)
+            best = int(distances.argmin())
+            if float(distances[best]) < _WORTH_REFINING:
+                match = self._refine(name, found, moderate, best)
+                if match.distance < DUPLICATE_DISTANCE:
+                    return match
+        return None
+
+    def _refine(self, name: str, found: Fingerprint, moderate: Fingerprint, best: int) -> Match:
+        """Search c between the neighbours of the best coarse value, then compare all rows there."""
+        scale = self._scales[best]
+        low, high = self._scales[max(best - 1, 0)], self._scales[min(best + 1, len(self._scales) - 1)]
+        with self._oracle(name) as oracle:
+            while high / low > 1 + 1e-9:
+                scales = [low * (high / low) ** (i / (_FINE - 1)) for i in range(_FINE)]
+                distances = _distances(_stack([moderate]), _stack(_rows(oracle, scales, MODERATE)))
+                at = int(distances.argmin())
+                closest = float(distances[at])
+                scale, low, high = scales[at], scales[max(at - 1, 0)], scales[min(at + 1, len(scales) - 1)]
+                around = distances[max(at - 1, 0) : at + 2]
+                if closest < 1e-9 or (closest > DUPLICATE_DISTANCE and closest > _FLAT * float(around.max())):
+                    break
+            rows = [r for w in (MODERATE, WIDE) for r in _rows(oracle, (scale,), w)[0].values]
+        return Match(name, scale, distance(found, Fingerprint(tuple(rows))))

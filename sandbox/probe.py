@@ -1,0 +1,197 @@
+"""Behaviour probe: what a candidate does on chosen inputs, in an oracle child, before any training is paid for.
+
+Refused: wrong shape or dtype, no usable gradient, non-finite at ordinary inputs, answers that change between equal calls
+or between processes. Everything else is a property, recorded and not judged.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sandbox.candidate import Candidate
+from sandbox.contract import Contract, TensorInput
+from sandbox.failure import CandidateError, Failure, FailureKind
+from sandbox.fingerprint import anchor_of, fingerprint, probe_scalars
+from sandbox.limits import Limits
+from sandbox.oracle import Answer, LossOracle
+from sandbox.reports import ProbeReport, Properties
+from sandbox.server import OracleServer
+
+_SEED = 7
+_BATCH = 16
+_SIZES = (1, 400)
+_EXTREMES = (10.0, 100.0, 1e3, 1e4)  # log-ratios far outside what training sees
+_COUPLED = (
+    1e-5  # relative change of one example's loss when others change; sigmoid alone moves the last bit with batch size
+)
+_STEP = 1e-6  # of the directional finite difference, in float64
+_DETACHED = 1e-3
+
+
+def probe(
+    server: OracleServer,
+    candidate: Candidate,
+    contract: Contract,
+    parameters: tuple[str, ...],
+    limits: Limits | None = None,
+) -> ProbeReport:
+    """Measure a candidate that the gate accepted. At most two children.
+
+    Raises:
+        InfrastructureError: our own fault; the candidate has not been judged.
+    """
+    started = time.perf_counter()
+    try:
+        with LossOracle(server, candidate, contract, parameters, limits) as oracle:
+            session = _Probe(oracle)
+            report = session.run()
+        with LossOracle(server, candidate, contract, parameters, limits) as fresh:
+            _require_same(session.first, _Probe(fresh).ask(session.ordinary), "in another process")
+    except CandidateError as error:
+        return ProbeReport(failure=error.failure, facts={"wall_ms": 1e3 * (time.perf_counter() - started)})
+    return ProbeReport(
+        properties=report.properties,
+        fingerprint=report.fingerprint,
+        facts={**report.facts, "wall_ms": 1e3 * (time.perf_counter() - started), "calls": float(oracle.calls + 1)},
+    )
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    tensors: dict[str, Tensor]
+    scalars: dict[str, list[float]]
+
+
+class _Probe:
+    """The calls of one probe on one child."""
+
+    def __init__(self, oracle: LossOracle) -> None:
+        self.oracle, self.contract = oracle, oracle.contract
+        self.scalars = probe_scalars(self.contract)
+        self.rows = len(next(iter(self.scalars.values()))) if self.scalars else 1
+        self.ordinary = self.inputs(_BATCH)
+
+    def inputs(self, batch: int, dtype: torch.dtype = torch.float32, ratio: float = 2.0) -> _Inputs:
+        """Random inputs whose policy values lie within about `ratio` of their references."""
+        generator = torch.Generator().manual_seed(_SEED)
+        tensors: dict[str, Tensor] = {}
+        for spec in self.contract.tensors:
+            unit = torch.rand(self.rows, batch, generator=generator, dtype=torch.float64)
+            values = spec.low + (spec.high - spec.low) * unit
+            tensors[spec.name] = values if spec.dtype == "float32" else values.round()
+        for spec in self.contract.tensors:
+            anchor = anchor_of(self.contract, spec)
+            if anchor is not None:
+                noise = torch.randn(self.rows, batch, generator=generator, dtype=torch.float64)
+                tensors[spec.name] = tensors[anchor] + ratio * noise
+        return _Inputs({name: t.to(dtype) for name, t in tensors.items()}, self.scalars)
+
+    def ask(self, inputs: _Inputs) -> Answer:
+        return self.oracle.evaluate(inputs.tensors, inputs.scalars)
+
+    def run(self) -> ProbeReport:
+        self.first = self.ask(self.ordinary)
+        facts = _require_usable(self.first, self.gradient_names())
+        _require_same(self.first, self.ask(self.ordinary), "when it was called again")
+        for size in _SIZES:
+            _require_finite(self.ask(self.inputs(size)), f"at batch size {size}")
+        coupled = self._coupling()
+        detached = self._detached()
+        low, finite = self._extremes()
+        facts |= {"largest_coupling": coupled, "gradient_mismatch": detached}
+        properties = Properties(
+            batch_coupled=coupled > _COUPLED,
+            bounded_below=low,
+            finite_at_extremes=finite,
+            monotone_decreasing=self._decreasing(),
+            detached_parts=detached > _DETACHED,
+            inputs_with_gradient=tuple(
+                n for i, n in enumerate(self.gradient_names()) if bool((self.first.gradients[:, i] != 0).any())
+            ),
+        )
+        return ProbeReport(properties=properties, fingerprint=fingerprint(self.oracle), facts=facts)
+
+    def gradient_names(self) -> list[str]:
+        return [t.name for t in self.gradient_inputs()]
+
+    def gradient_inputs(self) -> list[TensorInput]:
+        return [t for t in self.contract.tensors_of(self.oracle.parameters) if t.carries_gradient]
+
+    def _coupling(self) -> float:
+        """Largest relative change of the first half's losses when only the second half changes."""
+        half = _BATCH // 2
+        other = {n: torch.cat([t[:, :half], t[:, half:].flip(1) * 0.9], 1) for n, t in self.ordinary.tensors.items()}
+        for spec in self.contract.tensors:
+            if spec.dtype != "float32":
+                other[spec.name] = self.ordinary.tensors[spec.name]
+        a, b = self.first.losses[:, :half], self.ask(_Inputs(other, self.scalars)).losses[:, :half]
+        return float(((a - b).abs() / (a.abs() + b.abs() + 1e-6)).max())
+
+    def _detached(self) -> float:
+        """Relative mismatch between the returned gradient and a finite difference along a random direction."""
+        base = self.inputs(_BATCH, torch.float64)
+        generator = torch.Generator().manual_seed(_SEED + 1)
+        along: dict[str, Tensor] = {}
+        for spec in self.gradient_inputs():
+            along[spec.name] = torch.randn(self.rows, _BATCH, generator=generator, dtype=torch.float64)
+        here = self.ask(base)
+        moved = [
+            self.ask(_Inputs({n: t + s * _STEP * along.get(n, 0.0) for n, t in base.tensors.items()}, self.scalars))
+            for s in (1.0, -1.0)
+        ]
+        measured = (moved[0].means - moved[1].means) / (2 * _STEP)
+        stated = sum((here.gradients[:, i] * v).sum(1) for i, v in enumerate(along.values()))
+        scale = here.gradients.abs().sum(dim=(1, 2)) + 1e-12
+        gap = ((measured - stated) / scale).abs()
+        return float(gap[gap.isfinite()].max()) if bool(gap.isfinite().any()) else 0.0
+
+    def _extremes(self) -> tuple[bool, bool]:
+        """Whether losses stay bounded below, and finite, as log-ratios grow to 1e4, with equal inputs among them."""
+        lowest, finite = [], True
+        for ratio in _EXTREMES:
+            answer = self.ask(self.inputs(_BATCH, ratio=ratio))
+            finite &= bool(answer.losses.isfinite().all()) and bool(answer.gradients.isfinite().all())
+            lowest.append(float(answer.losses.nan_to_num(nan=0.0).min()))
+        equal = self.ask(
+            _Inputs({n: torch.full_like(t, -20.0) for n, t in self.ordinary.tensors.items()}, self.scalars)
+        )
+        finite &= bool(equal.losses.isfinite().all())
+        falling = lowest[-1] < -1.0 and lowest[-1] < 5 * min(lowest[-2], -0.1)
+        return not falling, finite
+
+    def _decreasing(self) -> bool:
+        """Whether a gradient step never lowers the first policy input nor raises the second, as a margin loss should."""
+        first = self.first.gradients
+        tolerance = 1e-7 * float(first.abs().max())
+        rising = bool((first[:, 0] <= tolerance).all())
+        return rising and (first.shape[1] < 2 or bool((first[:, 1] >= -tolerance).all()))
+
+
+def _require_finite(answer: Answer, where: str) -> None:
+    for what, values in (("loss", answer.losses), ("gradient", answer.gradients)):
+        bad = int((~values.isfinite()).sum())
+        if bad:
+            raise CandidateError(
+                Failure(FailureKind.NON_FINITE, f"{bad} of {values.numel()} {what} values are not finite {where}")
+            )
+
+
+def _require_usable(answer: Answer, names: list[str]) -> dict[str, float]:
+    _require_finite(answer, "at ordinary inputs")
+    largest = float(answer.gradients.abs().max())
+    if largest == 0.0:
+        inputs = " and ".join(names)
+        raise CandidateError(Failure(FailureKind.CONTRACT, f"the gradient is zero everywhere for {inputs}"))
+    return {"largest_gradient": largest, "largest_loss": float(answer.losses.abs().max())}
+
+
+def _require_same(a: Answer, b: Answer, when: str) -> None:
+    for what, x, y in (("losses", a.losses, b.losses), ("gradients", a.gradients, b.gradients)):
+        if not torch.equal(x, y):
+            gap = float((x - y).abs().max())
+            message = f"{what} for equal inputs differ by {gap:.3g} {when}; a loss must be a pure function"
+            raise CandidateError(Failure(FailureKind.CONTRACT, message))

@@ -109,15 +109,16 @@ def distance(a: Fingerprint, b: Fingerprint) -> float:
     """
     if [len(r) for r in a.values] != [len(r) for r in b.values]:
         return math.inf
-    return float(_distances(_stack([a]), _stack([b])))
+    return float(distances(stack([a]), stack([b])))
 
 
-def _stack(items: Sequence[Fingerprint]) -> Tensor:
-    return torch.tensor([f.values for f in items], dtype=torch.float64)  # (items, rows, values)
+def stack(items: Sequence[Fingerprint]) -> Tensor:
+    """(items, rows, values) float64. Raises ValueError if their sizes differ."""
+    return torch.tensor([f.values for f in items], dtype=torch.float64)
 
 
-def _distances(one: Tensor, table: Tensor) -> Tensor:
-    """(items,) distances of one fingerprint to each in a table."""
+def distances(one: Tensor, table: Tensor) -> Tensor:
+    """(items,) distances of one stacked fingerprint, (1, rows, values), to each in a table, as in `distance`."""
     if one.shape[1:] != table.shape[1:]:
         return torch.full((len(table),), math.inf)
     masked = (one.isnan() != table.isnan()).any(2).any(1)
@@ -158,7 +159,7 @@ class KnownLosses:
         self._tables: dict[str, Tensor] = {}  # (scales, rows, values) at moderate log-ratios
         for name in known:
             with self._oracle(name) as oracle:
-                self._tables[name] = _stack(_rows(oracle, self._scales, MODERATE))
+                self._tables[name] = stack(_rows(oracle, self._scales, MODERATE))
 
     def _oracle(self, name: str) -> LossOracle:
         candidate, parameters = self._known[name]
@@ -168,9 +169,9 @@ class KnownLosses:
         """The known loss that this is a copy of, up to the scale scalar; None if it is new."""
         moderate = Fingerprint(found.values[: len(found.values) // 2])
         for name, table in self._tables.items():
-            distances = _distances(_stack([moderate]), table)
-            best = int(distances.argmin())
-            if float(distances[best]) < _WORTH_REFINING:
+            found_at = distances(stack([moderate]), table)
+            best = int(found_at.argmin())
+            if float(found_at[best]) < _WORTH_REFINING:
                 match = self._refine(name, found, moderate, best)
                 if match.distance < DUPLICATE_DISTANCE:
                     return match
@@ -183,11 +184,11 @@ class KnownLosses:
         with self._oracle(name) as oracle:
             while high / low > 1 + 1e-9:
                 scales = [low * (high / low) ** (i / (_FINE - 1)) for i in range(_FINE)]
-                distances = _distances(_stack([moderate]), _stack(_rows(oracle, scales, MODERATE)))
-                at = int(distances.argmin())
-                closest = float(distances[at])
+                found_at = distances(stack([moderate]), stack(_rows(oracle, scales, MODERATE)))
+                at = int(gaps.argmin())
+                closest = float(gaps[at])
                 scale, low, high = scales[at], scales[max(at - 1, 0)], scales[min(at + 1, len(scales) - 1)]
-                around = distances[max(at - 1, 0) : at + 2]
+                around = gaps[max(at - 1, 0) : at + 2]
                 if closest < 1e-9 or (closest > DUPLICATE_DISTANCE and closest > _FLAT * float(around.max())):
                     break
             rows = [r for w in (MODERATE, WIDE) for r in _rows(oracle, (scale,), w)[0].values]

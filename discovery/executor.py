@@ -1,0 +1,181 @@
+"""Ray: a pool of trial actors and a pool of check actors, awaited from the campaign's event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from discovery.workers import Check, CheckWorker, Prepared, TaskSpec, TrialWorker
+from evaluators.base import Resources, TrialReport
+from evaluators.options import OptionsError
+from sandbox.candidate import Candidate
+from sandbox.contract import Contract
+from sandbox.failure import Failure, FailureKind, InfrastructureError
+from sandbox.limits import Limits
+from sandbox.text import one_line
+
+_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
+_PACKAGES = ("sandbox", "evaluators", "db", "discovery")
+_OBJECT_STORE_BYTES = 200 * 1024 * 1024  # reports are small; the default takes a third of the memory
+
+
+@dataclass(frozen=True)
+class Pools:
+    """How many actors, with what, and where."""
+
+    trial_slots: int
+    check_workers: int
+    address: str | None
+    resources: Resources
+
+
+class RayExecutor:
+    """Trials and checks on Ray actors that stay prepared.
+
+    One event loop uses it. `trial` and `check` wait for a free actor, and never raise for a candidate: what goes wrong is
+    in the returned value. An actor that dies is replaced, and its work comes back as an INFRASTRUCTURE failure.
+
+    Raises:
+        InfrastructureError: Ray cannot be started or reached.
+    """
+
+    def __init__(self, pools: Pools, tasks: Mapping[str, TaskSpec], contract: Contract, limits: Limits) -> None:
+        self._pools, self._tasks, self._contract, self._limits = pools, tasks, contract, limits
+        self._trial: asyncio.Queue[Any] = asyncio.Queue()
+        self._check: asyncio.Queue[Any] = asyncio.Queue()
+        self._actors: set[Any] = set()
+
+    def start(self) -> None:
+        """Start or join Ray and create the actors; they come up while the caller goes on."""
+        import ray
+
+        needed = self._pools.trial_slots * self._pools.resources.cpus + self._pools.check_workers
+        with _without_secrets():
+            _init_ray(self._pools.address, max(os.cpu_count() or 1, int(needed + 0.999)))
+        self._ray = ray
+        for _ in range(self._pools.trial_slots):
+            self._trial.put_nowait(self._new_trial_actor())
+        for _ in range(self._pools.check_workers):
+            self._check.put_nowait(self._new_check_actor())
+
+    def close(self) -> None:
+        """Kill the actors and leave Ray; a Ray that was started here ends."""
+        ray = getattr(self, "_ray", None)
+        if ray is None:
+            return
+        for actor in self._actors:
+            ray.kill(actor)
+        self._actors.clear()
+        ray.shutdown()
+
+    async def prepare(self, task: str) -> Prepared:
+        """Prepare a task on one actor; the others find it cached. Raises OptionsError or InfrastructureError."""
+        result = await self._on(self._trial, self._new_trial_actor, None, "prepare", task)
+        if isinstance(result, Failure):
+            raise InfrastructureError(f"preparing {task}: {result.message}")
+        prepared: Prepared = result
+        return prepared
+
+    async def trial(
+        self, task: str, candidate: Candidate, parameters: tuple[str, ...], seed: int
+    ) -> TrialReport | Failure:
+        """One trial on the next free slot."""
+        limit = 2 * self._limits.trial_s + 60  # the oracle's own limit comes first; this one frees the slot
+        result: TrialReport | Failure = await self._on(
+            self._trial, self._new_trial_actor, limit, "run", task, candidate, parameters, seed
+        )
+        return result
+
+    async def check(self, candidate: Candidate, against_known: bool = True) -> Check:
+        """Gate, probe and comparison with the known losses, on a check actor."""
+        result = await self._on(self._check, self._new_check_actor, 300, "check", candidate, against_known)
+        if isinstance(result, Failure):
+            from sandbox.reports import GateReport
+
+            return Check(GateReport(), None, result)
+        verdict: Check = result
+        return verdict
+
+    async def _on(
+        self,
+        pool: asyncio.Queue[Any],
+        replacement: Callable[[], Any],
+        limit: float | None,
+        method: str,
+        *arguments: Any,
+    ) -> Any:
+        """Call a method on the next free actor of a pool and give the actor back, or a new one if it is lost."""
+        from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+
+        actor = await pool.get()
+        try:
+            return await asyncio.wait_for(getattr(actor, method).remote(*arguments), limit)
+        except RayTaskError as error:  # our own code raised: the actor is alive
+            if isinstance(error.cause, OptionsError):
+                raise OptionsError(str(error.cause)) from None
+            return Failure(FailureKind.INFRASTRUCTURE, f"{type(error.cause).__name__}: {one_line(str(error.cause))}")
+        except (RayActorError, TimeoutError, GetTimeoutError, RayError) as error:
+            what = f"no answer within {limit} s" if isinstance(error, TimeoutError) else "the worker process died"
+            actor = self._replace(actor, replacement)
+            return Failure(FailureKind.INFRASTRUCTURE, what)
+        except asyncio.CancelledError:
+            actor = None
+            raise
+        finally:
+            if actor is not None:
+                pool.put_nowait(actor)
+
+    def _replace(self, actor: Any, replacement: Callable[[], Any]) -> Any:
+        self._actors.discard(actor)
+        self._ray.kill(actor)
+        return replacement()
+
+    def _new_trial_actor(self) -> Any:
+        r = self._pools.resources
+        options = {"num_cpus": r.cpus, "num_gpus": r.gpus, "max_restarts": 0, "max_task_retries": 0}
+        return self._new(TrialWorker, options, dict(self._tasks), self._limits)
+
+    def _new_check_actor(self) -> Any:
+        return self._new(CheckWorker, {"num_cpus": 1, "max_restarts": 0}, self._contract, self._limits)
+
+    def _new(self, cls: type, options: Mapping[str, Any], *arguments: Any) -> Any:
+        actor = self._ray.remote(cls).options(**options).remote(*arguments)
+        self._actors.add(actor)
+        return actor
+
+
+def _init_ray(address: str | None, cpus: int) -> None:
+    import logging
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+    try:
+        if address:
+            root = Path(__file__).resolve().parent.parent
+            modules = [str(root / package) for package in _PACKAGES]
+            ray.init(address=address, runtime_env={"py_modules": modules}, **common)
+        else:
+            common |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+            ray.init(num_cpus=cpus, **common)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = f"join Ray at {address}" if address else "start Ray"
+        raise InfrastructureError(f"cannot {where}: {one_line(str(error))}") from error
+
+
+@contextmanager
+def _without_secrets() -> Iterator[None]:
+    """Ray's processes inherit the environment at start; keys have no business there."""
+    taken = {name: os.environ.pop(name) for name in list(os.environ) if _SECRET_NAME.search(name)}
+    try:
+        yield
+    finally:
+        os.environ.update(taken)

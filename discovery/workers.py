@@ -1,0 +1,123 @@
+"""What runs inside Ray actors: trials with a prepared evaluator, and candidate checks. No Ray in here.
+
+Everything returned is a frozen value of ours. No exception that a candidate raised ever exists in these processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluators.base import Evaluator, Provenance, TrialReport
+from evaluators.objectives import known_objectives
+from evaluators.plugins import load_plugin
+from sandbox.candidate import Candidate
+from sandbox.contract import Contract
+from sandbox.failure import CandidateError, Failure, FailureKind, InfrastructureError
+from sandbox.limits import Limits
+from sandbox.reports import GateReport, ProbeReport
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """How to rebuild an evaluator in another process: its plug-in name and options."""
+
+    evaluator: str
+    options: Mapping[str, Any]
+    cache_dir: Path | None = None
+
+    def build(self) -> Evaluator:
+        """Raises OptionsError."""
+        evaluator: Evaluator = load_plugin("evaluators", self.evaluator)(self.options, self.cache_dir)
+        return evaluator
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Facts about a prepared task, e.g. the held-out accuracy of its reward."""
+
+    facts: Mapping[str, float]
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
+class Check:
+    """Verdict on a candidate before training. `match` names the known loss that it copies."""
+
+    gate: GateReport
+    probe: ProbeReport | None
+    failure: Failure | None
+    match: str | None = None
+
+
+class TrialWorker:
+    """Runs trials one at a time and keeps its evaluators prepared between them."""
+
+    def __init__(self, tasks: Mapping[str, TaskSpec], limits: Limits) -> None:
+        from sandbox.server import OracleServer
+
+        self._tasks, self._limits = tasks, limits
+        self._evaluators: dict[str, Evaluator] = {}
+        self._server = OracleServer()
+
+    def prepare(self, task: str) -> Prepared:
+        """Build and prepare the task's evaluator. Raises OptionsError."""
+        evaluator = self._tasks[task].build()
+        facts = evaluator.prepare()
+        self._evaluators[task] = evaluator
+        return Prepared(facts, evaluator.task.provenance)
+
+    def run(self, task: str, candidate: Candidate, parameters: tuple[str, ...], seed: int) -> TrialReport | Failure:
+        """One trial; a Failure says whose fault it was."""
+        from sandbox.oracle import LossOracle
+
+        if task not in self._evaluators:
+            self.prepare(task)
+        evaluator = self._evaluators[task]
+        try:
+            with LossOracle(self._server, candidate, evaluator.contract, parameters, self._limits) as oracle:
+                return evaluator.run(oracle, seed)
+        except (CandidateError, InfrastructureError) as error:
+            return error.failure
+
+
+class CheckWorker:
+    """Gate, probe and comparison with the known losses of one contract."""
+
+    def __init__(self, contract: Contract, limits: Limits) -> None:
+        from sandbox.server import OracleServer
+
+        self._contract, self._limits = contract, limits
+        self._server = OracleServer()
+        self._known: Any = None
+
+    def check(self, candidate: Candidate, against_known: bool) -> Check:
+        """`against_known` is off for the known losses themselves."""
+        from sandbox.check import check_candidate, refusal
+
+        try:
+            gate, probe = check_candidate(self._server, candidate, self._contract, self._limits)
+            failure = refusal(gate, probe)
+            if failure is None and against_known and probe is not None and probe.fingerprint is not None:
+                match = self._known_losses().match(probe.fingerprint)
+                if match is not None:
+                    name = match.describe(self._contract.scale_scalar)
+                    duplicate = Failure(FailureKind.DUPLICATE, f"behaves like a known loss: ({name})")
+                    return Check(gate, probe, duplicate, match.name)
+        except InfrastructureError as error:
+            return Check(GateReport(), None, error.failure)
+        return Check(gate, probe, failure)
+
+    def _known_losses(self) -> Any:
+        from sandbox.fingerprint import KnownLosses
+        from sandbox.gate import check_source
+
+        if self._known is None:
+            known = {
+                name: (objective.candidate, check_source(objective.candidate, self._contract).parameters)
+                for name, objective in known_objectives(self._contract.name).items()
+            }
+            self._known = KnownLosses(self._server, self._contract, known)
+        return self._known

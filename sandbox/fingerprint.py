@@ -184,7 +184,7 @@ class KnownLosses:
         with self._oracle(name) as oracle:
             while high / low > 1 + 1e-9:
                 scales = [low * (high / low) ** (i / (_FINE - 1)) for i in range(_FINE)]
-                found_at = distances(stack([moderate]), stack(_rows(oracle, scales, MODERATE)))
+                gaps = distances(stack([moderate]), stack(_rows(oracle, scales, MODERATE)))
                 at = int(gaps.argmin())
                 closest = float(gaps[at])
                 scale, low, high = scales[at], scales[max(at - 1, 0)], scales[min(at + 1, len(scales) - 1)]

@@ -1,0 +1,205 @@
+"""Is one loss better than another? Paired differences with Student-t intervals, and the leaderboard made of them.
+
+Losses are compared on the same seeds, so what a seed makes easy or hard for all of them cancels in the difference.
+
+The unit. Values may be keyed by seed, or finer by `(seed, world)` for evaluators whose trial spans several worlds, and
+each key counts as one paired difference. Worlds are different regimes, each drawn independently from the seed, so
+differences are independent but not alike: their spread holds the noise of a draw *and* the differences between
+regimes. The usual variance estimate of the mean then errs upwards (for independent d_i with means m_i, s^2/n has the
+expectation Var(mean) plus the sample variance of the m_i over n), so the interval for the mean over these regimes is
+too wide rather than too narrow. Where the values under one seed share randomness (one data set, one reward), that
+argument fails and the seed is the unit: pass `unit=seed_of`, which averages within each seed first.
+
+What an interval does not know: that the loss was picked because it did well on these very seeds (measure winners again on
+fresh ones), how many losses were compared, and what another task would say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from db.records import Entry
+
+Verdict = Literal["better", "worse", "not separated"]
+
+CONFIDENCE = 0.95
+MINIMUM_EFFECTS: Mapping[str, float] = {"frontier": 0.005}  # a rescaled DPO can be "significantly" 0.001 better
+
+
+def minimum_effect(metric: str) -> float:
+    """The smallest difference worth a verdict: 0.005 for `frontier`, 0 for metrics without a known scale."""
+    return MINIMUM_EFFECTS.get(metric, 0.0)
+
+
+def seed_of(key: Hashable) -> Hashable:
+    """The seed of a key `seed` or `(seed, world)`."""
+    return key[0] if isinstance(key, tuple) else key
+
+
+def each(key: Hashable) -> Hashable:
+    """Every key is a unit of its own."""
+    return key
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`a` minus `b` in the metric's own unit (not turned by its direction).
+
+    Attributes:
+        mean: mean paired difference.
+        low, high: ends of the 95% interval; None with a single pair, which has no spread to judge by.
+        n: paired units behind it.
+        minimum_effect: what counts as nothing.
+        verdict: from `a`'s point of view; "better" or "worse" only if the whole interval lies beyond the minimum effect.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+    minimum_effect: float
+    verdict: Verdict
+
+
+def paired_difference(
+    a: Mapping[Any, float],
+    b: Mapping[Any, float],
+    higher_is_better: bool,
+    minimum_effect: float = 0.005,
+    unit: Callable[[Hashable], Hashable] = each,
+) -> Difference:
+    """Mean and 95% Student-t interval of `a - b` over the keys that both have.
+
+    Args:
+        a, b: one value per seed, or per (seed, world).
+        higher_is_better: the metric's direction, for the verdict.
+        minimum_effect: differences up to this size are nothing, in the metric's unit, >= 0.
+        unit: maps a key to the independent unit; differences are averaged within it first, each unit counts once.
+
+    Raises:
+        ValueError: no common key, a value that is not finite, or a negative minimum effect.
+    """
+    if minimum_effect < 0:
+        raise ValueError("the minimum effect cannot be negative")
+    first, second = dict(a), dict(b)
+    groups: dict[Hashable, list[float]] = {}
+    for key in first.keys() & second.keys():
+        difference = first[key] - second[key]
+        if not math.isfinite(difference):
+            raise ValueError(f"the values at {key!r} are not finite")
+        groups.setdefault(unit(key), []).append(difference)
+    if not groups:
+        raise ValueError("nothing to pair: no common seed")
+    # fsum is exact, so the order of a set cannot change the last bit
+    values = [math.fsum(g) / len(g) for g in groups.values()]
+    n, mean = len(values), math.fsum(values) / len(values)
+    if n == 1:
+        return Difference(mean, None, None, 1, minimum_effect, "not separated")
+    variance = math.fsum((v - mean) ** 2 for v in values) / (n - 1)
+    half = _t_quantile(n - 1) * math.sqrt(variance / n)
+    low, high = mean - half, mean + half
+    return Difference(mean, low, high, n, minimum_effect, _verdict(low, high, higher_is_better, minimum_effect))
+
+
+def _t_quantile(freedom: int) -> float:
+    from scipy.special import stdtrit  # a tenth of the import time of scipy.stats
+
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
+
+
+def _verdict(low: float, high: float, higher_is_better: bool, effect: float) -> Verdict:
+    above, below = low > effect, high < -effect
+    if not (above or below):
+        return "not separated"
+    return "better" if above == higher_is_better else "worse"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a leaderboard. `difference` is against `versus`: None for that baseline itself or without common seeds."""
+
+    rank: int
+    entry: Entry
+    mean: float
+    is_baseline: bool
+    versus: str | None
+    difference: Difference | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How entries are compared. `values` holds finer values per candidate id, such as per (seed, world), if there are any."""
+
+    minimum_effect: float = 0.005
+    unit: Callable[[Hashable], Hashable] = each
+    values: Mapping[str, Mapping[Any, float]] | None = None
+
+
+def best_of(entries: Iterable[Entry]) -> Entry | None:
+    """The entry with the best mean score; ties go to the first. None if nothing is ranked."""
+    ranked = _ranked(entries)
+    return ranked[0] if ranked else None
+
+
+def leaderboard(
+    entries: Iterable[Entry],
+    baselines: Iterable[Entry],
+    top: int | None = None,
+    comparison: Comparison | None = None,
+) -> tuple[Row, ...]:
+    """Candidates and baselines by mean score, best first, each with its paired difference to the best baseline.
+
+    The best baseline is the one with the best mean, chosen with the same noise as everything else: this favours the
+    baseline, never the candidate. Unranked entries (no finished trial, or a failed one) are left out.
+
+    Args:
+        entries: candidates; those that are also in `baselines` appear once.
+        baselines: known objectives, all of them shown whatever `top` is.
+        top: how many candidates to show.
+
+    Raises:
+        ValueError: scores of different metrics.
+    """
+    comparison = comparison or Comparison()
+    known = {e.candidate.id: e for e in baselines}
+    candidates = _ranked(e for e in entries if e.candidate.id not in known)[:top]
+    reference = best_of(known.values())
+    rows = []
+    for rank, entry in enumerate(_ranked([*known.values(), *candidates]), 1):
+        assert entry.score is not None
+        difference = None
+        if reference is not None and entry is not reference:
+            difference = _difference(entry, reference, comparison)
+        versus = reference.name if difference is not None and reference is not None else None
+        rows.append(Row(rank, entry, entry.score.mean, entry.candidate.id in known, versus, difference))
+    return tuple(rows)
+
+
+def _ranked(entries: Iterable[Entry]) -> list[Entry]:
+    scored: Sequence[Entry] = [e for e in entries if e.score is not None and e.failure is None]
+    kinds = {(e.score.metric, e.score.higher_is_better) for e in scored if e.score}
+    if len(kinds) > 1:
+        raise ValueError(f"cannot rank different metrics together: {sorted(m for m, _ in kinds)}")
+    return sorted(scored, key=_badness)
+
+
+def _badness(entry: Entry) -> float:
+    assert entry.score is not None
+    return -entry.score.mean if entry.score.higher_is_better else entry.score.mean
+
+
+def _difference(entry: Entry, reference: Entry, comparison: Comparison) -> Difference | None:
+    assert entry.score is not None
+    assert reference.score is not None
+    finer = comparison.values or {}
+    a, b = entry.candidate.id, reference.candidate.id
+    ours: Mapping[Any, float] = entry.score.by_seed
+    theirs: Mapping[Any, float] = reference.score.by_seed
+    if a in finer and b in finer:
+        ours, theirs = finer[a], finer[b]
+    if not ours.keys() & theirs.keys():
+        return None
+    return paired_difference(ours, theirs, entry.score.higher_is_better, comparison.minimum_effect, comparison.unit)

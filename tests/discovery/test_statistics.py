@@ -1,0 +1,163 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy.stats import ttest_rel
+
+from db.records import Entry, Score
+from discovery.statistics import Comparison, leaderboard, minimum_effect, paired_difference, seed_of
+from sandbox.candidate import Candidate
+from sandbox.failure import Failure, FailureKind
+
+VALUES = st.floats(-100, 100, allow_nan=False).map(lambda v: round(v, 6))
+PAIRS = st.lists(st.tuples(VALUES, VALUES), min_size=2, max_size=12)
+
+
+def keyed(values):
+    return dict(enumerate(values))
+
+
+def entry(name: str, scores, higher_is_better: bool = True, metric: str = "frontier", **rest) -> Entry:
+    by_seed = scores if isinstance(scores, dict) else keyed(scores)
+    score = Score(metric, higher_is_better, by_seed) if by_seed else None
+    return Entry(Candidate("c", f"# {name}"), name, "", "proposed", "evolve", "run", score=score, **rest)
+
+
+@given(PAIRS)
+def test_the_interval_is_that_of_the_paired_t_test(pairs):
+    a, b = zip(*pairs, strict=True)
+    assume(np.std(np.subtract(a, b)) > 1e-6)
+    oracle = ttest_rel(a, b).confidence_interval(0.95)
+    ours = paired_difference(keyed(a), keyed(b), True)
+    np.testing.assert_allclose((ours.low, ours.high), (oracle.low, oracle.high), rtol=1e-7, atol=1e-7)
+    assert ours.n == len(pairs)
+
+
+@given(PAIRS, st.booleans(), st.floats(0, 5))
+def test_swapping_the_losses_swaps_the_verdict(pairs, higher_is_better, effect):
+    a, b = (keyed(v) for v in zip(*pairs, strict=True))
+    one, other = paired_difference(a, b, higher_is_better, effect), paired_difference(b, a, higher_is_better, effect)
+    swap = {"better": "worse", "worse": "better", "not separated": "not separated"}
+    assert other.verdict == swap[one.verdict]
+    assert other.mean == -one.mean
+    np.testing.assert_allclose((other.low, other.high), (-one.high, -one.low), atol=1e-12)
+    assert paired_difference(a, b, not higher_is_better, effect).verdict == swap[one.verdict]
+
+
+@given(PAIRS, st.floats(0, 5))
+def test_a_verdict_needs_the_whole_interval_beyond_the_minimum_effect(pairs, effect):
+    a, b = (keyed(v) for v in zip(*pairs, strict=True))
+    found = paired_difference(a, b, True, effect)
+    assert (found.verdict == "better") == (found.low > effect)
+    assert (found.verdict == "worse") == (found.high < -effect)
+
+
+@given(PAIRS, st.randoms(use_true_random=False))
+def test_order_and_extra_seeds_do_not_matter(pairs, random):
+    keys = list(range(len(pairs)))
+    a, b = ({k: p[i] for k, p in zip(keys, pairs, strict=True)} for i in (0, 1))
+    random.shuffle(keys)
+    assert paired_difference({k: a[k] for k in keys} | {99: 1.0}, b | {98: 5.0}, True) == paired_difference(a, b, True)
+
+
+def test_a_rescaled_loss_that_is_surely_a_little_better_is_not_called_better():
+    a, b = keyed([0.801, 0.711, 0.6011, 0.9009]), keyed([0.8, 0.71, 0.6, 0.9])
+    found = paired_difference(a, b, True)
+    assert found.low > 0
+    assert found.verdict == "not separated"
+    assert paired_difference(a, b, True, minimum_effect=0.0).verdict == "better"
+
+
+def test_one_pair_has_no_interval_and_no_verdict():
+    found = paired_difference({0: 1.0}, {0: 0.1}, True)
+    assert (found.low, found.high, found.n, found.verdict) == (None, None, 1, "not separated")
+
+
+def test_what_cannot_be_compared_is_refused():
+    with pytest.raises(ValueError, match="no common seed"):
+        paired_difference({0: 1.0}, {1: 1.0}, True)
+    with pytest.raises(ValueError, match="not finite"):
+        paired_difference({0: float("nan")}, {0: 1.0}, True)
+    with pytest.raises(ValueError, match="negative"):
+        paired_difference({0: 1.0}, {0: 1.0}, True, -1.0)
+
+
+def test_seeds_are_the_unit_on_request():
+    a = {(s, w): s + 0.1 * w for s in range(3) for w in range(6)}
+    b = dict.fromkeys(a, 0.0)
+    assert paired_difference(a, b, True).n == 18
+    clustered = paired_difference(a, b, True, unit=seed_of)
+    means = {s: s + 0.25 for s in range(3)}
+    assert clustered.n == 3
+    plain = paired_difference(means, dict.fromkeys(means, 0.0), True)
+    np.testing.assert_allclose([clustered.mean, clustered.low, clustered.high], [plain.mean, plain.low, plain.high])
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 4])
+def test_intervals_over_seeds_and_worlds_cover_the_mean_over_regimes(seeds):
+    """Regimes differ in effect and in noise, draws are independent: the 95% interval must not be too narrow."""
+    rng = np.random.default_rng(0)
+    effects, noise = np.array([0.02, 0.01, -0.01, 0.0, 0.03, 0.0]), np.array([0.01, 0.03, 0.02, 0.01, 0.02, 0.04])
+    hits = 0
+    for _ in range(400):
+        drawn = effects + noise * rng.standard_normal((seeds, 6))
+        a = {(s, w): float(drawn[s, w]) for s in range(seeds) for w in range(6)}
+        found = paired_difference(a, dict.fromkeys(a, 0.0), True)
+        hits += found.low <= effects.mean() <= found.high
+    assert hits / 400 >= 0.94
+
+
+def test_leaderboard_compares_with_the_best_baseline():
+    dpo, lrml = entry("dpo", [0.80, 0.82, 0.81]), entry("lrml", [0.70, 0.72, 0.71])
+    good, poor = entry("good", [0.86, 0.88, 0.872]), entry("poor", [0.5, 0.52, 0.51])
+    unranked = entry("unranked", [])
+    failed = entry("failed", [0.99, 0.99, 0.99], failure=Failure(FailureKind.CRASH, "boom"))
+    rows = leaderboard([poor, good, unranked, failed, dpo], [lrml, dpo])
+    assert [(r.rank, r.entry.name, r.is_baseline) for r in rows] == [
+        (1, "good", False),
+        (2, "dpo", True),
+        (3, "lrml", True),
+        (4, "poor", False),
+    ]
+    assert [r.versus for r in rows] == ["dpo", None, "dpo", "dpo"]
+    assert [r.difference.verdict for r in rows if r.difference] == ["better", "worse", "worse"]
+    assert [r.entry.name for r in leaderboard([poor, good], [dpo], top=1)] == ["good", "dpo"]
+
+
+def test_leaderboard_knows_that_less_can_be_better():
+    rows = leaderboard(
+        [entry("a", [0.2, 0.21], False)], [entry("b", [0.5, 0.51], False), entry("c", [0.9, 0.9], False)]
+    )
+    assert [r.entry.name for r in rows] == ["a", "b", "c"]
+    assert rows[0].versus == "b"
+    assert rows[0].difference.verdict == "better"
+
+
+def test_leaderboard_takes_finer_values_where_both_have_them():
+    a, b = entry("a", [0.9]), entry("b", [0.8])
+    values = {e.candidate.id: {(0, w): e.score.mean + 0.001 * w * w for w in range(6)} for e in (a, b)}
+    assert leaderboard([a], [b])[0].difference.n == 1
+    found = leaderboard([a], [b], comparison=Comparison(values=values))[0].difference
+    assert (found.n, found.verdict) == (6, "better")
+    assert leaderboard([a], [b], comparison=Comparison(values={a.candidate.id: {}}))[0].difference.n == 1
+
+
+def test_leaderboard_without_baselines_or_common_seeds_still_ranks():
+    rows = leaderboard([entry("a", {0: 1.0}), entry("b", {0: 2.0})], [])
+    assert [(r.entry.name, r.difference) for r in rows] == [("b", None), ("a", None)]
+    assert leaderboard([entry("a", {0: 1.0})], [entry("d", {5: 0.1})])[0].difference is None
+    with pytest.raises(ValueError, match="different metrics"):
+        leaderboard([entry("a", [1.0], metric="x")], [entry("b", [1.0])])
+
+
+def test_minimum_effect_by_metric():
+    assert minimum_effect("frontier") == 0.005
+    assert minimum_effect("reward_at_kl") == 0.0
+
+
+def test_scipy_is_imported_only_when_an_interval_is_asked_for():
+    code = "import sys, discovery.statistics; print('scipy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

@@ -79,6 +79,13 @@ class ProposerError(Exception):
         self.fatal = fatal
 
 
+class ProposerExhausted(ProposerError):  # noqa: N818 - an end, not an error
+    """There is nothing left to propose: the campaign finishes what is queued and ends normally."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, fatal=True)
+
+
 @dataclass(frozen=True)
 class Request:
     """One question to a proposer. Proposers that are not language models read `plan` and ignore the prompt."""

@@ -1,0 +1,231 @@
+"""Any OpenAI-compatible endpoint: OpenAI itself, vLLM, Ollama, llama.cpp's server and the like.
+
+Protocol: https://platform.openai.com/docs/api-reference/chat. The official client is imported at the first request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import random
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from db.records import Reply
+from discovery.endpoint import Fault, Secret, Wire, fault_of, redact_url, text_of, valid_url
+from discovery.protocols import ProposerError, Request
+from evaluators.options import OptionsError, option, parse_options
+from sandbox.contract import Contract
+
+log = logging.getLogger(__name__)
+
+OPENAI_URL = "https://api.openai.com/v1"
+NO_KEY = "no-key"  # the client insists on some key; servers without keys ignore it
+LONGEST_WAIT_S = 120.0  # a server that asks for more patience is reported, not obeyed
+
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,47}\Z")
+_JSON_MODES = ("auto", "on", "off")
+
+
+@dataclass(frozen=True)
+class OpenAIOptions:
+    """Options of the `openai` proposer. None leaves a setting to the server."""
+
+    model: str = option("", "model name as the endpoint knows it (required)")
+    base_url: str | None = option(None, f"endpoint, usually ending in /v1; none means {OPENAI_URL}")
+    api_key_env: str | None = option(
+        "OPENAI_API_KEY", "NAME of the environment variable with the key; none or empty for a server without keys"
+    )
+    temperature: float | None = option(None, "sampling temperature; reasoning models accept only their default")
+    top_p: float | None = option(None, "nucleus sampling mass")
+    max_tokens: int | None = option(4096, "most tokens a reply, reasoning included; none leaves it to the server")
+    reasoning_effort: str | None = option(None, "for reasoning models: minimal, low, medium or high")
+    json_mode: str = option("auto", "ask the server for JSON: on, off, or auto (on until the server refuses it)")
+    send_seed: bool = option(False, "send each proposal's seed, so that servers that honour it repeat themselves")
+    timeout_s: float = option(180.0, "longest a request may take from start to end")
+    max_retries: int = option(5, "further requests after a 429, a 5xx, a time-out or a lost connection")
+    backoff_s: float = option(1.0, "wait before the first retry; doubles each time, with jitter")
+    extra_body: dict | None = option(  # type: ignore[type-arg]  # noqa: RUF009
+        None, "more fields for the request body, sent as they are"
+    )
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise OptionsError("proposer openai needs the option 'model': the name the endpoint knows, e.g. gpt-5-mini")
+        if self.json_mode not in _JSON_MODES:
+            raise OptionsError(f"proposer openai: json_mode takes {', '.join(_JSON_MODES)}, not {self.json_mode!r}")
+        if self.timeout_s <= 0 or self.backoff_s < 0 or self.max_retries < 0:
+            raise OptionsError("proposer openai: timeout_s must be positive, backoff_s and max_retries not negative")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise OptionsError("proposer openai: max_tokens must be at least 1")
+        if self.base_url is not None and not valid_url(self.base_url):
+            raise OptionsError(
+                f"proposer openai: base_url {redact_url(self.base_url)!r} is not a URL such as http://localhost:8000/v1"
+            )
+
+
+class OpenAIProposer:
+    """Asks a language model behind an OpenAI-compatible chat endpoint. Many requests may be in flight at once.
+
+    The number of requests a reply took, retries included, is in `Reply.attempts`. The key stays out of every message,
+    `repr` and log; it is read from the environment once, here.
+
+    Raises:
+        OptionsError: a bad option, or the key's variable is not set.
+    """
+
+    name: ClassVar[str] = "openai"
+    summary: ClassVar[str] = "a language model behind any OpenAI-compatible endpoint"
+    uses_llm: ClassVar[bool] = True
+
+    def __init__(self, options: Mapping[str, Any], contract: Contract, seed: int) -> None:
+        self.options = parse_options(OpenAIOptions, options, "proposer openai")
+        self._contract, self._seed = contract, seed
+        self._key = _read_key(self.options.api_key_env)
+        self._wire = Wire(
+            where=redact_url(self.options.base_url or OPENAI_URL),
+            model=self.options.model,
+            variable=self.options.api_key_env,
+            key=self._key,
+        )
+        self._client: Any = None
+        self._json_refused = False
+        self._length_name = "max_tokens"
+
+    def __repr__(self) -> str:
+        return f"OpenAIProposer(model={self.options.model!r}, base_url={self._wire.where!r})"
+
+    async def propose(self, request: Request) -> Reply:
+        """One reply; waits and asks again where that can help.
+
+        Raises:
+            ProposerError: fatal for a refused key, an unknown model, nobody there; not fatal where the endpoint was
+                busy or failing beyond the retries, or gave an empty answer.
+        """
+        await self._connect()
+        jitter = random.Random(f"{self._seed}/{request.plan.index}/{request.plan.seed}/{request.attempt}")
+        started, attempts, failures = time.perf_counter(), 0, 0
+        while True:
+            attempts += 1
+            body = self._body(request)
+            outcome = await self._ask(body)
+            if not isinstance(outcome, Fault):
+                return self._reply(outcome, time.perf_counter() - started, attempts)
+            if outcome.status == 400 and self._adapt(outcome, body):
+                continue
+            failures += 1
+            wait = outcome.wait_s
+            if not outcome.retry or failures > self.options.max_retries or (wait or 0.0) > LONGEST_WAIT_S:
+                tried = f" ({attempts} requests)" if attempts > 1 else ""
+                raise ProposerError(self._wire.redact(outcome.message) + tried, fatal=outcome.fatal)
+            if wait is None:
+                wait = min(self.options.backoff_s * 2.0 ** (failures - 1), LONGEST_WAIT_S / 2) * jitter.uniform(
+                    0.5, 1.0
+                )
+            else:  # not all of those that were told the same moment at once
+                wait += self.options.backoff_s * jitter.uniform(0.0, 0.25)
+            log.info("proposal %d: %s; asking again in %.1f s", request.plan.index, outcome.short, wait)
+            await asyncio.sleep(wait)
+
+    async def aclose(self) -> None:
+        """Close the connections. May be called again; a later `propose` opens new ones."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    async def _connect(self) -> None:
+        if self._client is None:
+            openai = await asyncio.to_thread(importlib.import_module, "openai")  # a second of imports
+        if self._client is None:  # no lock: a lock belongs to one event loop, and nothing is awaited from here on
+            self._client = openai.AsyncOpenAI(
+                api_key=self._key.value or NO_KEY,
+                base_url=self.options.base_url or OPENAI_URL,
+                max_retries=0,  # retried here, where they are counted
+                timeout=self.options.timeout_s,
+            )
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        options = self.options
+        body: dict[str, Any] = {
+            "model": options.model,
+            "messages": request.prompt.messages(),
+            "temperature": options.temperature,
+            "top_p": options.top_p,
+            "reasoning_effort": options.reasoning_effort,
+            self._length_name: options.max_tokens,
+            "extra_body": options.extra_body,
+        }
+        if options.send_seed:
+            body["seed"] = (request.plan.seed + request.attempt) % 2**31
+        if options.json_mode == "on" or (options.json_mode == "auto" and not self._json_refused):
+            body["response_format"] = {"type": "json_object"}
+        return {key: value for key, value in body.items() if value is not None}
+
+    async def _ask(self, body: dict[str, Any]) -> Any:
+        """The completion, or the Fault that came instead."""
+        import openai
+
+        try:
+            async with asyncio.timeout(self.options.timeout_s):  # the client's own limit is per read
+                return await self._client.chat.completions.create(**body)
+        except (openai.OpenAIError, TimeoutError, ValueError) as error:
+            return fault_of(error, self._wire, self.options.timeout_s)
+
+    def _adapt(self, fault: Fault, body: dict[str, Any]) -> bool:
+        """Whether a 400 was about something we can leave out or rename; remembers it for later requests."""
+        said = fault.message.lower()
+        if "response_format" in body and self.options.json_mode == "auto" and re.search(r"response.format|json", said):
+            if not self._json_refused:
+                log.warning("the endpoint refuses JSON mode; going on without it")
+            self._json_refused = True
+            return True
+        if "max_tokens" in body and "max_completion_tokens" in said:
+            self._length_name = "max_completion_tokens"
+            return True
+        # another request in flight may have learnt it meanwhile
+        return ("response_format" in body and self._json_refused) or (
+            "max_tokens" in body and self._length_name != "max_tokens"
+        )
+
+    def _reply(self, completion: Any, latency_s: float, attempts: int) -> Reply:
+        text = self._wire.redact(text_of(completion, self._wire))
+        usage = getattr(completion, "usage", None)
+        model = getattr(completion, "model", None)
+        return Reply(
+            text=text,
+            model=model if isinstance(model, str) and model else self.options.model,
+            latency_s=latency_s,
+            prompt_tokens=_count(usage, "prompt_tokens"),
+            completion_tokens=_count(usage, "completion_tokens"),
+            attempts=attempts,
+        )
+
+
+def _count(usage: Any, name: str) -> int | None:
+    value = getattr(usage, name, None)
+    return value if isinstance(value, int) and value >= 0 else None
+
+
+def _read_key(variable: str | None) -> Secret:
+    """The key from the environment. Raises OptionsError, never naming a value that may be a key itself."""
+    if not variable:
+        return Secret("")
+    if not _VARIABLE.match(variable):
+        raise OptionsError(
+            "proposer openai: api_key_env takes the NAME of an environment variable (capitals, e.g. OPENAI_API_KEY), "
+            "not a key"
+        )
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise OptionsError(
+            f"proposer openai: the environment variable {variable} is not set; export the key there, "
+            "or set api_key_env to none for a server without keys"
+        )
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise OptionsError(f"proposer openai: the value of {variable} is not a key (blanks or non-ASCII characters)")
+    return Secret(key)

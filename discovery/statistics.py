@@ -131,7 +131,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How entries are compared. `values` holds finer values per candidate id, such as per (seed, world), if there are any."""
+    """How entries are compared. `values` holds finer values per candidate id, e.g. per (seed, world), if there are any."""
 
     minimum_effect: float = 0.005
     unit: Callable[[Hashable], Hashable] = each

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from db.records import Score
@@ -52,12 +52,16 @@ class Progress:
     failures: Counter[str] = field(default_factory=Counter)
     baselines: dict[str, Score] = field(default_factory=dict)
     best: tuple[str, Score] | None = None
-    events: deque[Event] = field(default_factory=lambda: deque(maxlen=200))
+    listener: Callable[[Event], None] = lambda event: None
     _finish_times: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_WINDOW))
 
     @property
     def wall_s(self) -> float:
         return time.monotonic() - self.started
+
+    def say(self, kind: str, text: str) -> None:
+        """Tell whoever listens."""
+        self.listener(Event(kind, text))
 
     def trial_finished(self) -> None:
         self.trials_done += 1

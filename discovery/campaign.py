@@ -1,0 +1,309 @@
+"""A discovery campaign: baselines, search, promotion, leaderboard. The only writer of its archive rows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from db.archive import Archive
+
+from db.records import CampaignRecord, Proposal
+from discovery.campaign_log import campaign_log
+from discovery.config import CampaignConfig, ObjectiveConfig, PromotionConfig
+from discovery.executor import Pools, RayExecutor
+from discovery.leaderboard import Board, stage_board
+from discovery.progress import Event, Progress
+from discovery.prompts.builder import PromptBuilder, PromptContext
+from discovery.protocols import Proposer, Strategy
+from discovery.resume import restore
+from discovery.search import Parts, Resumed, Search
+from discovery.stages import promoted, stored_result
+from discovery.statistics import minimum_effect
+from discovery.trials import Stage, TrialQueue, Work
+from discovery.workers import TaskSpec
+from evaluators.base import Evaluator, Resources
+from evaluators.objectives import known_objective, known_objectives
+from evaluators.options import OptionsError, nearest
+from evaluators.plugins import load_plugin
+from sandbox.failure import InfrastructureError
+
+SEARCH = "search"
+
+
+@dataclass(frozen=True)
+class CampaignResult:
+    """How a campaign ended. `status` is finished, interrupted or out of time; all but the first can be resumed."""
+
+    campaign: str
+    archive: str
+    status: str
+    board: Board
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A stage with the evaluator that defines it."""
+
+    stage: Stage
+    evaluator: Evaluator
+    spec: TaskSpec
+
+
+class Campaign:
+    """One campaign, new or resumed.
+
+        result = Campaign(load_config("campaign.yaml")).run()
+
+    Args:
+        config: from `load_config`.
+        listener: called with each piece of news, on the campaign's thread.
+
+    Raises:
+        OptionsError, ConfigError: something in the configuration is wrong (from the constructor).
+        ArchiveError: the archive cannot be opened or written (from `run`).
+        SearchError: the proposer cannot go on. InfrastructureError: Ray or the machine failed. All of them leave everything
+            stored so far in the archive, and the same call resumes.
+    """
+
+    def __init__(self, config: CampaignConfig, listener: Callable[[Event], None] | None = None) -> None:
+        self.config = config
+        self.progress = Progress()
+        self._listener = listener
+        self._search = _measure(SEARCH, config.objective)
+        self._promotions = [_measure(f"promotion {i}", p) for i, p in enumerate(config.promotions, 1)]
+        self._contract = self._search.evaluator.contract
+        for name in self.baselines:
+            known_objective(self._contract.name, name)
+        context = PromptContext(
+            contract=self._contract,
+            metric=next(m for m in self._search.evaluator.metrics if m.name == self._search.stage.metric),
+            task=self._search.evaluator.summary,
+            known=list(known_objectives(self._contract.name).values()),
+        )
+        self._builder = PromptBuilder(context, config.prompts.model_dump())
+        self._strategy: Strategy = load_plugin("strategies", config.strategy.kind)(config.strategy.options, config.seed)
+        self._proposer: Proposer = load_plugin("proposers", config.proposer.kind)(
+            config.proposer.options, self._contract, config.seed
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        return self.config.baseline_names(self._contract.name)
+
+    @property
+    def uses_llm(self) -> bool:
+        return self._proposer.uses_llm
+
+    def stop(self) -> None:
+        """Ask a running campaign to end soon; safe from any thread. What is stored stays, the rest is resumed later."""
+        if self._loop is not None and self._stopping is not None:
+            self._loop.call_soon_threadsafe(self._stopping.set)
+
+    def run(self) -> CampaignResult:
+        """Run to the end of the budget. Works in a notebook too, where an event loop is already running."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(self._main())
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(asyncio.run, self._main()).result()
+
+    async def _main(self) -> CampaignResult:
+        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        config = self.config
+        with (
+            Archive(config.archive, create=True) as archive,
+            campaign_log(config.log_dir, config.name) as log,
+            _interrupts(self.stop),
+        ):
+            self.progress.listener = lambda event: self._news(log, event)
+            stage = self._search.stage
+            record = archive.start_campaign(
+                config.name,
+                config.public(),
+                task=stage.task,
+                metric=stage.metric,
+                higher_is_better=stage.higher_is_better,
+            )
+            try:
+                status = await self._until_stopped(self._work(archive, record))
+                archive.reset_running(record.id)
+                archive.finish_campaign(record.id, status)
+            finally:
+                with suppress(asyncio.CancelledError):
+                    await self._proposer.aclose()
+            board = self._board(archive, record.id)
+        return CampaignResult(config.name, config.public()["archive"], status, board)
+
+    def _board(self, archive: Archive, campaign: int) -> Board:
+        measured = [(self._search, self.config.objective), *zip(self._promotions, self.config.promotions, strict=True)]
+        stages = []
+        for number, (m, settings) in enumerate(measured):
+            effect = settings.minimum_effect
+            effect = minimum_effect(m.stage.metric) if effect is None else effect
+            stages.append(stage_board(archive, campaign, m.stage, effect, fresh=number > 0))
+        return Board(self.config.name, tuple(stages))
+
+    def _news(self, log: logging.Logger, event: Event) -> None:
+        log.info("%s: %s", event.kind, event.text)
+        if self._listener is not None:
+            self._listener(event)
+
+    async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> str:
+        """Await the work, a stop request or the end of the wall-time budget, whichever comes first."""
+        assert self._stopping is not None
+        working = asyncio.ensure_future(work)
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait(
+                {working, stopping}, timeout=self.config.budget.wall_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if working.done():
+                error = working.exception()
+                if error is not None:
+                    raise _innermost(error) from None
+                return "finished"
+            return "interrupted" if stopping.done() else "out of time"
+        finally:
+            for task in (working, stopping):
+                task.cancel()
+            await asyncio.gather(working, stopping, return_exceptions=True)
+
+    async def _work(self, archive: Archive, record: CampaignRecord) -> None:
+        """Everything between opening the archive and the leaderboard."""
+        measured = [self._search, *self._promotions]
+        executor = RayExecutor(
+            self._pools(), {m.stage.key: m.spec for m in measured}, self._contract, self.config.limits.sandbox()
+        )
+        self._enter("starting Ray", self._search.stage)
+        try:
+            await asyncio.to_thread(executor.start)
+            await self._prepare(archive, executor, self._search)
+            queue = TrialQueue(archive, record.id, executor, self.progress, self.config.workers.max_attempts)
+            async with asyncio.TaskGroup() as group:
+                serving = group.create_task(queue.run(self.config.workers.trial_slots))
+                await self._measure_all(archive, record, executor, queue)
+                serving.cancel()
+        finally:
+            executor.close()
+
+    async def _measure_all(
+        self, archive: Archive, record: CampaignRecord, executor: RayExecutor, queue: TrialQueue
+    ) -> None:
+        parts = Parts(
+            self.config, record.id, self._contract, archive, executor, queue, self._strategy, self._proposer,
+            self._builder, self.progress, self._search.stage,
+        )  # fmt: skip
+        search = Search(parts)
+        todo = restore(search)
+        known = {r.proposal.name for r in todo} | set(search.names.values())
+        for name in self.baselines:
+            if name not in known:
+                todo.append(await self._admit(search, name))
+        self._enter("search", self._search.stage)
+        await search.run(todo)
+        for promotion, settings in zip(self._promotions, self.config.promotions, strict=True):
+            await self._promote(parts, promotion, settings)
+
+    async def _prepare(self, archive: Archive, executor: RayExecutor, measured: _Measured) -> None:
+        self._enter(f"preparing {measured.spec.evaluator}", measured.stage)
+        prepared = await executor.prepare(measured.stage.key)
+        archive.record_task(measured.stage.task, prepared.facts)
+        facts = ", ".join(f"{name} {value:.4g}" for name, value in prepared.facts.items())
+        self.progress.say("stage", f"{measured.spec.evaluator} is ready" + (f" ({facts})" if facts else ""))
+
+    def _enter(self, what: str, stage: Stage) -> None:
+        progress = self.progress
+        progress.stage, progress.metric, progress.higher_is_better = what, stage.metric, stage.higher_is_better
+        progress.trials_finished_in_stage = 0
+        progress.say("stage", what)
+
+    async def _admit(self, search: Search, name: str) -> Resumed:
+        """Check a known objective like any candidate and record it."""
+        objective = known_objective(self._contract.name, name)
+        check = await search.parts.executor.check(objective.candidate, against_known=False)
+        proposal = Proposal(
+            index=search.take_index(), origin="known", proposer="library", name=name, thought=objective.summary,
+            candidate=objective.candidate, gate=check.gate, probe=check.probe, failure=check.failure,
+        )  # fmt: skip
+        search.parts.archive.record_known(search.parts.campaign, proposal)
+        if check.failure is not None:
+            raise InfrastructureError(f"the baseline {name} does not pass its own checks: {check.failure}")
+        search.remember(proposal)
+        return Resumed(proposal, accepted=True)
+
+    async def _promote(self, parts: Parts, promotion: _Measured, settings: PromotionConfig) -> None:
+        """Measure the best candidates and some baselines on another task or on fresh seeds."""
+        await self._prepare(parts.archive, parts.executor, promotion)
+        chosen = promoted(parts.archive, parts.campaign, self._contract.name, settings)
+        self._enter(f"{promotion.stage.key}: {promotion.spec.evaluator}", promotion.stage)
+        self.progress.trials_expected = len(chosen) * len(promotion.stage.seeds)
+        works = []
+        for entry in chosen:
+            parameters = parts.archive.parameters(entry.candidate.id)
+            stored = stored_result(parts.archive, parts.campaign, entry.candidate.id, promotion.stage)
+            if stored.failure is None:
+                work = Work(entry.candidate, parameters, entry.name, promotion.stage)
+                works.append(parts.queue.submit(work, stored.by_seed))
+        await asyncio.gather(*works)
+
+    def _pools(self) -> Pools:
+        workers, wanted = self.config.workers, self._search.evaluator.resources
+        resources = Resources(
+            cpus=wanted.cpus if workers.cpus_per_trial is None else workers.cpus_per_trial,
+            gpus=wanted.gpus if workers.gpus_per_trial is None else workers.gpus_per_trial,
+            memory_mb=wanted.memory_mb,
+        )
+        return Pools(workers.trial_slots, workers.probe_workers, workers.ray_address, resources)
+
+
+def _measure(key: str, settings: ObjectiveConfig | PromotionConfig) -> _Measured:
+    """Build the evaluator a section names; validates its options and metric. Raises OptionsError."""
+    spec = TaskSpec(settings.evaluator, settings.options)
+    evaluator = spec.build()
+    name = settings.metric or evaluator.primary_metric
+    metrics = {m.name: m for m in evaluator.metrics}
+    if name not in metrics:
+        raise OptionsError(f"{settings.evaluator} has no metric {name!r}; {nearest(name, list(metrics))}")
+    stage = Stage(key, evaluator.task, name, metrics[name].higher_is_better, settings.seed_list)
+    return _Measured(stage, evaluator, spec)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """The first real error inside task groups, so that people see one line and not a tree."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+@contextmanager
+def _interrupts(stop: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C asks the campaign to stop; a second one ends the process at once (its Ray and children end with it)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = False
+
+    def on_interrupt(number: int, frame: object) -> None:
+        nonlocal asked
+        if asked:
+            os._exit(130)
+        asked = True
+        stop()
+
+    before = {number: signal.signal(number, on_interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

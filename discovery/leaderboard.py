@@ -1,0 +1,89 @@
+"""The end of a campaign: each stage's ranking, with paired differences to the best baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from db.archive import Archive
+
+from db.records import Entry, Score, TrialRecord
+from discovery.statistics import Comparison, Row, leaderboard
+from discovery.trials import Stage
+
+TOP = 10
+
+
+@dataclass(frozen=True)
+class StageBoard:
+    """One stage's ranking. `fresh` says that the search never saw these seeds or this task."""
+
+    title: str
+    metric: str
+    higher_is_better: bool
+    seeds: tuple[int, ...]
+    fresh: bool
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Board:
+    """All stages: the search first, then the promotions."""
+
+    campaign: str
+    stages: tuple[StageBoard, ...]
+
+    @property
+    def best(self) -> Entry | None:
+        """The best candidate that is not a baseline, by the last stage that ranked one."""
+        for stage in reversed(self.stages):
+            for row in stage.rows:
+                if not row.is_baseline:
+                    return row.entry
+        return None
+
+
+def stage_board(archive: Archive, campaign: int, stage: Stage, effect: float, fresh: bool) -> StageBoard:
+    """Rank what was measured at one stage.
+
+    Where the evaluator reports the metric per world (``metric/world``), differences pair by (seed, world).
+
+    Raises:
+        ArchiveError: the archive cannot be read.
+    """
+    entries, values = [], {}
+    for entry in archive.entries(campaign):
+        trials = archive.trials(entry.candidate.id, campaign=campaign, task=stage.task.id)
+        score = _score(trials, stage)
+        if score is not None:
+            entries.append(replace(entry, score=score, failure=None))
+            finer = _by_world(trials, stage)
+            if finer:
+                values[entry.candidate.id] = finer
+    baselines = [e for e in entries if e.origin == "known"]
+    comparison = Comparison(effect, values=values)
+    rows = leaderboard(entries, baselines, TOP, comparison)
+    return StageBoard(stage.key, stage.metric, stage.higher_is_better, stage.seeds, fresh, rows)
+
+
+def _score(trials: Iterable[TrialRecord], stage: Stage) -> Score | None:
+    """The score over all of the stage's seeds; None while one is missing or has failed."""
+    done = {
+        t.seed: next(m.value for m in t.metrics if m.name == stage.metric)
+        for t in trials
+        if t.status == "done" and t.seed in stage.seeds
+    }
+    if len(done) < len(stage.seeds):
+        return None
+    return Score(stage.metric, stage.higher_is_better, done)
+
+
+def _by_world(trials: Iterable[TrialRecord], stage: Stage) -> dict[tuple[int, str], float]:
+    prefix = stage.metric + "/"
+    return {
+        (t.seed, m.name.removeprefix(prefix)): m.value
+        for t in trials
+        if t.status == "done" and t.seed in stage.seeds
+        for m in t.metrics
+        if m.name.startswith(prefix)
+    }

@@ -1,0 +1,342 @@
+"""The proposing side of a campaign: ask, propose, parse, check, compare, queue; repair on failure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from db.archive import Archive
+
+from db.records import Idea, Origin, Prompt, Proposal, Reply, Score
+from discovery.config import CampaignConfig
+from discovery.executor import RayExecutor
+from discovery.novelty import FingerprintIndex
+from discovery.progress import Progress
+from discovery.prompts.builder import PromptBuilder
+from discovery.protocols import Outcome, Plan, Proposer, ProposerError, ProposerExhausted, Request, Strategy
+from discovery.replies import ReplyError, parse_reply
+from discovery.trials import Result, Stage, TrialQueue, Work
+from sandbox.candidate import Candidate
+from sandbox.contract import Contract
+from sandbox.failure import Failure, FailureKind
+
+_GIVE_UP_AFTER = 10  # proposals in a row that no reply could be had for
+_PER_CANDIDATE = 10  # proposals allowed per budgeted candidate where the budget names no number
+
+
+class SearchError(Exception):
+    """The search cannot go on; one line that says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a search works with."""
+
+    config: CampaignConfig
+    campaign: int
+    contract: Contract
+    archive: Archive
+    executor: RayExecutor
+    queue: TrialQueue
+    strategy: Strategy
+    proposer: Proposer
+    builder: PromptBuilder
+    progress: Progress
+    stage: Stage
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """Unfinished business of an interrupted campaign: a reply to judge, or an accepted proposal with seeds missing."""
+
+    proposal: Proposal
+    accepted: bool
+    by_seed: Mapping[int, float] = field(default_factory=dict)
+
+
+@dataclass
+class Asked:
+    """One question and what came of it, kept for a repair."""
+
+    plan: Plan
+    prompt: Prompt
+    index: int
+    attempt: int = 0
+    repair_of: int | None = None
+    reply: Reply | None = None
+
+
+@dataclass
+class Search:
+    """Keeps proposals in flight until a budget is used up. One event loop."""
+
+    parts: Parts
+    next_index: int = 0
+    accepted: int = 0
+    novelty: FingerprintIndex = field(default_factory=FingerprintIndex)
+    names: dict[str, str] = field(default_factory=dict)  # candidate id -> name, everything seen in this campaign
+    _baselines_open: int = 0
+    _known: int = 0  # baselines have numbers too, but are not paid for
+    _in_flight: int = 0
+    _training: int = 0
+    _lost_in_a_row: int = 0
+    _exhausted: bool = False
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _group: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
+
+    # budgets
+
+    @property
+    def _proposal_budget(self) -> int:
+        budget = self.parts.config.budget
+        if budget.proposals is not None:
+            return budget.proposals
+        return _PER_CANDIDATE * budget.candidates if budget.candidates is not None else 10**9
+
+    def _may_propose(self) -> bool:
+        """Whether one more proposal fits all budgets, counting those in flight as successes."""
+        budget, progress, settings = self.parts.config.budget, self.parts.progress, self.parts.config.proposals
+        tokens = progress.prompt_tokens + progress.completion_tokens
+        per_proposal = tokens / max(1, progress.proposals)
+        waiting_for = self._in_flight * len(self.parts.stage.seeds) + self.parts.queue.pending
+        ahead = settings.in_flight * len(self.parts.stage.seeds) + 2 * self.parts.config.workers.trial_slots
+        return (
+            self._in_flight < settings.in_flight
+            and waiting_for < ahead
+            and (budget.candidates is None or self.accepted + self._in_flight < budget.candidates)
+            and self.next_index - self._known < self._proposal_budget
+            and not (self._baselines_open and self.parts.queue.pending > self.parts.config.workers.trial_slots)
+            and (budget.tokens is None or tokens + per_proposal * (self._in_flight + 1) <= budget.tokens)
+        )
+
+    def remember(self, proposal: Proposal) -> None:
+        """An accepted candidate, so that copies of it are recognised."""
+        assert proposal.candidate is not None
+        self.names.setdefault(proposal.candidate.id, proposal.name)
+        self._known += proposal.origin == "known"
+        if proposal.probe is not None and proposal.probe.fingerprint is not None:
+            self.novelty.add(proposal.candidate.id, proposal.probe.fingerprint)
+
+    def _finished(self) -> bool:
+        """Whether nothing is in flight and nothing more may be asked."""
+        return not self._in_flight and not self._training and (self._exhausted or not self._may_propose())
+
+    # the loop
+
+    async def run(self, resumed: Sequence[Resumed] = ()) -> None:
+        """Finish what is resumed, then propose until a budget is used up and everything accepted is trained.
+
+        Raises:
+            SearchError: the proposer cannot go on (wrong key, unknown model, nobody there), or keeps failing. It comes
+                inside an ExceptionGroup.
+        """
+        self.parts.queue.on_change = self._wake.set
+        async with self._group:
+            for item in resumed:
+                self._resume(item)
+            while not self._finished():
+                while not self._exhausted and self._may_propose():
+                    self._start(self._propose(self._new_question()))
+                self._wake.clear()
+                await self._wake.wait()
+
+    def _start(self, proposing: Coroutine[Any, Any, None]) -> None:
+        self._in_flight += 1
+        self.parts.progress.proposals_in_flight = self._in_flight
+        self._group.create_task(proposing)
+
+    def _resume(self, item: Resumed) -> None:
+        if item.accepted:
+            self.train(item.proposal, already=item.by_seed)
+        else:
+            self._start(self._judge_stored(item.proposal))
+
+    async def _judge_stored(self, proposal: Proposal) -> None:
+        """A reply that was stored but not judged when the campaign was interrupted."""
+        try:
+            judged = await self.verdict(proposal)
+            if judged.failure is None:
+                self.train(judged)
+        finally:
+            self._landed()
+
+    def _landed(self) -> None:
+        self._in_flight -= 1
+        self.parts.progress.proposals_in_flight = self._in_flight
+        self._wake.set()
+
+    def _new_question(self) -> Asked:
+        index = self.take_index()
+        plan = self.parts.strategy.ask(index)
+        return Asked(plan, self.parts.builder.build(plan), index)
+
+    def take_index(self) -> int:
+        """The next free number in the campaign."""
+        self.next_index += 1
+        return self.next_index - 1
+
+    async def _propose(self, asked: Asked) -> None:
+        """One question and its repairs, until something is accepted for training or nothing more may be tried."""
+        try:
+            question: Asked | None = asked
+            while question is not None:
+                question = await self._ask(question)
+        finally:
+            self._landed()
+
+    async def _ask(self, asked: Asked) -> Asked | None:
+        """Ask, store, judge. Returns the repair question that should follow, if any."""
+        parts = self.parts
+        try:
+            asked.reply = await parts.proposer.propose(Request(asked.prompt, asked.plan, asked.attempt))
+        except ProposerExhausted as error:
+            self._exhausted = True
+            parts.progress.say("note", str(error))
+            return None
+        except ProposerError as error:
+            self._lost(error)
+            return None
+        self._lost_in_a_row = 0
+        origin: Origin = "repaired" if asked.attempt else "proposed"
+        proposal = Proposal(
+            index=asked.index,
+            origin=origin,
+            proposer=parts.config.proposer.kind,
+            name="",
+            thought="",
+            parents=asked.plan.parents,
+            repair_of=asked.repair_of,
+            prompt=asked.prompt,
+            reply=asked.reply,
+        )
+        return await self._judge(self.store_reply(proposal), asked)
+
+    def store_reply(self, proposal: Proposal) -> Proposal:
+        """Commit the reply before anything is made of it: it has been paid for."""
+        progress, reply = self.parts.progress, proposal.reply
+        assert reply is not None
+        stored = self.parts.archive.record_reply(self.parts.campaign, proposal)
+        progress.proposals += 1
+        progress.prompt_tokens += reply.prompt_tokens or 0
+        progress.completion_tokens += reply.completion_tokens or 0
+        return replace(proposal, id=stored)
+
+    async def _judge(self, proposal: Proposal, asked: Asked) -> Asked | None:
+        judged = await self.verdict(proposal)
+        if judged.failure is None:
+            self.train(judged, asked)
+            return None
+        return self._repair(asked, judged.failure)
+
+    def _repair(self, asked: Asked, failure: Failure) -> Asked | None:
+        """The question that gives the error back, if another attempt is allowed and can help."""
+        allowed = (
+            asked.attempt < self.parts.config.proposals.max_repairs
+            and self.next_index - self._known < self._proposal_budget
+        )
+        repairable = failure.kind.candidates_fault and failure.kind is not FailureKind.DUPLICATE
+        if not (allowed and repairable and self.parts.proposer.uses_llm and asked.reply is not None):
+            return None
+        prompt = self.parts.builder.repair(asked.prompt, asked.reply.text, str(failure))
+        return Asked(asked.plan, prompt, self.take_index(), asked.attempt + 1, repair_of=asked.index)
+
+    def _lost(self, error: ProposerError) -> None:
+        """No reply: count it, and give up if that is all that happens."""
+        self._lost_in_a_row += 1
+        self.parts.progress.failures["NO_REPLY"] += 1
+        if error.fatal or self._lost_in_a_row >= _GIVE_UP_AFTER:
+            raise SearchError(str(error))
+        self.parts.progress.say("note", f"no reply: {error}")
+
+    # verdicts
+
+    async def verdict(self, proposal: Proposal) -> Proposal:
+        """Parse, gate, probe and compare one stored reply; record what came of it."""
+        assert proposal.reply is not None
+        try:
+            idea = parse_reply(proposal.reply.text, self.parts.contract.function)
+        except ReplyError as error:
+            judged = replace(proposal, name="unreadable", failure=Failure(FailureKind.STATIC, str(error)))
+        else:
+            judged = await self._check(proposal, idea)
+        self._record(judged)
+        return judged
+
+    async def _check(self, proposal: Proposal, idea: Idea) -> Proposal:
+        candidate = Candidate(self.parts.contract.name, idea.code)
+        proposal = replace(proposal, name=idea.name, thought=idea.thought, candidate=candidate)
+        if candidate.id in self.names:
+            return self._duplicate(proposal, candidate.id)
+        for _ in range(self.parts.config.workers.max_attempts):
+            check = await self.parts.executor.check(candidate)
+            if check.failure is None or check.failure.kind.candidates_fault:
+                break
+        proposal = replace(
+            proposal, gate=check.gate, probe=check.probe, failure=check.failure, duplicate_of=check.match
+        )
+        if check.failure is None and check.probe is not None and check.probe.fingerprint is not None:
+            twin = candidate.id if candidate.id in self.names else self.novelty.duplicate_of(check.probe.fingerprint)
+            if twin is not None:
+                return self._duplicate(proposal, twin)
+            self.remember(proposal)
+        else:
+            self.names.setdefault(candidate.id, idea.name)
+        return proposal
+
+    def _duplicate(self, proposal: Proposal, twin: str) -> Proposal:
+        failure = Failure(FailureKind.DUPLICATE, f"behaves like ({self.names[twin]}), proposed before")
+        return replace(proposal, failure=failure, duplicate_of=twin)
+
+    def _record(self, judged: Proposal) -> None:
+        parts = self.parts
+        parts.archive.record_verdict(judged.id, judged)
+        if judged.failure is not None:
+            parts.progress.failures[str(judged.failure.kind)] += 1
+            parts.progress.say("refused", f"{judged.name}: {judged.failure}")
+            parts.strategy.tell(Outcome(judged, failure=judged.failure))
+            return
+        self.accepted += 1
+        parts.progress.accepted = self.accepted
+        parts.progress.say("accepted", f"{judged.name} (proposal {judged.index})")
+        parts.strategy.tell(Outcome(judged))
+
+    # training
+
+    def train(self, proposal: Proposal, asked: Asked | None = None, already: Mapping[int, float] | None = None) -> None:
+        """Queue an accepted proposal on the seeds that are not in `already`, and tell the strategy when it is scored."""
+        assert proposal.candidate is not None
+        parameters = proposal.gate.parameters if proposal.gate is not None else self.parts.contract.required
+        baseline = proposal.origin == "known"
+        self._baselines_open += baseline
+        work = Work(proposal.candidate, parameters, proposal.name, self.parts.stage, priority=0 if baseline else 1)
+        future = self.parts.queue.submit(work, dict(already or {}))
+        self._training += 1
+        self._group.create_task(self._await_result(proposal, future, asked))
+
+    async def _await_result(self, proposal: Proposal, future: asyncio.Future[Result], asked: Asked | None) -> None:
+        result = await future
+        self._training -= 1
+        self._baselines_open -= proposal.origin == "known"
+        self.report(proposal, result)
+        budget = self.parts.config.budget.candidates
+        room = budget is None or self.accepted + self._in_flight < budget
+        if asked is not None and result.failure is not None and room:
+            question = self._repair(asked, result.failure)
+            if question is not None:
+                self._start(self._propose(question))
+        self._wake.set()
+
+    def report(self, proposal: Proposal, result: Result) -> None:
+        """Tell strategy and watchers how an accepted proposal did."""
+        stage, progress = self.parts.stage, self.parts.progress
+        if result.failure is not None:
+            self.parts.strategy.tell(Outcome(proposal, failure=result.failure))
+            return
+        score = Score(stage.metric, stage.higher_is_better, result.by_seed)
+        self.parts.strategy.tell(Outcome(proposal, score=score))
+        if proposal.origin == "known":
+            progress.baselines[proposal.name] = score
+        elif progress.offer_best(proposal.name, score):
+            progress.say("scored", f"{proposal.name}: {stage.metric} {score.mean:.4f}, best so far")

@@ -112,6 +112,9 @@ class PromotionConfig(_Measurement):
         return tuple(range(FRESH_SEED, FRESH_SEED + self.seeds)) if isinstance(self.seeds, int) else self.seeds
 
 
+Promotions = Annotated[tuple[PromotionConfig, ...], BeforeValidator(_listed)]
+
+
 class _PluginConfig(_Model):
     """`kind` picks the plug-in; every other key of the section is an option of that plug-in."""
 
@@ -236,8 +239,9 @@ class CampaignConfig(_Model):
     baselines: Names | None = Field(
         default=None, description="Known objectives measured first, on the same seeds; null: all of the task family."
     )
-    promotion: PromotionConfig | None = Field(
-        default=None, description="The best candidates, measured again elsewhere and on fresh seeds; null: none."
+    promotions: Promotions = Field(
+        default=(),
+        description="Where the best candidates are measured again after the search, in this order: a list of sections.",
     )
     proposer: ProposerConfig = Field(default_factory=ProposerConfig, description="Who proposes losses.")
     strategy: StrategyConfig = Field(default_factory=StrategyConfig, description="What each proposal builds on.")
@@ -258,12 +262,13 @@ class CampaignConfig(_Model):
         return name
 
     @model_validator(mode="after")
-    def _fresh_promotion(self) -> CampaignConfig:
-        promotion, objective = self.promotion, self.objective
-        if promotion is not None and promotion.evaluator == objective.evaluator:
-            seen = sorted(set(promotion.seed_list) & set(objective.seed_list))
-            if seen:
-                raise ValueError(f"promotion.seeds has {seen[0]}, which the search itself uses; take fresh seeds")
+    def _fresh_promotions(self) -> CampaignConfig:
+        searched = set(self.objective.seed_list)
+        for number, promotion in enumerate(self.promotions):
+            seen = sorted(searched & set(promotion.seed_list))
+            if seen and promotion.evaluator == self.objective.evaluator:
+                where = f"promotions.{number}.seeds"
+                raise ValueError(f"{where} has {seen[0]}, which the search itself uses; take fresh seeds")
         return self
 
     def baseline_names(self, contract: str) -> tuple[str, ...]:
@@ -339,16 +344,14 @@ def _check_names(config: CampaignConfig, source: str) -> None:
         ("proposer.kind", "proposers", config.proposer.kind),
         ("strategy.kind", "strategies", config.strategy.kind),
     ]
-    if config.promotion is not None:
-        wanted.append(("promotion.evaluator", "evaluators", config.promotion.evaluator))
+    wanted += [(f"promotions.{i}.evaluator", "evaluators", p.evaluator) for i, p in enumerate(config.promotions)]
     for path, kind, name in wanted:
         known = plugin_names(kind)
         if ":" not in name and name not in known:
             raise ConfigError(f"{source}: {path}: no {name!r} among the {kind}; {nearest(name, known)}")
     objectives = sorted({name for family in known_families() for name in known_objectives(family)})
     given = [("baselines", config.baselines or ())]
-    if config.promotion is not None:
-        given.append(("promotion.baselines", config.promotion.baselines))
+    given += [(f"promotions.{i}.baselines", p.baselines) for i, p in enumerate(config.promotions)]
     for path, names in given:
         for name in names:
             if name not in objectives:

@@ -48,6 +48,8 @@ def expected(annotation: Any) -> str:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return _EXPECTED["dict"]
     inner = [a for a in get_args(annotation) if a is not Ellipsis]
+    if kind is tuple and inner and model_of(inner[0]):
+        return "a list of sections"
     if kind is tuple and inner:
         return f"a list of {expected(inner[0]).removeprefix('a ')}" + ("s" if inner[0] is int else "")
     return _EXPECTED.get(getattr(kind, "__name__", ""), "a value")
@@ -82,19 +84,21 @@ def _one(error: dict[str, Any], model: type[BaseModel]) -> str:
     return f"{path} {message.replace('Input should', 'must').replace('should', 'must', 1)}, not {shown(error['input'])}"
 
 
-def _model_of(annotation: Any) -> type[BaseModel] | None:
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
+def model_of(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field holds, itself or in a list; None for plain values."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for a in get_args(annotation) if (found := model_of(a))), None)
 
 
 def _walk(model: type[BaseModel], location: list[str]) -> type[BaseModel] | None:
     here: type[BaseModel] | None = model
     for part in location:
+        if part.isdigit():  # an item of a list of sections
+            continue
         if here is None or part not in here.model_fields:
             return None
-        here = _model_of(here.model_fields[part].annotation)
+        here = model_of(here.model_fields[part].annotation)
     return here
 
 
@@ -110,6 +114,8 @@ def _meaning(model: type[BaseModel], location: list[str]) -> str:
 
 
 def _expected_at(model: type[BaseModel], location: list[str]) -> str:
+    if location[-1].isdigit() and _walk(model, location[:-1]):
+        return _EXPECTED["dict"]
     for depth in range(len(location), 0, -1):  # an item of a list has its index as the last part
         here = _walk(model, location[: depth - 1])
         if here and location[depth - 1] in here.model_fields:

@@ -90,14 +90,32 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
             raise ConfigError(f"--set takes key=value, such as proposer.kind=evolve, not {one_line(path, 80)!r}")
         here: Any = result
         for depth, key in enumerate(keys[:-1], 1):
-            if here.get(key) is None:
-                here[key] = {}
-            here = here[key]
-            if not isinstance(here, dict):
-                section = ".".join(keys[:depth])
-                raise ConfigError(f"--set {one_line(path, 80)}: {one_line(section, 80)} is not a section")
-        here[keys[-1]] = parse_yaml(text, f"--set {one_line(path, 80)}")
+            here = _step(here, key, f"--set {one_line(path, 80)}", ".".join(keys[:depth]))
+        value = parse_yaml(text, f"--set {one_line(path, 80)}")
+        if isinstance(here, list):
+            here[_position(here, keys[-1], f"--set {one_line(path, 80)}")] = value
+        else:
+            here[keys[-1]] = value
     return result
+
+
+def _step(here: Any, key: str, where: str, section: str) -> Any:
+    """The section or list at `key`, made if there is nothing yet."""
+    if isinstance(here, list):
+        inner = here[_position(here, key, where)]
+    else:
+        if here.get(key) is None:
+            here[key] = {}
+        inner = here[key]
+    if not isinstance(inner, (dict, list)):
+        raise ConfigError(f"{where}: {one_line(section, 80)} is not a section")
+    return inner
+
+
+def _position(items: list[Any], key: str, where: str) -> int:
+    if not key.isdecimal() or int(key) >= len(items):
+        raise ConfigError(f"{where}: the list has the items 0 to {len(items) - 1}, not {one_line(key, 20)!r}")
+    return int(key)
 
 
 def check_plain(data: Any, source: str) -> None:

@@ -34,7 +34,7 @@ def test_one_line_is_a_whole_campaign(write):
     assert config.name == "my-run"
     assert config.objective.seed_list == (0, 1)
     assert config.objective.metric is None
-    assert config.promotion is None
+    assert config.promotions == ()
     assert (config.proposer.kind, config.proposer.options) == ("evolve", {})
     assert config.strategy.kind == "conversation"
     assert config.budget.candidates == 20
@@ -49,7 +49,9 @@ seed: 7
 archive: postgresql://me@host/db
 objective: {evaluator: preference.enumerable, metric: frontier, options: {steps: 200}, seeds: [3, 5]}
 baselines: [dpo, lrml]
-promotion: {evaluator: preference.sentiment, metric: reward_at_kl, seeds: 3, top: 4, baselines: [dpo]}
+promotions:
+- {evaluator: preference.enumerable, seeds: [7], baselines: [dpo]}
+- {evaluator: preference.sentiment, metric: reward_at_kl, seeds: 3, top: 4, baselines: [dpo]}
 proposer: {kind: openai, model: m, temperature: 1e-1}
 strategy: {kind: conversation, full: 2}
 budget: {candidates: null, wall_s: 60}
@@ -62,9 +64,8 @@ log_dir: logs
     config = load_config(write(text))
     assert config.objective.options == {"steps": 200}
     assert config.objective.seed_list == (3, 5)
-    assert config.promotion is not None
-    assert config.promotion.seed_list == (1000, 1001, 1002)
-    assert config.promotion.top == 4
+    assert [p.seed_list for p in config.promotions] == [(7,), (1000, 1001, 1002)]
+    assert [p.top for p in config.promotions] == [2, 4]
     assert config.proposer.options == {"model": "m", "temperature": 0.1}
     assert config.budget.wall_s == 60.0
     assert config.workers.gpus_per_trial == 0.25
@@ -78,8 +79,9 @@ def test_overrides_win_and_are_read_as_yaml(write):
         "proposer.model=gpt-4o",
         "proposer.base_url=http://127.0.0.1:8000/v1",
         "objective.seeds=[4, 5]",
-        "promotion.evaluator=preference.sentiment",
-        "promotion.baselines=[dpo]",
+        "promotions=[{evaluator: preference.sentiment, baselines: [dpo]}]",
+        "promotions.0.baselines.0=lrml",
+        "promotions.0.options.steps=9",
         "archive=",
         "archive=x=y.db",
     )
@@ -87,7 +89,7 @@ def test_overrides_win_and_are_read_as_yaml(write):
     assert (config.budget.candidates, config.budget.proposals) == (3, 5)
     assert config.proposer.options == {"model": "gpt-4o", "base_url": "http://127.0.0.1:8000/v1"}
     assert config.objective.seed_list == (4, 5)
-    assert config.promotion is not None
+    assert (config.promotions[0].baselines, config.promotions[0].options) == (("lrml",), {"steps": 9})
     assert config.archive == "x=y.db"
 
 
@@ -124,10 +126,21 @@ def test_overrides_win_and_are_read_as_yaml(write):
             "objective.seeds: takes at least one seed, each",
         ),
         ("objective: {evaluator: preference.enumerable, seeds: yes}", "objective.seeds: takes a count or a list"),
-        (MINIMAL + "promotion: {evaluator: preference.sentiment}", "promotion.baselines is missing"),
+        (MINIMAL + "promotion: {}", "unknown key 'promotion'; did you mean 'promotions'?"),
+        (MINIMAL + "promotions: {top: 1}", "promotions takes a list of sections, not a section"),
+        (MINIMAL + "promotions: [x]", "promotions.0 takes a section of `key: value` lines, not 'x'"),
+        (MINIMAL + "promotions: [{evaluator: preference.sentiment}]", "promotions.0.baselines is missing (Known"),
         (
-            MINIMAL + "promotion: {evaluator: preference.enumerable, seeds: [1, 9], baselines: [dpo]}",
-            "promotion.seeds has 1, which the search itself uses",
+            MINIMAL + "promotions: [{evaluator: preference.sentiment, baselines: [dpo], tip: 1}]",
+            "unknown key 'promotions.0.tip' in promotions.0; did you mean 'top'?",
+        ),
+        (
+            MINIMAL + "promotions: [{evaluator: preference.sentimental, baselines: [dpo]}]",
+            "promotions.0.evaluator: no 'preference.sentimental' among the evaluators; did you mean",
+        ),
+        (
+            MINIMAL + "promotions: [{evaluator: preference.enumerable, seeds: [1, 9], baselines: [dpo]}]",
+            "promotions.0.seeds has 1, which the search itself uses",
         ),
         (MINIMAL + "seed: 1\nseed: 2", "line 3, column 1: the key 'seed' is given twice"),
         (MINIMAL + "budget: {a: 1", "line 2, column 14"),
@@ -171,13 +184,17 @@ def test_files_that_cannot_be_read(write, tmp_path):
         ("=3", "--set takes key=value"),
         ("a..b=3", "--set takes key=value"),
         ("seed.x=3", "seed is not a section"),
+        ("objective.seeds.0=3", "objective.seeds is not a section"),
+        ("baselines.5=dpo", "the list has the items 0 to 0, not '5'"),
         ("budgt.candidates=3", "unknown key 'budgt'; did you mean 'budget'?"),
         ("budget.candidats=3", "did you mean 'candidates'?"),
         ("name={", "--set name, line 1"),
     ],
 )
 def test_bad_overrides(write, override, said):
-    assert said in refusal(write(MINIMAL + "seed: 1\n"), override)
+    assert said in refusal(
+        write("objective: {evaluator: preference.enumerable, seeds: 2}\nseed: 1\nbaselines: [dpo]\n"), override
+    )
 
 
 @pytest.mark.parametrize(
@@ -212,8 +229,8 @@ def test_archive_from_the_environment(write, monkeypatch):
 
 
 def test_public_values_read_back_as_the_same_configuration(write):
-    text = "promotion: {evaluator: preference.sentiment, baselines: [dpo], seeds: [9]}\nproposer: {kind: openai, model: m}\n"
-    config = load_config(write(MINIMAL + text))
+    promotions = "promotions: [{evaluator: preference.sentiment, baselines: [dpo], seeds: [9]}]\n"
+    config = load_config(write(MINIMAL + promotions + "proposer: {kind: openai, model: m}\n"))
     assert make_config(yaml.safe_load(yaml.safe_dump(config.public()))) == config
 
 

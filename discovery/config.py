@@ -162,7 +162,9 @@ class BudgetConfig(_Model):
         default=None, ge=0, description="Proposals asked for, repairs included; null: no limit."
     )
     wall_s: float | None = Field(
-        default=None, gt=0, description="Wall-clock seconds, over all resumes; null: no limit."
+        default=None,
+        gt=0,
+        description="Wall-clock seconds of one run; a resumed campaign gets them anew; null: no limit.",
     )
     tokens: int | None = Field(default=None, ge=1, description="Prompt and completion tokens together; null: no limit.")
 

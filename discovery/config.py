@@ -16,7 +16,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PlainValidator,
     ValidationError,
     field_validator,
     model_validator,
@@ -57,7 +56,7 @@ def _seeds(value: Any) -> int | tuple[int, ...]:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-Seeds = Annotated[int | tuple[int, ...], PlainValidator(_seeds)]
+Seeds = Annotated[int | tuple[int, ...], BeforeValidator(_seeds)]
 
 
 class _Measurement(_Model):

@@ -134,9 +134,8 @@ def _plugin_section(kind: str, name: str, where: str) -> str:
     singular = {"strategies": "strategy"}.get(kind, kind.rstrip("s"))
     title = f"## Options of the {singular} `{name}`"
     table = list(_table(("Key", "Type", "Default", "Meaning"), rows)) if rows else ["It has no options."]
-    return "\n".join(
-        [title, "", f"In `{where}`. It {plugin.summary[0].lower()}{plugin.summary[1:].rstrip('.')}.", "", *table, ""]
-    )
+    summary = f"In `{where}`. {plugin.summary[:1].upper()}{plugin.summary[1:].rstrip('.')}."
+    return "\n".join([title, "", summary, "", *table, ""])
 
 
 def _option_default(field: Field[Any]) -> str:

@@ -1,0 +1,38 @@
+"""A small but real configuration of `preference.sentiment`: real reviews, a real classifier, a tiny model, few steps."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from evaluators.objectives import known_objective
+from evaluators.preference.contract import PAIRS
+from sandbox.oracle import LossOracle
+from sandbox.server import OracleServer
+
+SMALL = {
+    "max_texts": 600,
+    "vocabulary": 400,
+    "bigrams": 200,
+    "prompt_tokens": 2,
+    "response_tokens": 6,
+    "width": 16,
+    "layers": 1,
+    "heads": 2,
+    "sft_steps": 30,
+    "sft_batch": 16,
+    "pair_pool": 128,
+    "eval_prompts": 40,
+    "sft_samples": 2,
+    "betas": [0.1, 1.0],
+    "train_pairs": 96,
+    "steps": 5,
+    "batch": 16,
+    "prepare_threads": 1,
+}
+
+
+@contextmanager
+def oracle_of(server: OracleServer, objective: str) -> Iterator[LossOracle]:
+    """An oracle of a known objective."""
+    candidate = known_objective(PAIRS.name, objective).candidate
+    with LossOracle(server, candidate, PAIRS, PAIRS.required) as oracle:
+        yield oracle

@@ -1,0 +1,144 @@
+"""`preference.enumerable`: preference optimisation in a world so small that every expectation is a sum."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from platform import python_version
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+
+from evaluators.base import MetricSpec, Provenance, Resources, Task, Timings, TrialReport, canonical_json
+from evaluators.options import OptionsError, options_dict, parse_options
+from evaluators.preference.contract import PAIRS
+from evaluators.preference.enumerable import definition as d
+from evaluators.preference.enumerable.options import EnumerableOptions
+from evaluators.preference.enumerable.scoring import metric_specs, score
+from evaluators.preference.enumerable.training import Trajectory, train
+from evaluators.preference.enumerable.worlds import Worlds, build_worlds
+from sandbox.contract import Contract
+
+if TYPE_CHECKING:
+    from sandbox.oracle import LossOracle
+
+_KEPT_SEEDS = 64  # about 1 MB each
+
+
+class EnumerableEvaluator:
+    """Six worlds per seed, one policy per world and beta, scored against the optimal policies.
+
+    See `definition.py` for the constants and docs/evaluators/enumerable.md for the whole definition. Worlds are built at
+    their first use and kept in memory, so later trials of a seed save that time.
+    """
+
+    name: ClassVar[str] = "preference.enumerable"
+    version: ClassVar[int] = d.VERSION
+    summary: ClassVar[str] = "341 responses per prompt, all enumerated: exact reward-KL frontier over six regimes"
+    contract: ClassVar[Contract] = PAIRS
+    metrics: ClassVar[tuple[MetricSpec, ...]] = metric_specs()
+    primary_metric: ClassVar[str] = "frontier"
+    arrays_doc: ClassVar[Mapping[str, str]] = {
+        "worlds": "(6,) names of the regimes, in the order of every first axis",
+        "betas": "(K,) the beta grid, in the order of every second axis",
+        "checkpoints": "(C,) optimiser steps done at each checkpoint; the first is 0",
+        "kl": "(6, K, C) KL from policy to reference, nats, mean over prompts",
+        "reward": "(6, K, C) expected reward, in deviations of the reference, mean over prompts",
+        "ranking_accuracy": "(6, K, C) expected share of held-out labels ranked right by log pi/ref",
+        "chosen_change": "(6, K, C) mean log pi/ref of the training pairs' chosen responses, nats",
+        "rejected_change": "(6, K, C) mean log pi/ref of the training pairs' rejected responses, nats",
+        "loss": "(6, K, steps) mean loss of each step's batch, before the step",
+        "margin": "(6, K, steps) mean log-ratio margin of each step's batch, nats, before the step",
+        "score": "(6,) frontier of each world, a ratio; the paired unit of comparisons",
+    }
+
+    def __init__(self, options: Mapping[str, Any] | None = None, cache_dir: Path | None = None) -> None:
+        """`cache_dir` is not used: nothing here is worth a file. Raises OptionsError."""
+        self._options = parse_options(EnumerableOptions, options, self.name)
+        if self._options.device == "cuda" and not torch.cuda.is_available():
+            raise OptionsError(f"{self.name}: device is cuda, but this process sees no GPU; use device=cpu or auto")
+        self._worlds: OrderedDict[int, Worlds] = OrderedDict()
+
+    @property
+    def task(self) -> Task:
+        content = canonical_json(d.definition())
+        provenance = Provenance(
+            "planted by evaluators/preference/enumerable", "Apache-2.0", hashlib.sha256(content.encode()).hexdigest()
+        )
+        return Task(self.name, self.version, options_dict(self._options), provenance)
+
+    @property
+    def resources(self) -> Resources:
+        on_gpu = self._device().type == "cuda"
+        return Resources(cpus=float(self._options.threads), gpus=0.1 if on_gpu else 0.0, memory_mb=1024)
+
+    def prepare(self, progress: Callable[[str], None] | None = None) -> Mapping[str, float]:
+        """Nothing is shared by all seeds; returns the size of the job."""
+        return {"worlds": float(len(d.REGIMES)), "runs": float(len(d.REGIMES) * len(self._options.betas))}
+
+    def run(self, oracle: LossOracle, seed: int) -> TrialReport:
+        """One trial: all worlds at all betas. Raises CandidateError or InfrastructureError out of the oracle."""
+        device = self._device()
+        calls, wall_s = oracle.calls, oracle.wall_s
+        with _threads(self._options.threads):
+            started = time.perf_counter()
+            worlds = self._of_seed(seed)
+            setup_s = time.perf_counter() - started
+            trajectory = train(oracle, worlds, self._options, device)
+            before = time.perf_counter()
+            metrics = score(worlds, trajectory)
+            score_s = time.perf_counter() - before
+        timings = Timings(setup_s, trajectory.train_s, trajectory.evaluate_s + score_s, oracle.wall_s - wall_s)
+        return TrialReport(
+            seed=seed,
+            metrics=metrics,
+            arrays=self._arrays(trajectory, [m.value for m in metrics if m.name.startswith("frontier/")]),
+            timings=timings,
+            device=str(device),
+            threads=self._options.threads,
+            versions={"python": python_version(), "torch": torch.__version__, "numpy": np.__version__},
+            peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            oracle_calls=oracle.calls - calls,
+            setup=_facts(worlds),
+        )
+
+    def _device(self) -> torch.device:
+        wanted = self._options.device
+        return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
+
+    def _of_seed(self, seed: int) -> Worlds:
+        if seed not in self._worlds:
+            self._worlds[seed] = build_worlds(seed)
+            while len(self._worlds) > _KEPT_SEEDS:
+                self._worlds.popitem(last=False)
+        self._worlds.move_to_end(seed)
+        return self._worlds[seed]
+
+    def _arrays(self, trajectory: Trajectory, scores: list[float]) -> dict[str, Any]:
+        measured = {name: getattr(trajectory, name) for name in self.arrays_doc if hasattr(trajectory, name)}
+        names = np.array([r.name for r in d.REGIMES])
+        return {"worlds": names, "betas": np.array(self._options.betas), **measured, "score": np.array(scores)}
+
+
+def _facts(worlds: Worlds) -> dict[str, float]:
+    """What explains differences between seeds: entropy of the references and how well they fit their sources (nats)."""
+    entropy = [-(np.exp(w.reference_logps) * w.reference_logps).sum(1).mean() for w in worlds.worlds]
+    misfit = [(np.exp(w.source_logps) * (w.source_logps - w.reference_logps)).sum(1).mean() for w in worlds.worlds]
+    return {"reference_entropy": float(np.mean(entropy)), "reference_misfit": float(np.mean(misfit))}
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Torch's thread count for the duration of a trial."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,79 @@
+"""The physical limit: policies q ~ ref * exp(r / lambda), the best reward for their KL, one lambda for all prompts.
+
+With t = 1 / lambda and V(t) the mean over prompts of the variance of r under q: d reward / dt = V and d KL / dt = t * V, so
+both rise with t and the curve is concave with slope lambda.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluators.preference.enumerable.definition import GRID_POINTS
+
+Floats = NDArray[np.float64]
+
+_SHARPEST = 1e6  # t beyond which the policy is the best response of each prompt
+_TABLE = 128
+_ITERATIONS = 100
+_TOLERANCE = 1e-7  # of the KL; the reward is corrected to first order, which leaves its square
+
+
+def standardise(rewards: Floats, logps: Floats) -> Floats:
+    """Rewards (P, Y) shifted and scaled per prompt to mean 0 and deviation 1 under the policy with `logps` (P, Y)."""
+    probs = np.exp(logps)
+    probs = probs / probs.sum(-1, keepdims=True)
+    centred = rewards - (probs * rewards).sum(-1, keepdims=True)
+    return np.asarray(centred / np.sqrt((probs * centred**2).sum(-1, keepdims=True)))
+
+
+def optimal_points(logps: Floats, rewards: Floats, sharpness: Floats) -> tuple[Floats, Floats, Floats]:
+    """KL, reward and V (each (T,)) of the optimal policies at t = `sharpness` (T,), averaged over prompts."""
+    logits = logps + sharpness[:, None, None] * rewards  # (T, P, Y)
+    top = logits.max(-1, keepdims=True)
+    weights = np.exp(logits - top)
+    total = weights.sum(-1, keepdims=True)
+    weights /= total
+    reward = (weights * rewards).sum(-1)
+    variance = (weights * rewards**2).sum(-1) - reward**2
+    kl = sharpness[:, None] * reward - (top + np.log(total))[..., 0]
+    return kl.mean(-1), reward.mean(-1), variance.mean(-1)
+
+
+def optimal_rewards(logps: Floats, rewards: Floats, budgets: Floats) -> Floats:
+    """Best reward at each KL budget (B,), averaged over prompts like the KL.
+
+    Each budget's lambda is bracketed from a table; the bracket is halved wherever a Newton step would leave it. The result
+    is that of plain bisection to 1e-9. A budget that no lambda spends gets the mean of the best rewards.
+    """
+    table = np.concatenate([[0.0], np.geomspace(1e-3, _SHARPEST, _TABLE)])
+    kl, reward, _ = optimal_points(logps, rewards, table)
+    best = np.where(budgets >= kl[-1], reward[-1], 0.0)
+    open_ = np.flatnonzero((budgets > 0) & (budgets < kl[-1]))
+    right = np.searchsorted(kl, budgets[open_], side="left").clip(1, table.size - 1)
+    low, high = table[right - 1], table[right]
+    # between two entries KL is close to a power of t; below the first it goes as t squared
+    share = np.log(budgets[open_] / kl[right]) / np.log(np.maximum(kl[right - 1], kl[1] * 1e-2) / kl[right])
+    guess = high * (np.maximum(low, table[1] * 0.1) / high) ** share
+    for _ in range(_ITERATIONS):
+        if not open_.size:
+            break
+        kl_here, reward_here, variance = optimal_points(logps, rewards, guess)
+        error = kl_here - budgets[open_]
+        best[open_] = reward_here - error / guess  # the curve's slope is lambda
+        low, high = np.where(error < 0, guess, low), np.where(error < 0, high, guess)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            newton = guess - error / (guess * variance)
+        guess = np.where((newton > low) & (newton < high), newton, (low + high) / 2)
+        left = (np.abs(error) > _TOLERANCE) & (high - low > _TOLERANCE * high)
+        open_, low, high, guess = open_[left], low[left], high[left], guess[left]
+    return best
+
+
+def optimal_areas(logps: Floats, rewards: Floats, budgets: tuple[float, ...]) -> dict[float, float]:
+    """Area under the optimal rewards from KL 0 to each budget, by the trapezoid rule at GRID_POINTS points."""
+    areas = {}
+    for budget in budgets:
+        grid = np.linspace(0, budget, GRID_POINTS)
+        areas[budget] = float(np.trapezoid(optimal_rewards(logps, rewards, grid), grid))
+    return areas

@@ -1,0 +1,97 @@
+"""From trajectories to metrics: frontiers against the physical limit, and what explains them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluators.base import Metric, MetricSpec
+from evaluators.preference.enumerable import definition as d
+from evaluators.preference.enumerable.training import Trajectory
+from evaluators.preference.enumerable.worlds import World, Worlds
+from evaluators.preference.frontier import upper_concave_hull, value_at
+
+_FRONTIER = "area under the upper concave hull of (KL, reward) from 0 to {} nats, relative to the optimal policies"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One measured quantity: reported as its mean over regimes under `name`, and per regime under `name/regime`."""
+
+    name: str
+    higher_is_better: bool
+    unit: str
+    description: str
+
+
+QUANTITIES = (
+    Quantity("frontier", True, "ratio", _FRONTIER.format(f"{d.KL_BUDGET:g}") + "; all checkpoints of all betas"),
+    *(
+        Quantity(f"frontier_kl{b:g}", True, "ratio", _FRONTIER.format(f"{b:g}") + "; all checkpoints of all betas")
+        for b in d.OTHER_KL_BUDGETS
+    ),
+    Quantity("frontier_final", True, "ratio", _FRONTIER.format(f"{d.KL_BUDGET:g}") + "; last checkpoints only"),
+    Quantity(f"reward_at_kl{d.REWARD_AT_KL:g}", True, "reference deviations", "height of the frontier at that KL"),
+    Quantity("ranking_accuracy", True, "share", "held-out labels ranked right by log pi/ref at the end, mean over betas"),
+    Quantity("ideal_ranking_accuracy", True, "share", "what the planted reward itself reaches on those labels"),
+    Quantity("chosen_fell", False, "share", "share of betas whose training pairs' mean chosen log-prob ended below its start"),
+    Quantity("chosen_change", True, "nats", "change of the mean chosen log-prob of training pairs, mean over betas"),
+    Quantity("final_kl", False, "nats", "KL to the reference at the end, mean over betas"),
+)  # fmt: skip
+
+
+def metric_specs() -> tuple[MetricSpec, ...]:
+    """Every metric of a report: the means over regimes, then the same per regime."""
+    means = [MetricSpec(q.name, q.higher_is_better, q.unit, f"{q.description}; mean over regimes") for q in QUANTITIES]
+    worlds = [
+        MetricSpec(f"{q.name}/{regime.name}", q.higher_is_better, q.unit, f"{q.description}; {regime.name} alone")
+        for q in QUANTITIES
+        for regime in d.REGIMES
+    ]
+    return (*means, *worlds)
+
+
+def frontier_area(kl: NDArray[np.float64], reward: NDArray[np.float64], budget: float) -> float:
+    """Area from KL 0 to `budget` under the upper concave hull of (0, 0) and all given points (any equal shapes)."""
+    hull = upper_concave_hull(np.stack([kl.ravel(), reward.ravel()], 1))
+    grid = np.linspace(0, budget, d.GRID_POINTS)
+    return float(np.trapezoid(value_at(hull, grid), grid))
+
+
+def ideal_ranking_accuracy(world: World) -> float:
+    """Expected share of held-out labels that ranking by the planted reward gets right: no ranking does better."""
+    return float(np.maximum(world.held_out.preferred, 1 - world.held_out.preferred).mean())
+
+
+def score(worlds: Worlds, trajectory: Trajectory) -> tuple[Metric, ...]:
+    """All metrics, in the order of `metric_specs`."""
+    rows = [_world_values(w, trajectory, i) for i, w in enumerate(worlds.worlds)]
+    means = [
+        Metric(q.name, float(np.mean([r[q.name] for r in rows])), q.higher_is_better, q.unit) for q in QUANTITIES
+    ]
+    singles = [
+        Metric(f"{q.name}/{w.regime.name}", row[q.name], q.higher_is_better, q.unit)
+        for q in QUANTITIES
+        for w, row in zip(worlds.worlds, rows, strict=True)
+    ]
+    return (*means, *singles)
+
+
+def _world_values(world: World, trajectory: Trajectory, index: int) -> dict[str, float]:
+    kl, reward = trajectory.kl[index], trajectory.reward[index]  # (K, C)
+    change = trajectory.chosen_change[index, :, -1]
+    hull = upper_concave_hull(np.stack([kl.ravel(), reward.ravel()], 1))
+    values = {f"frontier_kl{b:g}": frontier_area(kl, reward, b) / world.areas[b] for b in d.OTHER_KL_BUDGETS}
+    main = world.areas[d.KL_BUDGET]
+    return values | {
+        "frontier": frontier_area(kl, reward, d.KL_BUDGET) / main,
+        "frontier_final": frontier_area(kl[:, -1], reward[:, -1], d.KL_BUDGET) / main,
+        f"reward_at_kl{d.REWARD_AT_KL:g}": float(value_at(hull, d.REWARD_AT_KL)),
+        "ranking_accuracy": float(trajectory.ranking_accuracy[index, :, -1].mean()),
+        "ideal_ranking_accuracy": ideal_ranking_accuracy(world),
+        "chosen_fell": float((change < 0).mean()),
+        "chosen_change": float(change.mean()),
+        "final_kl": float(kl[:, -1].mean()),
+    }

@@ -1,0 +1,62 @@
+"""The loss oracle without a child process: same interface, the objective runs here and autograd goes through it.
+
+For tests of trainers with trusted objectives (and for objectives changed on purpose), and as the other side of the
+comparison "the oracle changes no bit".
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from sandbox.candidate import Candidate
+from sandbox.contract import Contract
+from sandbox.failure import CandidateError, Failure, FailureKind
+
+
+class InlineOracle:
+    """Calls a candidate's function per run; `calls`, `wall_s`, `last_losses` as in `sandbox.oracle.LossOracle`."""
+
+    def __init__(self, candidate: Candidate, contract: Contract) -> None:
+        self.candidate, self.contract = candidate, contract
+        namespace: dict[str, object] = {}
+        exec(compile(candidate.source, "<candidate>", "exec"), namespace)
+        self._function: Callable[..., torch.Tensor] = namespace[contract.function]  # type: ignore[assignment]
+        named = inspect.signature(self._function).parameters
+        self.parameters = tuple(i.name for i in contract.inputs if i.name in named)
+        self.calls = 0
+        self.wall_s = 0.0
+        self.last_losses: torch.Tensor | None = None
+
+    def __enter__(self) -> InlineOracle:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+    def __call__(
+        self, inputs: Mapping[str, torch.Tensor], scalars: Mapping[str, Sequence[float]]
+    ) -> torch.Tensor:
+        started = time.perf_counter()
+        tensors = [t.name for t in self.contract.tensors_of(self.parameters)]
+        numbers = [s.name for s in self.contract.scalars_of(self.parameters)]
+        runs = next(iter(inputs.values())).shape[0]
+        losses = torch.stack(
+            [
+                self._function(**{n: inputs[n][r] for n in tensors}, **{n: float(scalars[n][r]) for n in numbers})
+                for r in range(runs)
+            ]
+        )
+        means = torch.stack([row.mean() for row in losses.unbind(0)])
+        if not bool(means.isfinite().all()):
+            raise CandidateError(Failure(FailureKind.NON_FINITE, f"call {self.calls}: mean losses {means.tolist()}"))
+        self.calls += 1
+        self.last_losses = losses.detach()
+        self.wall_s += time.perf_counter() - started
+        return means

@@ -1,0 +1,1 @@
+"""Losses as expression trees: read from source, evaluated, varied, written back as source. No torch."""

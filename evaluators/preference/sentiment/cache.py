@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from evaluators.base import canonical_json
 from evaluators.options import OptionsError
 
 Stored = tuple[dict[str, Tensor], dict[str, Any]]  # tensors by name, and plain JSON values
@@ -63,11 +64,15 @@ def _read(folder: Path) -> Stored | None:
     try:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         content = (folder / _TENSORS).read_bytes()
-        if hashlib.sha256(content).hexdigest() != manifest["sha256"]:
+        if _digest(content, manifest["values"]) != manifest["sha256"]:
             return None
         return load(content), manifest["values"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _digest(content: bytes, values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(values).encode() + content).hexdigest()
 
 
 def _write(folder: Path, stored: Stored) -> None:
@@ -75,7 +80,7 @@ def _write(folder: Path, stored: Stored) -> None:
 
     tensors, values = stored
     content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
-    manifest: Mapping[str, Any] = {"sha256": hashlib.sha256(content).hexdigest(), "values": values}
+    manifest: Mapping[str, Any] = {"sha256": _digest(content, values), "values": values}
     temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
         (temporary / _TENSORS).write_bytes(content)

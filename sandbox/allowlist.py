@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 
-def _names(text: str) -> list[str]:
-    return text.split()
+def names(text: str) -> frozenset[str]:
+    """Words of a text, as a set."""
+    return frozenset(text.split())
 
 
 # tensor arithmetic that exists both as torch.NAME and as a tensor method
-_BOTH = _names("""
+_BOTH = names("""
 abs absolute add addcdiv addcmul all amax amin aminmax any arccosh arcsinh arctan argmax argmin argsort asinh
 atan atan2 bmm ceil chunk clamp clamp_max clamp_min clip clone cos cosh count_nonzero cummax cummin cumprod
 cumsum deg2rad detach diag diagonal diff div divide dot eq erf erfc erfinv exp exp2 expm1 flatten flip floor
@@ -22,7 +23,7 @@ subtract sum swapaxes t take tan tanh tile topk transpose tril triu true_divide 
 var where xlogy gather scatter index_select cov corrcoef digamma
 """)
 
-_TORCH_ONLY = _names("""
+_TORCH_ONLY = names("""
 Tensor arange as_tensor cat concat concatenate stack hstack vstack dstack empty_like eye full full_like linspace
 logspace ones ones_like tensor zeros zeros_like result_type is_tensor std_mean var_mean scalar_tensor
 broadcast_tensors broadcast_to cartesian_prod combinations cdist cumulative_trapezoid trapezoid trapz bucketize
@@ -30,7 +31,7 @@ searchsorted histc einsum inner meshgrid finfo iinfo float float32 float64 doubl
 bfloat16 float16 inf pi e nan no_grad enable_grad numel atleast_1d unique clamp vmap
 """)
 
-_METHOD_ONLY = _names("""
+_METHOD_ONLY = names("""
 bool byte contiguous cpu dim double dtype device expand expand_as float fill_diagonal item int long
 masked_select masked_scatter ndim new_full new_ones new_tensor new_zeros new_empty nelement reshape_as shape
 size T mT to type_as view view_as requires_grad is_floating_point tolist repeat repeat_interleave narrow
@@ -39,7 +40,7 @@ pow_ index_fill index_add tiny eps smallest_normal append extend keys values ite
 indices
 """)
 
-_FUNCTIONAL = _names("""
+_FUNCTIONAL = names("""
 binary_cross_entropy binary_cross_entropy_with_logits celu cosine_similarity cross_entropy dropout elu gelu glu
 gaussian_nll_loss hardshrink hardsigmoid hardswish hardtanh hinge_embedding_loss huber_loss kl_div l1_loss
 leaky_relu log_softmax logsigmoid margin_ranking_loss mish mse_loss multi_margin_loss nll_loss normalize one_hot
@@ -47,12 +48,12 @@ pad pairwise_distance poisson_nll_loss relu relu6 rrelu selu sigmoid silu smooth
 softmax softmin softplus softshrink softsign tanh tanhshrink threshold
 """)
 
-_SPECIAL = _names("""
+_SPECIAL = names("""
 digamma entr erf erfc erfcx erfinv exp2 expit expm1 gammainc gammaincc gammaln i0 i0e i1 i1e log1p log_ndtr
 log_softmax logit logsumexp multigammaln ndtr ndtri polygamma psi round sinc softmax xlog1py xlogy zeta
 """)
 
-_MATH = _names("""
+_MATH = names("""
 acos acosh asin asinh atan atan2 atanh ceil comb copysign cos cosh degrees dist e erf erfc exp expm1 fabs
 factorial floor fmod fsum gamma gcd hypot inf isclose isfinite isinf isnan lcm ldexp lgamma log log10 log1p log2
 modf nan perm pi pow prod radians remainder sin sinh sqrt tan tanh tau trunc
@@ -60,7 +61,7 @@ modf nan perm pi pow prod radians remainder sin sinh sqrt tan tanh tau trunc
 
 # random functions would make a loss irreproducible; they are named here only to give a better message
 RANDOM = frozenset(
-    _names("""
+    names("""
 rand randn randint randperm rand_like randn_like bernoulli multinomial normal poisson dropout rrelu random seed
 manual_seed uniform_ normal_ bernoulli_ exponential_ random_ cauchy_ geometric_
 """)
@@ -80,20 +81,20 @@ MODULES = frozenset(["torch", "torch.nn", "torch.nn.functional", "torch.special"
 ATTRIBUTES = frozenset([*_BOTH, *_METHOD_ONLY]) - RANDOM
 
 BUILTINS = frozenset(
-    _names("""
+    names("""
 abs all any bool dict divmod enumerate float int isinstance len list map max min pow range reversed round set
 sorted str sum tuple zip ValueError TypeError RuntimeError ArithmeticError AssertionError ZeroDivisionError
 """)
 )
 
 TYPING = frozenset(
-    _names("""
+    names("""
 Any Callable Dict Final List Literal NamedTuple Optional Sequence Tuple Union Iterable Mapping
 """)
 ) - {"NamedTuple"}
 
 KEYWORDS = frozenset(
-    _names("""
+    names("""
 a alpha axis base beta bias correction decimals default delta descending diagonal dim dims dtype end eps
 equal_nan exponent full fill_value input keepdim keepdims key k label_smoothing largest log_input log_target
 lambd margin max max_norm max_val min min_val n nan neginf negative_slope normalized_shape ord other p

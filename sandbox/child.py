@@ -37,6 +37,7 @@ class Entry:
     function: str
     tensors: tuple[TensorInput, ...]
     scalars: tuple[ScalarInput, ...]
+    grouped: bool = False  # runs with equal scalars may be called back to back as one batch
 
 
 def serve(channel: int, frame: Frame, entry: Entry) -> NoReturn:
@@ -81,45 +82,66 @@ def load(source: str, function: str) -> Callable[..., Any]:
 def answer(function: Callable[..., Any], entry: Entry, frame: Frame, shape: Shape) -> None:
     """One packed call: the candidate sees each run by itself; one backward serves all runs.
 
-    The runs' graphs are disjoint, so each gradient has the bits it would have alone.
+    The runs' graphs are disjoint, so each gradient has the bits it would have alone. An elementwise candidate sees runs
+    with equal scalars back to back as one batch: the same arithmetic on the same numbers, with the cost of one call.
     """
     views = frame.views(shape)
     block = views.inputs.clone()  # the candidate never holds shared memory
     scalars = frame.read_scalars(shape.scalars * shape.runs)
+    settings = [scalars[run :: shape.runs] for run in range(shape.runs)]
+    groups = _groups(settings) if entry.grouped else [[run] for run in range(shape.runs)]
     means, losses, leaves = [], [], []
-    for run in range(shape.runs):
+    for group in groups:
+        size = len(group) * shape.batch
+        rows = (block[:, group[0]] if len(group) == 1 else block[:, group].view(-1, size)).unbind(0)
         arguments: dict[str, Any] = {}
-        for position, spec in enumerate(entry.tensors):
-            value = block[position, run]
+        for spec, row in zip(entry.tensors, rows, strict=True):
+            value = row
             if spec.carries_gradient:
-                value = value.detach().requires_grad_(True)
+                value = row.detach().requires_grad_(True)
                 leaves.append(value)
             elif (dtype := _DTYPES[spec.dtype]) is not None:
-                value = value.to(dtype)
+                value = row.to(dtype)
             arguments[spec.name] = value
-        for position, scalar in enumerate(entry.scalars):
-            arguments[scalar.name] = scalars[position * shape.runs + run]
+        for scalar, number in zip(entry.scalars, settings[group[0]], strict=True):
+            arguments[scalar.name] = number
         result = function(**arguments)
-        check_result(result, block)
+        check_result(result, size, block.dtype)
         losses.append(result.detach())
-        means.append(result.mean())
+        means += [run.mean() for run in result.view(-1, shape.batch).unbind(0)]
     gradients = torch.autograd.grad(means, leaves, allow_unused=True)
-    zero = torch.zeros(shape.batch, dtype=block.dtype)
-    rows = [zero if g is None else g for g in gradients]  # run-major, as the frame holds them
-    torch.stack(rows, out=views.gradients.view(-1, shape.batch))
-    torch.stack(losses, out=views.losses)
-    torch.stack([m.detach() for m in means], out=views.means)
+    order = [run for group in groups for run in group]
+    _write(views.means, order, torch.stack([m.detach() for m in means]))
+    _write(views.losses, order, torch.cat(losses).view(-1, shape.batch))
+    # (k * B,) per group and input -> (G, R, B) in group order -> run-major, as the frame holds them
+    flat = [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(gradients, leaves, strict=True)]
+    per_input = [torch.cat(flat[i :: shape.gradients]) for i in range(shape.gradients)]
+    _write(views.gradients, order, torch.stack(per_input).view(shape.gradients, -1, shape.batch).transpose(0, 1))
 
 
-def check_result(result: Any, block: torch.Tensor) -> None:
+def _groups(settings: list[tuple[float, ...]]) -> list[list[int]]:
+    """Runs with equal scalars together."""
+    found: dict[tuple[float, ...], list[int]] = {}
+    for run, setting in enumerate(settings):
+        found.setdefault(setting, []).append(run)
+    return list(found.values())
+
+
+def _write(target: torch.Tensor, order: list[int], values: torch.Tensor) -> None:
+    if order == sorted(order):
+        target.copy_(values)
+    else:
+        target[order] = values
+
+
+def check_result(result: Any, batch: int, dtype: torch.dtype) -> None:
     """Shape, dtype and graph of what the candidate returned. Raises ContractError."""
-    batch = block.shape[-1]
     if not isinstance(result, torch.Tensor):
         raise ContractError(f"returned {type(result).__name__}, not a tensor of shape ({batch},)")
     if tuple(result.shape) != (batch,):
         raise ContractError(f"returned shape {tuple(result.shape)}, must be ({batch},): one loss per example")
-    if result.dtype != block.dtype:
-        raise ContractError(f"returned {result.dtype} for {block.dtype} inputs")
+    if result.dtype != dtype:
+        raise ContractError(f"returned {result.dtype} for {dtype} inputs")
     if not result.requires_grad:
         raise ContractError("the losses do not depend on any policy input: no gradient")
 

@@ -11,11 +11,12 @@ from sandbox.limits import Limits
 
 @dataclass(frozen=True)
 class ChildSpec:
-    """A contract narrowed to the inputs one candidate reads, and its limits."""
+    """A contract narrowed to the inputs one candidate reads, its limits, and whether runs may be grouped."""
 
     contract: Contract
     parameters: tuple[str, ...]
     limits: Limits
+    grouped: bool = False
 
     def entry(self) -> dict[str, Any]:
         """The plain JSON that the fork server passes on."""
@@ -24,4 +25,5 @@ class ChildSpec:
             "function": self.contract.function,
             "tensors": [[t.name, t.dtype, t.carries_gradient] for t in tensors],
             "scalars": [s.name for s in self.contract.scalars_of(self.parameters)],
+            "grouped": self.grouped,
         }

@@ -19,9 +19,10 @@ POINTS = 24
 MODERATE, WIDE = 2.5, 50.0  # half-widths of the log-ratios in the two groups of rows
 DUPLICATE_DISTANCE = 1e-4
 SCALES = (1 / 16, 16.0)  # a known loss at beta * c with c in here is a rescaled beta, not a discovery
-_COARSE = 65  # values of c tried first, evenly in log c
+_COARSE = 33  # values of c tried first, evenly in log c
 _FINE = 9  # values of c in each refinement, which narrows the bracket four times
-_WORTH_REFINING = 0.3  # neighbours in the coarse table differ by less than this
+_WORTH_REFINING = 0.05  # a true match is within about 0.02 of its nearest value in the coarse table
+_CLEAR = 0.01  # of DUPLICATE_DISTANCE: no need to search on
 _FLAT = 0.8  # around a true match the distance is V-shaped; a minimum this close to its neighbours is not one
 _SEED = 20240612
 
@@ -76,11 +77,17 @@ def fingerprint(oracle: LossOracle) -> Fingerprint:
     Moderate rows tell shapes apart where training happens; wide ones tell a hinge at a small beta from a straight line.
     Both are normalised by themselves, so that an exponential's tail does not drown the rest. Raises what the oracle raises.
     """
-    return Fingerprint(tuple(r for w in (MODERATE, WIDE) for f in _rows(oracle, (1.0,), w) for r in f.values))
+    return _fingerprints(oracle, (1.0,))[0]
+
+
+def _fingerprints(oracle: LossOracle, scales: Sequence[float]) -> list[Fingerprint]:
+    """The fingerprint at each scale, from two packed calls in float64."""
+    moderate, wide = (_rows(oracle, scales, width) for width in (MODERATE, WIDE))
+    return [Fingerprint(a.values + b.values) for a, b in zip(moderate, wide, strict=True)]
 
 
 def _rows(oracle: LossOracle, scales: Sequence[float], width: float) -> list[Fingerprint]:
-    """One group of rows for each scale, from one packed call in float64."""
+    """One group of rows for each scale, from one packed call."""
     scalars = probe_scalars(oracle.contract, scales)
     rows = len(next(iter(scalars.values()))) if scalars else len(scales)
     answer = oracle.evaluate(grid(oracle.contract, oracle.parameters, rows, width), scalars)
@@ -128,6 +135,16 @@ def distances(one: Tensor, table: Tensor) -> Tensor:
     return torch.where(masked, math.inf, gaps)
 
 
+def _mean_gaps(one: Tensor, table: Tensor) -> Tensor:
+    """(items,) mean relative differences: what the search for a scale descends.
+
+    Unlike `distances` it sees every row, so that rows in which the scale cancels (a hinge far from its kink) do not hide
+    the others, and it grows steadily with the error in the scale. Entries that are non-finite in either count as equal.
+    """
+    scale = torch.maximum(one.abs().nan_to_num(0.0).amax(2), table.abs().nan_to_num(0.0).amax(2)).clamp(min=1e-300)
+    return ((one - table).abs().nan_to_num(0.0).mean(2) / scale).mean(1)
+
+
 @dataclass(frozen=True)
 class Match:
     """A known loss that a candidate equals, with its scale scalar multiplied by `scale`."""
@@ -146,7 +163,7 @@ class Match:
 class KnownLosses:
     """Fingerprints of known losses over a range of scales, to recognise them at another beta.
 
-    Built once per process and contract; each known loss costs one child and one packed call. Raises what the oracle raises.
+    Built once per process and contract; each known loss costs one child and two packed calls. Raises what the oracle raises.
     """
 
     def __init__(
@@ -156,10 +173,10 @@ class KnownLosses:
         low, high = (math.log(s) for s in SCALES)
         steps = range(_COARSE) if contract.scale_scalar else range(0)
         self._scales = sorted({*(math.exp(low + (high - low) * i / (_COARSE - 1)) for i in steps), 1.0})
-        self._tables: dict[str, Tensor] = {}  # (scales, rows, values) at moderate log-ratios
+        self._tables: dict[str, Tensor] = {}  # (scales, rows, values)
         for name in known:
             with self._oracle(name) as oracle:
-                self._tables[name] = stack(_rows(oracle, self._scales, MODERATE))
+                self._tables[name] = stack(_fingerprints(oracle, self._scales))
 
     def _oracle(self, name: str) -> LossOracle:
         candidate, parameters = self._known[name]
@@ -167,29 +184,29 @@ class KnownLosses:
 
     def match(self, found: Fingerprint) -> Match | None:
         """The known loss that this is a copy of, up to the scale scalar; None if it is new."""
-        moderate = Fingerprint(found.values[: len(found.values) // 2])
+        one = stack([found])
         for name, table in self._tables.items():
-            found_at = distances(stack([moderate]), table)
-            best = int(found_at.argmin())
-            if float(found_at[best]) < _WORTH_REFINING:
-                match = self._refine(name, found, moderate, best)
+            gaps = _mean_gaps(one, table)
+            best = int(gaps.argmin())
+            if float(gaps[best]) < _WORTH_REFINING:
+                match = self._refine(name, one, best)
                 if match.distance < DUPLICATE_DISTANCE:
                     return match
         return None
 
-    def _refine(self, name: str, found: Fingerprint, moderate: Fingerprint, best: int) -> Match:
-        """Search c between the neighbours of the best coarse value, then compare all rows there."""
-        scale = self._scales[best]
+    def _refine(self, name: str, one: Tensor, best: int) -> Match:
+        """Search c between the neighbours of the best coarse value, then compare there."""
+        found = Match(name, self._scales[best], math.inf)
         low, high = self._scales[max(best - 1, 0)], self._scales[min(best + 1, len(self._scales) - 1)]
         with self._oracle(name) as oracle:
             while high / low > 1 + 1e-9:
                 scales = [low * (high / low) ** (i / (_FINE - 1)) for i in range(_FINE)]
-                gaps = distances(stack([moderate]), stack(_rows(oracle, scales, MODERATE)))
+                table = stack(_fingerprints(oracle, scales))
+                gaps = _mean_gaps(one, table)
                 at = int(gaps.argmin())
-                closest = float(gaps[at])
-                scale, low, high = scales[at], scales[max(at - 1, 0)], scales[min(at + 1, len(scales) - 1)]
+                found = Match(name, scales[at], float(distances(one, table[at : at + 1])))
                 around = gaps[max(at - 1, 0) : at + 2]
-                if closest < 1e-9 or (closest > DUPLICATE_DISTANCE and closest > _FLAT * float(around.max())):
+                if found.distance < _CLEAR * DUPLICATE_DISTANCE or float(gaps[at]) > _FLAT * float(around.max()):
                     break
-            rows = [r for w in (MODERATE, WIDE) for r in _rows(oracle, (scale,), w)[0].values]
-        return Match(name, scale, distance(found, Fingerprint(tuple(rows))))
+                low, high = scales[max(at - 1, 0)], scales[min(at + 1, len(scales) - 1)]
+        return found

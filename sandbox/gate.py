@@ -21,13 +21,14 @@ MAX_LINES = 600
 MAX_NESTING = 30  # brackets within brackets, and indentation levels
 MAX_OPERATORS = 400  # in one statement: a longer chain overflows the parser's C stack
 MAX_UNARY = 12  # in a row
+MAX_F_STRING = 60  # brackets and operators in one f-string
 MAX_VIOLATIONS = 12  # more would only fill the prompt
 
 _LEXEME = re.compile(
     r"""(?P<string>[rbfuRBFU]{0,2}(?:'''(?:\\.|[^\\])*?'''|\"\"\"(?:\\.|[^\\])*?\"\"\"|'(?:\\.|[^\\\n'])*'|"(?:\\.|[^\\\n"])*"))
     |(?P<comment>\#[^\n]*)|(?P<continued>\\\n)|(?P<open>[\[({])|(?P<close>[\])}])|(?P<newline>\n[ \t]*)
     |(?P<unary>(?:(?:[-+~]|\bnot\b)\s*)+)|(?P<operator>[*/%@<>=!&|^.,:]|\b(?:and|or|if|else|in|is|lambda|for)\b)
-    |(?P<other>[^\s'"\#\[\](){}\n*/%@<>=!&|^.,:~+-]+)""",
+    |(?P<other>[^\s'"\#\[\](){}\n*/%@<>=!&|^.,:~+\\-]+)""",
     re.VERBOSE | re.DOTALL,
 )
 _COOKIE = re.compile(r"^[ \t\f]*#.*?coding[:=]")
@@ -94,7 +95,7 @@ def _nesting_violations(source: str) -> list[Violation]:
     line = 1
     while position < len(source):
         match = _LEXEME.match(source, position)
-        if match is None:  # a blank, or a stray quote the parser will complain about
+        if match is None:  # a blank, or a stray quote or backslash that the parser will complain about
             position += 1
             continue
         position, kind, text = match.end(), match.lastgroup, match.group()
@@ -114,6 +115,8 @@ def _nesting_violations(source: str) -> list[Violation]:
                 return [Violation(line, "too many unary operators in a row", "Write one sign")]
         elif kind == "operator":
             operators += 1
+        elif kind == "string" and _is_deep_f_string(text):
+            return [Violation(line, "a complicated f-string", "Use a plain string")]
         elif kind == "other" and not text.isascii():
             return [Violation(line, "a non-ASCII character outside strings and comments", "Use ASCII names")]
         line += text.count("\n")
@@ -122,6 +125,17 @@ def _nesting_violations(source: str) -> list[Violation]:
         if operators > MAX_OPERATORS:
             return [Violation(line, "one statement is too long", "Split it with intermediate variables")]
     return []
+
+
+def _is_deep_f_string(literal: str) -> bool:
+    """Whether an f-string holds more brackets and operators than a message needs: it is parsed as code."""
+    prefix = literal[: min(literal.find("'") % len(literal), literal.find('"') % len(literal))]
+    if "f" not in prefix.lower():
+        return False
+    return (
+        sum(c in "([{-+~*/.<" for c in literal) > MAX_F_STRING
+        or len(re.findall(r"\b(?:not|lambda|if)\b", literal)) > MAX_UNARY
+    )
 
 
 class _Walker:
@@ -137,8 +151,13 @@ class _Walker:
         self.helper_keywords: set[str] = set()
         self.bound: set[str] = set()
 
+    @property
+    def full(self) -> bool:
+        """Whether enough is known: looking for near names is slow."""
+        return len(self.violations) >= MAX_VIOLATIONS
+
     def refuse(self, node: ast.AST, problem: str, instead: str) -> None:
-        if len(self.violations) < MAX_VIOLATIONS:
+        if not self.full:
             self.violations.append(Violation(getattr(node, "lineno", 0), problem, instead))
 
     def walk(self) -> None:
@@ -147,6 +166,8 @@ class _Walker:
         self._check_module()
         self._check_entry()
         for node in nodes:
+            if self.full:
+                break
             if not isinstance(node, _ALLOWED_NODES):
                 instead = next((text for kind, text in _INSTEAD_OF.items() if isinstance(node, kind)), "Leave it out")
                 self.refuse(node, f"`{type(node).__name__}` is not allowed", instead)
@@ -200,7 +221,7 @@ class _Walker:
             if isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef)) or doc:
                 continue
             value = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
-            if value is None or not self._constant(value):
+            if not self.full and (value is None or not self._constant(value)):
                 what = f"`{type(node).__name__}` at module level"
                 self.refuse(node, what, "Only imports, constants and functions stand at module level")
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from sandbox.candidate import Candidate
 from sandbox.child_spec import ChildSpec
 from sandbox.contract import Contract
+from sandbox.elementwise import is_elementwise
 from sandbox.failure import CandidateError, Failure, FailureKind, InfrastructureError
 from sandbox.frames import Frame, Header, Op, Shape, Status, shape_of, split_answer
 from sandbox.limits import Limits
@@ -24,6 +25,7 @@ from sandbox.server import Child, OracleServer
 from sandbox.text import clean_text
 
 _FIRST_LOOK_S = 0.25  # a call slower than this gets its CPU time watched
+_SHORTEST_WATCH_S = 0.1  # CPU time is counted in ticks of 10 ms
 _BLAME_SHARE = 0.5  # of the waiting time the child must have spent computing to be blamed for it
 _MAX_MAGNITUDE = 1e30  # a gradient beyond this is an overflow about to happen
 
@@ -66,6 +68,7 @@ class LossOracle:
 
     Attributes:
         calls, wall_s: round trips so far and the time they took, seen from the trainer.
+        grouped: whether runs with equal scalars are called back to back as one batch (elementwise candidates).
         last_losses: (R, B) per-example losses of the last call, for logging.
     """
 
@@ -83,11 +86,13 @@ class LossOracle:
         self.wall_s = 0.0
         self.last_losses: Tensor | None = None
         self._server = server
-        self._spec = ChildSpec(contract, parameters, self.limits)
+        self.grouped = is_elementwise(candidate.source, contract)
+        self._spec = ChildSpec(contract, parameters, self.limits, self.grouped)
         self._tensors = contract.tensors_of(parameters)
         self._scalars = contract.scalars_of(parameters)
         self._with_gradient = [i for i, t in enumerate(self._tensors) if t.carries_gradient]
         self._child: Child | None = None
+        self._cpu_s = 0.0  # of children that have ended
 
     def __enter__(self) -> LossOracle:
         return self
@@ -101,7 +106,7 @@ class LossOracle:
         """End the child. The oracle can be called again: it starts a fresh one."""
         if self._child is not None:
             child, self._child = self._child, None
-            self._server.end(child)
+            self._cpu_s += self._server.end(child).cpu_s
 
     def __call__(self, inputs: Mapping[str, Tensor], scalars: Mapping[str, Sequence[float]]) -> Tensor:
         """Mean loss of each run, differentiable with respect to the gradient-carrying inputs.
@@ -112,11 +117,13 @@ class LossOracle:
             scalars: R floats each, by contract name.
 
         Returns:
-            (R,) on the device and with the dtype of the first input; `.sum().backward()` gives every run its own gradient.
+            (R,) on the device and with the dtype of the first policy input; `.sum().backward()` gives every run its own
+            gradient.
 
         Raises:
             CandidateError: NON_FINITE, CONTRACT, CRASH, TIMEOUT or OUT_OF_MEMORY.
             InfrastructureError: the child was lost or starved through no fault of its own.
+            ValueError: inputs of different shapes, or not R values of a scalar.
         """
         policy = [inputs[self._tensors[i].name] for i in self._with_gradient]
         apply: Callable[..., Tensor] = _OracleFunction.apply
@@ -133,8 +140,11 @@ class LossOracle:
         views = child.frame.views(shape)
         with torch.no_grad():
             for row, tensor in zip(views.inputs.unbind(0), self._tensors, strict=True):
-                row.copy_(inputs[tensor.name])
-        child.frame.write_scalars([float(v) for s in self._scalars for v in scalars[s.name]])
+                row.copy_(_of_shape(inputs[tensor.name], first, tensor.name))
+        numbers = [float(v) for s in self._scalars for v in scalars[s.name]]
+        if len(numbers) != shape.scalars * runs:
+            raise ValueError(f"{len(numbers)} scalars for {runs} runs of {', '.join(s.name for s in self._scalars)}")
+        child.frame.write_scalars(numbers)
         self._round_trip(child, Header(Op.CALL, Status.PENDING, runs, batch, itemsize, 0, 0))
         self.calls += 1
         answer = Answer(*split_answer(views.answer.clone(), shape))
@@ -155,38 +165,41 @@ class LossOracle:
     def _round_trip(self, child: Child, request: Header) -> None:
         """Ring, wait, and turn everything but success into an error."""
         child.frame.write_header(request)
-        allowed = min(self.limits.call_s, self.limits.trial_s - self.wall_s)
-        if not (allowed > 0 and _ring(child) and self._wait(child, allowed)):
-            raise self._death(child) if allowed > 0 else self._too_slow(child, self.limits.trial_s, self.wall_s)
+        if self.wall_s >= self.limits.trial_s:
+            raise self._trial_over(self.wall_s)
+        if not (_ring(child) and self._wait(child)):
+            raise self._death(child)
         answer = child.frame.read_header()
         if answer.status != Status.OK:
             raise self._refusal(child.frame, answer)
 
-    def _wait(self, child: Child, allowed: float) -> bool:
-        """Whether the child answered; False if it died. Raises on time-out."""
+    def _wait(self, child: Child) -> bool:
+        """Whether the child answered; False if it died. Raises when a limit has passed."""
+        left = self.limits.trial_s - self.wall_s
+        allowed = min(self.limits.call_s, left)
         first = min(allowed, _FIRST_LOOK_S)
-        child.channel.settimeout(first)
+        child.channel.settimeout(max(first, 1e-3))
         with suppress(TimeoutError):
             return _bell(child)
-        watched = allowed - first
         before = _cpu_seconds(child.pid)
-        child.channel.settimeout(max(watched, 0.001))
+        watched = max(allowed - first, _SHORTEST_WATCH_S)
+        child.channel.settimeout(watched)
         with suppress(TimeoutError):
             return _bell(child)
-        used = _cpu_seconds(child.pid) - before if watched > 0.1 else allowed
-        raise self._too_slow(child, allowed, used, max(watched, 0.1))
-
-    def _too_slow(self, child: Child, limit: float, used: float, waited: float = 0.0) -> Exception:
+        used = _cpu_seconds(child.pid) - before
+        if left < self.limits.call_s:
+            raise self._trial_over(self.wall_s + first + watched)
         self.close()
-        if used >= _BLAME_SHARE * waited:
-            where = "one call" if limit < self.limits.trial_s else "the trial"
-            return _fault(FailureKind.TIMEOUT, f"the loss took more than {limit:.3g} s in {where}; make it cheaper")
-        return InfrastructureError(f"the oracle child got only {used:.2f} s of CPU time in {waited:.2f} s of waiting")
+        raise _late(self.limits.call_s, "one call", used, watched)
+
+    def _trial_over(self, waited: float) -> Exception:
+        self.close()
+        return _late(self.limits.trial_s, "one trial", self._cpu_s, waited)
 
     def _death(self, child: Child) -> Exception:
         """The child closed its channel without an answer: find out how it ended."""
         self._child = None
-        end = self._server.end(child)
+        end = self._server.end(child, patience_s=0.5)
         number = end.status & 0x7F
         if end.cpu_s >= self.limits.trial_s:
             return _fault(FailureKind.TIMEOUT, f"the loss used {end.cpu_s:.1f} s of CPU time in one trial")
@@ -223,6 +236,12 @@ class _OracleFunction(torch.autograd.Function):
         return (None, None, None, *(weight * g for g in ctx.saved_tensors))
 
 
+def _of_shape(tensor: Tensor, first: Tensor, name: str) -> Tensor:
+    if tensor.shape != first.shape:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, the first input {tuple(first.shape)}")
+    return tensor
+
+
 def _require_finite(answer: Answer, oracle: LossOracle, scalars: Mapping[str, Sequence[float]]) -> None:
     """Raises CandidateError(NON_FINITE) naming the first offending run and its scalars."""
     largest = answer.largest
@@ -240,6 +259,13 @@ def _require_finite(answer: Answer, oracle: LossOracle, scalars: Mapping[str, Se
 
 def _fault(kind: FailureKind, message: str) -> CandidateError:
     return CandidateError(Failure(kind, message))
+
+
+def _late(limit: float, where: str, used: float, waited: float) -> Exception:
+    """Who is to blame for a limit that has passed: the candidate only if its child was computing for most of the time."""
+    if used >= _BLAME_SHARE * waited:
+        return _fault(FailureKind.TIMEOUT, f"the loss took more than {limit:.3g} s in {where}; make it cheaper")
+    return InfrastructureError(f"the oracle child got only {used:.2f} s of CPU time in {waited:.2f} s of waiting")
 
 
 def _ring(child: Child) -> bool:

@@ -50,13 +50,19 @@ def probe(
             session = _Probe(oracle)
             report = session.run()
         with LossOracle(server, candidate, contract, parameters, limits) as fresh:
-            _require_same(session.first, _Probe(fresh).ask(session.ordinary), "in another process")
+            again = _Probe(fresh)
+            again.ask(again.inputs(_SIZES[-1]))  # what a loss keeps from its first call differs between the two
+            _require_same(session.first, again.ask(session.ordinary), "in another process")
     except CandidateError as error:
         return ProbeReport(failure=error.failure, facts={"wall_ms": 1e3 * (time.perf_counter() - started)})
     return ProbeReport(
         properties=report.properties,
         fingerprint=report.fingerprint,
-        facts={**report.facts, "wall_ms": 1e3 * (time.perf_counter() - started), "calls": float(oracle.calls + 1)},
+        facts={
+            **report.facts,
+            "wall_ms": 1e3 * (time.perf_counter() - started),
+            "calls": float(oracle.calls + fresh.calls),
+        },
     )
 
 
@@ -100,6 +106,8 @@ class _Probe:
         for size in _SIZES:
             _require_finite(self.ask(self.inputs(size)), f"at batch size {size}")
         coupled = self._coupling()
+        if coupled <= _COUPLED:
+            self._require_placeless()
         detached = self._detached()
         low, finite = self._extremes()
         facts |= {"largest_coupling": coupled, "gradient_mismatch": detached}
@@ -113,7 +121,9 @@ class _Probe:
                 n for i, n in enumerate(self.gradient_names()) if bool((self.first.gradients[:, i] != 0).any())
             ),
         )
-        return ProbeReport(properties=properties, fingerprint=fingerprint(self.oracle), facts=facts)
+        found = fingerprint(self.oracle)
+        _require_same(self.first, self.ask(self.ordinary), f"after {self.oracle.calls} calls")
+        return ProbeReport(properties=properties, fingerprint=found, facts=facts)
 
     def gradient_names(self) -> list[str]:
         return [t.name for t in self.gradient_inputs()]
@@ -130,6 +140,21 @@ class _Probe:
                 other[spec.name] = self.ordinary.tensors[spec.name]
         a, b = self.first.losses[:, :half], self.ask(_Inputs(other, self.scalars)).losses[:, :half]
         return float(((a - b).abs() / (a.abs() + b.abs() + 1e-6)).max())
+
+    def _require_placeless(self) -> None:
+        """An example's loss must be the same in a smaller batch and at another place in it."""
+        half = _BATCH // 2
+        moved = {n: t[:, half:].flip(1) for n, t in self.ordinary.tensors.items()}
+        a, b = self.first.losses[:, half:].flip(1), self.ask(_Inputs(moved, self.scalars)).losses
+        gap = float(((a - b).abs() / (a.abs().amax(1, keepdim=True) + 1e-6)).max())
+        if gap > _COUPLED:
+            raise CandidateError(
+                Failure(
+                    FailureKind.CONTRACT,
+                    f"an example's loss changes by {gap:.3g} (relative) with the batch size or its place in the batch; "
+                    "it must depend on the values only",
+                )
+            )
 
     def _detached(self) -> float:
         """Relative mismatch between the returned gradient and a finite difference along a random direction."""

@@ -78,12 +78,13 @@ class OracleServer:
         """A confined child with a frame of that size, ready to load a candidate."""
         memory = new_memory_file(frame_bytes)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        frame = Frame(memory, frame_bytes)
         try:
             request = {"op": "fork", "frame_bytes": frame_bytes, "limits": asdict(spec.limits), **spec.entry()}
             answer = self._ask(request, (memory, theirs.fileno()))
-            frame = Frame(memory, frame_bytes)
         except BaseException:
             ours.close()
+            frame.close()
             raise
         finally:
             theirs.close()
@@ -99,12 +100,12 @@ class OracleServer:
             raise InfrastructureError(f"an oracle child could not confine itself (wait status {end.status})")
         return child
 
-    def end(self, child: Child) -> Exit:
-        """Kill the child's process group, reap it, release its frame."""
+    def end(self, child: Child, patience_s: float = 0.0) -> Exit:
+        """Kill the child's process group, reap it, release its frame. `patience_s`: time for it to end by itself first."""
         child.channel.close()
         child.frame.close()
         try:
-            answer = self._ask({"op": "kill", "pid": child.pid}, restart=False)
+            answer = self._ask({"op": "kill", "pid": child.pid, "patience_s": patience_s}, restart=False)
         except InfrastructureError:  # the server is gone, and its children with it
             return Exit(9, False, 0.0, 0)
         return Exit(**answer)
@@ -135,7 +136,11 @@ class OracleServer:
         if sys.platform != "linux":
             raise InfrastructureError("candidates run on Linux only; use the container recipe in docs/platforms.md")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        path = [str(Path(__file__).resolve().parent.parent), *(p for p in sys.path if p)]
+        path = [p for p in sys.path if p]
+        if (
+            root := str(Path(__file__).resolve().parent.parent)
+        ) not in path:  # in it, it must not come before the stdlib
+            path.insert(0, root)
         command = [sys.executable, "-I", "-c", _BOOT, str(theirs.fileno()), json.dumps(path)]
         environment = dict(zygote.ENVIRONMENT)
         if "LD_LIBRARY_PATH" in os.environ:  # some torch builds find their libraries only through it

@@ -14,6 +14,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from typing import Any, NoReturn
 
 from sandbox.contract import ScalarInput, TensorInput
@@ -29,6 +30,7 @@ ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
 }
 _MAX_MESSAGE = 64 * 1024
+_LOOK_S = 2.0  # between looks at whether the parent is still there
 
 
 def send(channel: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
@@ -54,14 +56,14 @@ def main(channel_descriptor: int) -> NoReturn:
     """Serve until the channel closes. Entry point of the exec'd process."""
     import gc
 
+    parent = os.getppid()
     import torch
 
-    from sandbox import child, confine
+    from sandbox import child
 
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
     child.warm()
-    confine.die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the command, which closes the channel
     gc.collect()
     gc.freeze()
@@ -70,19 +72,22 @@ def main(channel_descriptor: int) -> NoReturn:
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 2)  # stderr was kept for a failed start only; children must not fill that pipe
     os.close(nowhere)
-    _Server(channel).run()
+    _Server(channel, parent).run()
     os._exit(0)
 
 
 class _Server:
-    def __init__(self, channel: socket.socket) -> None:
-        self.channel = channel
+    def __init__(self, channel: socket.socket, parent: int) -> None:
+        self.channel, self.parent = channel, parent
         self.children: set[int] = set()
 
     def run(self) -> None:
         operations = {"fork": self._fork, "kill": self._kill}
-        while True:
-            select.select([self.channel], [], [])
+        while os.getppid() == self.parent:
+            # not PR_SET_PDEATHSIG: that fires when the *thread* which started this process ends. The look at the parent
+            # is for a fork of it that still holds the channel open.
+            if not select.select([self.channel], [], [], _LOOK_S)[0]:
+                continue
             try:
                 request, descriptors = receive(self.channel)
             except (EOFError, ConnectionError):
@@ -107,21 +112,30 @@ class _Server:
         pid = request["pid"]
         if pid not in self.children:
             return {"error": f"no child {pid}"}
-        return self._reap(pid)
+        return self._reap(pid, request["patience_s"])
 
-    def _reap(self, pid: int) -> dict[str, Any]:
-        """Kill the child's whole group and wait for it: how it ended and the CPU seconds it used."""
-        ended, status, usage = os.wait4(pid, os.WNOHANG)
-        for target in (os.killpg, os.kill):  # the group may not exist yet, or no longer
+    def _reap(self, pid: int, patience_s: float = 0.0) -> dict[str, Any]:
+        """Kill the child's whole group and wait for it: how it ended and the CPU seconds it used.
+
+        A dying process closes its channel a little before it can be waited for: `patience_s` lets it get there.
+        """
+        give_up = time.monotonic() + patience_s
+        while not (ended := _has_ended(pid)) and time.monotonic() < give_up:
+            time.sleep(0.001)
+        for target in (os.killpg, os.kill):  # the group may not exist yet, or no longer; the pid is ours until wait4
             try:
                 target(pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 continue
-        if not ended:
-            _, status, usage = os.wait4(pid, 0)
+        _, status, usage = os.wait4(pid, 0)
         self.children.discard(pid)
         cpu_s = usage.ru_utime + usage.ru_stime
-        return {"status": status, "by_itself": bool(ended), "cpu_s": cpu_s, "peak_kb": usage.ru_maxrss}
+        return {"status": status, "by_itself": ended, "cpu_s": cpu_s, "peak_kb": usage.ru_maxrss}
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a child waits to be reaped; leaves it so, which keeps its pid and group from being reused."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _become_child(zygote: socket.socket, request: dict[str, Any], descriptors: list[int]) -> NoReturn:
@@ -137,6 +151,7 @@ def _become_child(zygote: socket.socket, request: dict[str, Any], descriptors: l
             request["function"],
             tuple(TensorInput(name, "", 0, 0, grad, dtype) for name, dtype, grad in request["tensors"]),
             tuple(ScalarInput(name, "", 0, ()) for name in request["scalars"]),
+            request["grouped"],
         )
         os.write(channel, b"!")
         child.serve(channel, frame, entry)

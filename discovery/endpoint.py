@@ -76,7 +76,7 @@ def valid_url(url: str) -> bool:
     return parts.scheme in ("http", "https") and bool(parts.hostname) and not re.search(r"[\s\x00-\x20]", url)
 
 
-def redact_url(url: str) -> str:
+def public_url(url: str) -> str:
     """Scheme, host, port and path: user, password, query and fragment are dropped."""
     try:
         parts = urlsplit(url)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from db.records import Reply
-from discovery.endpoint import Fault, Secret, Wire, fault_of, redact_url, text_of, valid_url
+from discovery.endpoint import Fault, Secret, Wire, fault_of, public_url, text_of, valid_url
 from discovery.protocols import ProposerError, Request
 from evaluators.options import OptionsError, option, parse_options
 from sandbox.contract import Contract
@@ -65,7 +65,7 @@ class OpenAIOptions:
             raise OptionsError("proposer openai: max_tokens must be at least 1")
         if self.base_url is not None and not valid_url(self.base_url):
             raise OptionsError(
-                f"proposer openai: base_url {redact_url(self.base_url)!r} is not a URL such as http://localhost:8000/v1"
+                f"proposer openai: base_url {public_url(self.base_url)!r} is not a URL such as http://localhost:8000/v1"
             )
 
 
@@ -88,7 +88,7 @@ class OpenAIProposer:
         self._contract, self._seed = contract, seed
         self._key = _read_key(self.options.api_key_env)
         self._wire = Wire(
-            where=redact_url(self.options.base_url or OPENAI_URL),
+            where=public_url(self.options.base_url or OPENAI_URL),
             model=self.options.model,
             variable=self.options.api_key_env,
             key=self._key,

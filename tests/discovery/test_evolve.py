@@ -232,7 +232,7 @@ def test_every_operator_gives_usable_offspring(name: str) -> None:
 
 
 def test_most_proposals_are_accepted_and_distinct(server: OracleServer) -> None:
-    proposals = [propose(Plan(i, i)) for i in range(40)]
+    proposals = [propose(Plan(i, i)) for i in range(24)]
     prints, accepted = [], 0
     for proposal in proposals:
         gate, probe = check_candidate(server, Candidate(PAIRS.name, proposal["code"]), PAIRS)

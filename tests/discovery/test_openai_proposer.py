@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from db.records import Prompt, PromptPart, Reply
-from discovery.endpoint import redact_url, retry_after_s
+from discovery.endpoint import public_url, retry_after_s
 from discovery.proposers.openai import OpenAIProposer
 from discovery.proposers.testing import ProposerConformance
 from discovery.protocols import Plan, ProposerError, Request
@@ -313,9 +313,9 @@ def test_key_stays_out_of_logs_and_pickles(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_redacted_urls() -> None:
-    assert redact_url("https://u:p@host:8443/v1?key=1#x") == "https://host:8443/v1"
-    assert redact_url("http://[::1]:80/v1") == "http://[::1]:80/v1"
-    assert "p@" not in redact_url("u:p@host/v1")
+    assert public_url("https://u:p@host:8443/v1?key=1#x") == "https://host:8443/v1"
+    assert public_url("http://[::1]:80/v1") == "http://[::1]:80/v1"
+    assert "p@" not in public_url("u:p@host/v1")
 
 
 def test_importing_the_proposer_imports_no_client() -> None:

@@ -24,11 +24,13 @@ MAX_BODY = 8 * 2**20
 def distinct_loss(request: dict[str, Any], number: int) -> str:
     """Reply `number`: a valid loss that behaves like no other of them and like no rescaled known one.
 
-    `a * softplus(-z) + (1 - a) * softplus(k - z)^2`, with (a, k) on a sequence that fills the square evenly (the R2
-    sequence of the plastic number), so that the first thousands of replies stay apart.
+    `a * softplus(-z) + (1 - a) * softplus(k - s z)^2`, with (a, k, s) on a sequence that fills the cube evenly (the R3
+    sequence), so that the first thousands of replies stay apart.
     """
-    a = 0.05 + 0.9 * ((0.5 + 0.7548776662466927 * (number + 1)) % 1.0)
-    k = -1.0 + 3.0 * ((0.5 + 0.5698402909980532 * (number + 1)) % 1.0)
+    a, k, s = (
+        (0.5 + step * (number + 1)) % 1.0 for step in (0.8191725133961645, 0.6710436067037893, 0.5497004779019703)
+    )
+    a, k, s = 0.1 + 0.8 * a, -1.0 + 3.0 * k, 0.5 + 1.5 * s
     code = f'''"""Logistic loss mixed with a squared soft hinge, variant {number}."""
 
 import torch.nn.functional as F
@@ -37,7 +39,7 @@ import torch.nn.functional as F
 def loss(policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps, beta):
     margin = (policy_chosen_logps - reference_chosen_logps) - (policy_rejected_logps - reference_rejected_logps)
     z = beta * margin
-    return {a:.6f} * F.softplus(-z) + {1 - a:.6f} * F.softplus({k:.6f} - z) ** 2
+    return {a:.6f} * F.softplus(-z) + {1 - a:.6f} * F.softplus({k:.6f} - {s:.6f} * z) ** 2
 '''
     return json.dumps({"thought": f"mixture {number}", "name": f"mixture_{number}", "code": code})
 

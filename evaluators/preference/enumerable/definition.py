@@ -32,8 +32,8 @@ SOURCE_POSITION = 0.4
 SOURCE_EOS = (-1.5, -0.5, 0.0, 0.5)
 
 # reference: the model fitted to sequences sampled from the source
-REFERENCE_STEPS = 150
-REFERENCE_BATCH = 128
+REFERENCE_STEPS = 100
+REFERENCE_BATCH = 64
 REFERENCE_LR = 0.02
 
 # planted reward: deviations of its parts before it is standardised per prompt under the reference
@@ -76,7 +76,7 @@ class Regime:
 REGIMES = (
     Regime("base"),
     Regime("little_data", pairs=128),
-    Regime("label_flips", flip=0.25),
+    Regime("label_flips", flip=0.15),
     Regime("near_deterministic", sharpness=20.0),
     Regime("off_policy", from_reference=False),
     Regime("length_bias", length_bias=1.0),

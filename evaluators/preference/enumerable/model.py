@@ -62,8 +62,8 @@ def initial_parameters(generators: list[np.random.Generator]) -> Parameters:
 
 def _advance(state: Tensor, from_state: Tensor, from_token: Tensor) -> Tensor:
     """Next state (..., H); `from_state` and `from_token` are the two contributions to the gates, (..., 3H)."""
-    state_gates, state_new = from_state.split((2 * HIDDEN, HIDDEN), -1)
-    token_gates, token_new = from_token.split((2 * HIDDEN, HIDDEN), -1)
+    state_gates, state_new = torch.split_with_sizes(from_state, (2 * HIDDEN, HIDDEN), -1)
+    token_gates, token_new = torch.split_with_sizes(from_token, (2 * HIDDEN, HIDDEN), -1)
     reset, keep = torch.sigmoid(state_gates + token_gates).chunk(2, -1)
     return torch.lerp(torch.tanh(torch.addcmul(token_new, reset, state_new)), state, keep)
 
@@ -112,7 +112,7 @@ def response_logps(parameters: Parameters, batch: Batch) -> Tensor:
     """(R, N) log-probs of responses, each the sum over its emitted symbols."""
     runs, count, _ = batch.prompts.shape
     state = torch.bmm(batch.prompts, _prompt_states(parameters))  # (R, N, H)
-    from_tokens = torch.bmm(batch.tokens, parameters.reads).split(count, 1)  # 3 x (R, N, 3H)
+    from_tokens = torch.bmm(batch.tokens, parameters.reads).chunk(MAX_LENGTH - 1, 1)  # 3 x (R, N, 3H)
     writes = parameters.writes.mT
     logits = [torch.bmm(writes, state.mT)]
     for from_token in from_tokens:

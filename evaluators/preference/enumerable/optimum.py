@@ -14,9 +14,10 @@ from evaluators.preference.enumerable.definition import GRID_POINTS
 Floats = NDArray[np.float64]
 
 _SHARPEST = 1e6  # t beyond which the policy is the best response of each prompt
-_TABLE = 128
+_TABLE = 160
 _ITERATIONS = 100
-_TOLERANCE = 1e-7  # of the KL; the reward is corrected to first order, which leaves its square
+_TOLERANCE = 1e-3  # of a KL, relative; the reward is then corrected to second order, which leaves its cube
+_CHUNK = 16  # policies at a time: their tables stay in the cache
 
 
 def standardise(rewards: Floats, logps: Floats) -> Floats:
@@ -29,15 +30,23 @@ def standardise(rewards: Floats, logps: Floats) -> Floats:
 
 def optimal_points(logps: Floats, rewards: Floats, sharpness: Floats) -> tuple[Floats, Floats, Floats]:
     """KL, reward and V (each (T,)) of the optimal policies at t = `sharpness` (T,), averaged over prompts."""
-    logits = logps + sharpness[:, None, None] * rewards  # (T, P, Y)
-    top = logits.max(-1, keepdims=True)
-    weights = np.exp(logits - top)
-    total = weights.sum(-1, keepdims=True)
-    weights /= total
-    reward = (weights * rewards).sum(-1)
-    variance = (weights * rewards**2).sum(-1) - reward**2
-    kl = sharpness[:, None] * reward - (top + np.log(total))[..., 0]
-    return kl.mean(-1), reward.mean(-1), variance.mean(-1)
+    moments = np.stack([np.ones_like(rewards), rewards, rewards**2], -1)  # (P, Y, 3)
+    rows = [_points(logps, rewards, moments, t) for t in np.split(sharpness, range(_CHUNK, sharpness.size, _CHUNK))]
+    kl, reward, variance = np.concatenate(rows, 1)
+    return kl, reward, variance
+
+
+def _points(logps: Floats, rewards: Floats, moments: Floats, sharpness: Floats) -> Floats:
+    weights = rewards[:, None] * sharpness[:, None]  # (P, T, Y)
+    weights += logps[:, None]
+    top = weights.max(-1, keepdims=True)
+    weights -= top
+    np.exp(weights, out=weights)
+    sums = weights @ moments  # (P, T, 3)
+    total, reward = sums[..., 0], sums[..., 1] / sums[..., 0]
+    variance = sums[..., 2] / total - reward**2
+    kl = sharpness * reward - (top[..., 0] + np.log(total))
+    return np.stack([kl.mean(0), reward.mean(0), variance.mean(0)])
 
 
 def optimal_rewards(logps: Floats, rewards: Floats, budgets: Floats) -> Floats:
@@ -59,21 +68,20 @@ def optimal_rewards(logps: Floats, rewards: Floats, budgets: Floats) -> Floats:
         if not open_.size:
             break
         kl_here, reward_here, variance = optimal_points(logps, rewards, guess)
+        variance = np.maximum(variance, np.finfo(np.float64).tiny)  # 0 where every prompt has its one best response
         error = kl_here - budgets[open_]
-        best[open_] = reward_here - error / guess  # the curve's slope is lambda
+        # the curve's slope is lambda = 1 / t and its curvature -1 / (t^3 V)
+        best[open_] = reward_here - error / guess - error**2 / (2 * guess**3 * variance)
         low, high = np.where(error < 0, guess, low), np.where(error < 0, high, guess)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            newton = guess - error / (guess * variance)
+        newton = guess - error / (guess * variance)
         guess = np.where((newton > low) & (newton < high), newton, (low + high) / 2)
-        left = (np.abs(error) > _TOLERANCE) & (high - low > _TOLERANCE * high)
+        left = (np.abs(error) > _TOLERANCE * budgets[open_]) & (high - low > 1e-15 * high)
         open_, low, high, guess = open_[left], low[left], high[left], guess[left]
     return best
 
 
 def optimal_areas(logps: Floats, rewards: Floats, budgets: tuple[float, ...]) -> dict[float, float]:
     """Area under the optimal rewards from KL 0 to each budget, by the trapezoid rule at GRID_POINTS points."""
-    areas = {}
-    for budget in budgets:
-        grid = np.linspace(0, budget, GRID_POINTS)
-        areas[budget] = float(np.trapezoid(optimal_rewards(logps, rewards, grid), grid))
-    return areas
+    grids = [np.linspace(0, budget, GRID_POINTS) for budget in budgets]
+    heights = np.split(optimal_rewards(logps, rewards, np.concatenate(grids)), len(budgets))
+    return {b: float(np.trapezoid(h, g)) for b, h, g in zip(budgets, heights, grids, strict=True)}

@@ -25,8 +25,8 @@ class EnumerableOptions:
     )
     steps: int = option(200, f"optimiser steps of each policy; a multiple of {CHECKPOINT_EVERY}")
     batch: int = option(32, "pairs in one step")
-    learning_rate: float = option(3e-3, "Adam's learning rate, constant")
-    device: str = option("cpu", "cpu, cuda or auto (a GPU if this process sees one); the model is so small that cpu is usual")
+    learning_rate: float = option(4e-3, "Adam's learning rate, constant")
+    device: str = option("cpu", "cpu, cuda or auto (a GPU if this process sees one)")
     threads: int = option(1, "CPU threads of a trial; scores do not depend on it")
 
     def __post_init__(self) -> None:

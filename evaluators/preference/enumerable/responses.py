@@ -50,7 +50,7 @@ def target_one_hot() -> NDArray[np.float32]:
 @cache
 def prompt_one_hot() -> NDArray[np.float32]:
     """(2, 12, 4) first and second token of every prompt."""
-    return np.eye(VOCABULARY, dtype=np.float32)[np.array(PROMPTS).T]
+    return np.asarray(np.eye(VOCABULARY, dtype=np.float32)[np.array(PROMPTS).T])
 
 
 @cache

@@ -34,9 +34,9 @@ QUANTITIES = (
     ),
     Quantity("frontier_final", True, "ratio", _FRONTIER.format(f"{d.KL_BUDGET:g}") + "; last checkpoints only"),
     Quantity(f"reward_at_kl{d.REWARD_AT_KL:g}", True, "reference deviations", "height of the frontier at that KL"),
-    Quantity("ranking_accuracy", True, "share", "held-out labels ranked right by log pi/ref at the end, mean over betas"),
+    Quantity("ranking_accuracy", True, "share", "held-out labels that log pi/ref ranks right at the end, mean over betas"),
     Quantity("ideal_ranking_accuracy", True, "share", "what the planted reward itself reaches on those labels"),
-    Quantity("chosen_fell", False, "share", "share of betas whose training pairs' mean chosen log-prob ended below its start"),
+    Quantity("chosen_fell", False, "share", "share of betas at which the mean chosen log-prob of training pairs fell"),
     Quantity("chosen_change", True, "nats", "change of the mean chosen log-prob of training pairs, mean over betas"),
     Quantity("final_kl", False, "nats", "KL to the reference at the end, mean over betas"),
 )  # fmt: skip
@@ -68,9 +68,7 @@ def ideal_ranking_accuracy(world: World) -> float:
 def score(worlds: Worlds, trajectory: Trajectory) -> tuple[Metric, ...]:
     """All metrics, in the order of `metric_specs`."""
     rows = [_world_values(w, trajectory, i) for i, w in enumerate(worlds.worlds)]
-    means = [
-        Metric(q.name, float(np.mean([r[q.name] for r in rows])), q.higher_is_better, q.unit) for q in QUANTITIES
-    ]
+    means = [Metric(q.name, float(np.mean([r[q.name] for r in rows])), q.higher_is_better, q.unit) for q in QUANTITIES]
     singles = [
         Metric(f"{q.name}/{w.regime.name}", row[q.name], q.higher_is_better, q.unit)
         for q in QUANTITIES

@@ -61,8 +61,8 @@ def train(oracle: LossOracle, worlds: Worlds, options: EnumerableOptions, device
     betas, steps = options.betas, options.steps
     policy = worlds.reference.to(device).repeat(len(betas))
     optimiser = torch.optim.Adam(policy.tensors(), lr=options.learning_rate, fused=True)
-    batches = _Batches(worlds, options, device)
-    examiner = _Examiner(worlds, options, device)
+    batches = Batches(worlds, options, device)
+    examiner = Examiner(worlds, options, device)
     losses, margins, checks = [], [], [examiner(policy, 0)]
     evaluate_s, started = 0.0, time.perf_counter()
     run_betas = list(betas) * len(worlds.worlds)
@@ -110,7 +110,7 @@ def _margin(inputs: Mapping[str, Tensor]) -> Tensor:
     return (chosen - rejected).mean(1)
 
 
-class _Batches:
+class Batches:
     """The batch of every step: in one world all betas, and in one seed all candidates, see the same pairs."""
 
     def __init__(self, worlds: Worlds, options: EnumerableOptions, device: torch.device) -> None:
@@ -134,7 +134,7 @@ class _Batches:
         return batch, reference.repeat_interleave(self._betas, 0)
 
 
-class _Examiner:
+class Examiner:
     """Exact evaluation of all policies by enumeration, in float64."""
 
     def __init__(self, worlds: Worlds, options: EnumerableOptions, device: torch.device) -> None:
@@ -183,10 +183,10 @@ class _Examiner:
 
 def _cells(prompts: NDArray[np.int64], answers: NDArray[np.int64]) -> NDArray[np.int64]:
     """Positions in a flattened (12, 341) table."""
-    return prompts * d.RESPONSES + answers
+    return np.asarray(prompts * d.RESPONSES + answers)
 
 
 def _shares(pairs: Pairs, answers: NDArray[np.int64]) -> NDArray[np.float64]:
     """(12 * 341,) share of the pairs that have each (prompt, response) as the given side."""
     counts = np.bincount(_cells(pairs.prompts, answers), minlength=len(d.PROMPTS) * d.RESPONSES)
-    return counts / pairs.prompts.size
+    return np.asarray(counts / pairs.prompts.size)

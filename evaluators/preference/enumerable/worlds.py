@@ -139,7 +139,7 @@ def _fit_reference(seed: int, sources: list[Floats]) -> Parameters:
         drawn.append(np.searchsorted(joint, uniform, side="right").clip(max=joint.size - 1))
     index = np.stack(drawn).reshape(len(sources), d.REFERENCE_STEPS, d.REFERENCE_BATCH)
     parameters = initial_parameters([d.generator(seed, r.name, "weights") for r in d.REGIMES])
-    optimiser = torch.optim.Adam(parameters.tensors(), lr=d.REFERENCE_LR)
+    optimiser = torch.optim.Adam(parameters.tensors(), lr=d.REFERENCE_LR, fused=True)
     for step in range(d.REFERENCE_STEPS):
         for group in optimiser.param_groups:
             group["lr"] = d.REFERENCE_LR * (1 - step / d.REFERENCE_STEPS)

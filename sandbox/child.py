@@ -19,7 +19,7 @@ import torch
 
 from sandbox.allowlist import BUILTINS, MODULES
 from sandbox.contract import ScalarInput, TensorInput
-from sandbox.frames import Frame, Header, Op, Shape, Status, shape_of
+from sandbox.frames import Frame, Header, Op, Shape, Status, Views, shape_of
 
 FILENAME = "<candidate>"
 _LANES = (
@@ -100,27 +100,26 @@ def answer(function: Callable[..., Any], entry: Entry, frame: Frame, shape: Shap
         rows = (block[:, group[0]] if len(group) == 1 else block[:, group].view(-1, size)).unbind(0)
         arguments: dict[str, Any] = {}
         for spec, row in zip(entry.tensors, rows, strict=True):
-            value = row
+            value = row.detach()  # what unbind returns refuses in-place operations
             if spec.carries_gradient:
-                value = row.detach().requires_grad_(True)
-                leaves.append(value)
+                leaves.append(value.requires_grad_(True))
             elif (dtype := _DTYPES[spec.dtype]) is not None:
-                value = row.to(dtype)
+                value = value.to(dtype)
             arguments[spec.name] = value
         for scalar, number in zip(entry.scalars, settings[group[0]], strict=True):
             arguments[scalar.name] = number
         result = function(**arguments)
         check_result(result, size, block.dtype)
-        losses.append(result.detach())
-        means += [run.mean() for run in result.view(-1, shape.batch).unbind(0)]
-    gradients = torch.autograd.grad(means, leaves, allow_unused=True)
-    order = [run for group in groups for run in group]
-    _write(views.means, order, torch.stack([m.detach() for m in means]))
-    _write(views.losses, order, torch.cat(losses).view(-1, shape.batch))
-    # (k * B,) per group and input -> (G, R, B) in group order -> run-major, as the frame holds them
-    flat = [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(gradients, leaves, strict=True)]
-    per_input = [torch.cat(flat[i :: shape.gradients]) for i in range(shape.gradients)]
-    _write(views.gradients, order, torch.stack(per_input).view(shape.gradients, -1, shape.batch).transpose(0, 1))
+        losses.append(result)
+        means += [result.mean()] if len(group) == 1 else [r.mean() for r in result.view(-1, shape.batch).unbind(0)]
+    found = torch.autograd.grad(means, leaves, allow_unused=True)
+    with torch.no_grad():
+        gradients = [torch.zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True)]
+        if len(groups) == shape.runs:  # in run order, as the frame holds them
+            torch.cat([*gradients, *losses], out=views.vectors)
+            torch.stack(means, out=views.means)
+        else:
+            _scatter(views, shape, groups, gradients, losses, means)
 
 
 def _groups(settings: list[tuple[float, ...]]) -> list[list[int]]:
@@ -131,11 +130,20 @@ def _groups(settings: list[tuple[float, ...]]) -> list[list[int]]:
     return list(found.values())
 
 
-def _write(target: torch.Tensor, order: list[int], values: torch.Tensor) -> None:
-    if order == sorted(order):
-        target.copy_(values)
-    else:
-        target[order] = values
+def _scatter(
+    views: Views,
+    shape: Shape,
+    groups: list[list[int]],
+    gradients: list[torch.Tensor],
+    losses: list[torch.Tensor],
+    means: list[torch.Tensor],
+) -> None:
+    """Grouped results to their runs' places; each of `gradients` and `losses` holds a whole group, (k * B,)."""
+    order = [run for group in groups for run in group]
+    views.means[order] = torch.stack(means)
+    views.losses[order] = torch.cat(losses).view(-1, shape.batch)
+    per_input = [torch.cat(gradients[i :: shape.gradients]) for i in range(shape.gradients)]
+    views.gradients[order] = torch.stack(per_input).view(shape.gradients, -1, shape.batch).transpose(0, 1)
 
 
 def check_result(result: Any, batch: int, dtype: torch.dtype) -> None:

@@ -85,7 +85,9 @@ class Views:
     """Tensors over the frame's data area for one shape."""
 
     inputs: Tensor  # (T, R, B)
+    rows: tuple[Tensor, ...]  # T of (R, B): the inputs one by one
     answer: Tensor  # flat: gradients, losses, means
+    vectors: Tensor  # its gradients and losses, flat
     gradients: Tensor  # (R, G, B)
     losses: Tensor  # (R, B)
     means: Tensor  # (R,)
@@ -94,8 +96,8 @@ class Views:
 def split_answer(answer: Tensor, shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients (R, G, B), losses (R, B) and means (R,) as views of a flat answer."""
     r, g, b = shape.runs, shape.gradients, shape.batch
-    first, second = r * g * b, r * g * b + r * b
-    return answer[:first].view(r, g, b), answer[first:second].view(r, b), answer[second:]
+    gradients, losses, means = answer.split_with_sizes([r * g * b, r * b, r])
+    return gradients.view(r, g, b), losses.view(r, b), means
 
 
 class Frame:
@@ -150,7 +152,8 @@ class Frame:
         inputs = torch.frombuffer(self.memory, dtype=dtype, count=count, offset=start)
         after = start + count * shape.itemsize
         answer = torch.frombuffer(self.memory, dtype=dtype, count=shape.answer_numbers, offset=after)
-        return Views(inputs.view(shape.tensors, shape.runs, shape.batch), answer, *split_answer(answer, shape))
+        inputs = inputs.view(shape.tensors, shape.runs, shape.batch)
+        return Views(inputs, inputs.unbind(0), answer, answer[: -shape.runs], *split_answer(answer, shape))
 
 
 def new_memory_file(size: int) -> int:

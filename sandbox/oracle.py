@@ -41,11 +41,13 @@ class Answer:
     """One call's results as the child gave them, copied out of shared memory; values may be non-finite.
 
     Attributes:
-        means: (R,) mean loss per run.
-        losses: (R, B) per-example losses, detached.
+        numbers: all of the following in one flat tensor.
         gradients: (R, G, B) d mean / d input for the gradient-carrying inputs, in contract order.
+        losses: (R, B) per-example losses, detached.
+        means: (R,) mean loss per run.
     """
 
+    numbers: Tensor
     gradients: Tensor
     losses: Tensor
     means: Tensor
@@ -139,7 +141,7 @@ class LossOracle:
         child = self._ready(shape)
         views = child.frame.views(shape)
         with torch.no_grad():
-            for row, tensor in zip(views.inputs.unbind(0), self._tensors, strict=True):
+            for row, tensor in zip(views.rows, self._tensors, strict=True):
                 row.copy_(_of_shape(inputs[tensor.name], first, tensor.name))
         numbers = [float(v) for s in self._scalars for v in scalars[s.name]]
         if len(numbers) != shape.scalars * runs:
@@ -147,7 +149,8 @@ class LossOracle:
         child.frame.write_scalars(numbers)
         self._round_trip(child, Header(Op.CALL, Status.PENDING, runs, batch, itemsize, 0, 0))
         self.calls += 1
-        answer = Answer(*split_answer(views.answer.clone(), shape))
+        numbers = views.answer.clone()
+        answer = Answer(numbers, *split_answer(numbers, shape))
         self.wall_s += time.perf_counter() - started
         return answer
 
@@ -244,8 +247,10 @@ def _of_shape(tensor: Tensor, first: Tensor, name: str) -> Tensor:
 
 def _require_finite(answer: Answer, oracle: LossOracle, scalars: Mapping[str, Sequence[float]]) -> None:
     """Raises CandidateError(NON_FINITE) naming the first offending run and its scalars."""
+    if float(answer.numbers.abs().max()) <= _MAX_MAGNITUDE:  # NaN compares false
+        return
     largest = answer.largest
-    good = answer.means.isfinite() & (largest <= _MAX_MAGNITUDE)  # NaN compares false
+    good = answer.means.isfinite() & (largest <= _MAX_MAGNITUDE)
     if all(good.tolist()):
         return
     run = int((~good).nonzero()[0])

@@ -20,7 +20,7 @@ from evaluators.preference.sentiment.options import SentimentOptions
 from evaluators.preference.sentiment.reward import SentimentReward, accuracy, fit_reward
 from evaluators.preference.sentiment.vocabulary import SPECIALS, EncodedTexts, Vocabulary, build_vocabulary
 
-FORMAT = 1  # raise it whenever the same options would prepare something else
+FORMAT = 2  # raise it whenever the same options would prepare something else
 
 SAMPLE_ROWS = 512  # responses sampled, or sequences scored, at once
 
@@ -202,7 +202,7 @@ def _prompts(options: SentimentOptions, texts: EncodedTexts, needed: int, kind: 
 def _windows(options: SentimentOptions, texts: EncodedTexts, vocabulary: Vocabulary, count: int) -> Tensor:
     """(at most count, T) stretches of text that begin where a sentence begins, those with the fewest unknown words.
 
-    A window that runs past the end of its text has the end token there and padding after it.
+    A window of a text that is shorter than it has the end token there and padding after it.
     """
     length, end = options.context, SPECIALS.index("<end>")
     # every text gets its end token and enough padding that a window never reaches the next text
@@ -212,6 +212,10 @@ def _windows(options: SentimentOptions, texts: EncodedTexts, vocabulary: Vocabul
     begins = np.isin(stream, vocabulary.sentence_ends) | (stream == PAD)
     starts = np.flatnonzero(begins[:-length] & (stream[1 : len(stream) - length + 1] >= UNKNOWN)) + 1
     starts = starts[(stream[starts] != end) & ~np.isin(stream[starts], vocabulary.sentence_ends)]
+    # an end within the window only for texts that are shorter than it: a window cut short has fewer words to be unknown, so
+    # choosing by unknown words would otherwise teach the model to stop
+    ended = np.concatenate([[0], np.cumsum(stream == end)])
+    starts = starts[(ended[starts + length] == ended[starts]) | (stream[starts - 1] == PAD)]
     unknown = np.concatenate([[0], np.cumsum(stream == UNKNOWN)])
     missing = unknown[starts + length] - unknown[starts]
     shuffled = torch.randperm(len(starts), generator=generator(options.prepare_seed, "windows")).numpy()

@@ -134,6 +134,7 @@ class Campaign:
                 task=stage.task,
                 metric=stage.metric,
                 higher_is_better=stage.higher_is_better,
+                seeds=stage.seeds,
             )
             try:
                 status = await self._until_stopped(self._work(archive, record))
@@ -211,6 +212,7 @@ class Campaign:
             if name not in known:
                 todo.append(await self._admit(search, name))
         self._enter("search", self._search.stage)
+        self._expect(search, todo)
         await search.run(todo)
         for promotion, settings in zip(self._promotions, self.config.promotions, strict=True):
             await self._promote(parts, promotion, settings)
@@ -241,6 +243,13 @@ class Campaign:
             raise InfrastructureError(f"the baseline {name} does not pass its own checks: {check.failure}")
         search.remember(proposal)
         return Resumed(proposal, accepted=True)
+
+    def _expect(self, search: Search, todo: list[Resumed]) -> None:
+        """How many trials the search has ahead of it, as far as the budget says."""
+        candidates = self.config.budget.candidates
+        ahead = sum(r.accepted for r in todo) + max(0, (candidates or 0) - search.accepted)
+        self.progress.candidates_budget = candidates
+        self.progress.trials_expected = ahead * len(self._search.stage.seeds) if candidates is not None else 0
 
     async def _promote(self, parts: Parts, promotion: _Measured, settings: PromotionConfig) -> None:
         """Measure the best candidates and some baselines on another task or on fresh seeds."""

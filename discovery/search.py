@@ -22,7 +22,7 @@ from sandbox.candidate import Candidate
 from sandbox.contract import Contract
 from sandbox.failure import Failure, FailureKind
 
-_GIVE_UP_AFTER = 10  # proposals in a row that no reply could be had for
+_GIVE_UP_AFTER = 3  # times the proposals in flight, in a row, without a single reply
 _PER_CANDIDATE = 10  # proposals allowed per budgeted candidate where the budget names no number
 
 
@@ -246,7 +246,8 @@ class Search:
         """No reply: count it, and give up if that is all that happens."""
         self._lost_in_a_row += 1
         self.parts.progress.failures["NO_REPLY"] += 1
-        if error.fatal or self._lost_in_a_row >= _GIVE_UP_AFTER:
+        patience = _GIVE_UP_AFTER * self.parts.config.proposals.in_flight
+        if error.fatal or self._lost_in_a_row >= patience:
             raise SearchError(str(error))
         self.parts.progress.say("note", f"no reply: {error}")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from evaluators.base import Metric
+from evaluators.base import Metric, Task
 from sandbox.candidate import Candidate
 from sandbox.failure import Failure
 from sandbox.reports import Fingerprint, GateReport, ProbeReport
@@ -85,6 +85,7 @@ class Proposal:
         repair_of: index of the proposal whose error this one answers.
         candidate: None if the reply could not be parsed.
         failure: None if it was accepted for training.
+        judged: False for a stored reply that has no verdict yet.
     """
 
     index: int
@@ -103,6 +104,7 @@ class Proposal:
     duplicate_of: str | None = None  # candidate id, or the name of a known objective
     id: int = 0
     created_at: datetime | None = None
+    judged: bool = True
 
 
 TrialStatus = Literal["pending", "running", "done", "failed"]
@@ -121,9 +123,16 @@ class Score:
         return sum(self.by_seed.values()) / len(self.by_seed)
 
 
+EntryStatus = Literal["refused", "accepted", "ranked", "failed"]
+
+
 @dataclass(frozen=True)
 class Entry:
-    """A candidate as the archive lists it: identity, the first proposal that made it, and how it did."""
+    """A candidate as the archive lists it: identity, the first proposal that made it, and how it did.
+
+    `trials_done` and `trials_failed` count the trials that the ranking looks at. `fingerprint` is loaded by
+    `Archive.entry` only: listings leave it out.
+    """
 
     candidate: Candidate
     name: str
@@ -138,6 +147,92 @@ class Entry:
     trials_failed: int = 0
     fingerprint: Fingerprint | None = None
     created_at: datetime | None = None
+    status: EntryStatus = "accepted"  # refused by the checks, accepted and unranked, ranked, failed in training
+
+
+@dataclass(frozen=True)
+class EntryFilter:
+    """Which entries to list; None means any. `text` is looked for in name, thought and source, whatever its case."""
+
+    status: EntryStatus | None = None
+    origin: Origin | None = None
+    proposer: str | None = None
+    evaluator: str | None = None  # that ranks the campaign
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What ranks a campaign's candidates: the mean of one metric of one task over some seeds (None: over all)."""
+
+    task_id: str
+    metric: str
+    higher_is_better: bool
+    seeds: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class CampaignRecord:
+    """A campaign and what it holds so far.
+
+    Attributes:
+        config: its settings without secrets.
+        status: running, finished, interrupted, or another word its driver gave.
+        ranking, evaluator: what ranks its candidates.
+        proposals: replies and known objectives stored.
+        candidates: accepted for training.
+        trials_done, trials_failed: over all tasks.
+        resumed: from `start_campaign` only: the campaign was there before.
+        previous_config: from `start_campaign` only: the settings it had, where they differ from the new ones.
+    """
+
+    id: int
+    name: str
+    config: Mapping[str, Any]
+    status: str
+    ranking: Ranking
+    evaluator: str
+    created_at: datetime
+    finished_at: datetime | None = None
+    proposals: int = 0
+    candidates: int = 0
+    trials_done: int = 0
+    trials_failed: int = 0
+    resumed: bool = False
+    previous_config: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """A task and what preparing it measured."""
+
+    task: Task
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Ancestor:
+    """One candidate of a lineage. `depth` is 0 for the candidate itself, 1 for its parents, ..."""
+
+    candidate_id: str
+    name: str
+    origin: Origin
+    depth: int
+    parents: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a campaign cost and where it went. Failures are counted by kind, trials by status."""
+
+    proposals: int
+    unjudged: int
+    accepted: int
+    prompt_tokens: int
+    completion_tokens: int
+    attempts: int
+    failures: Mapping[str, int]
+    trials: Mapping[str, int]
 
 
 @dataclass(frozen=True)

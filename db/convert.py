@@ -1,0 +1,143 @@
+"""Frozen values to table columns and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.engine import RowMapping
+
+from db.arrays import pack_fingerprint, unpack_fingerprint
+from db.records import Proposal, Reply
+from db.types import is_storable
+from evaluators.base import TrialReport
+from sandbox.candidate import Candidate
+from sandbox.failure import Failure, FailureKind
+from sandbox.reports import Fingerprint, GateReport, ProbeReport, Properties, Violation
+
+Columns = dict[str, Any]
+
+
+def failure_columns(failure: Failure | None) -> Columns:
+    if failure is None:
+        return {"failure_kind": None, "failure_message": None}
+    return {"failure_kind": str(failure.kind), "failure_message": failure.message}
+
+
+def failure_of(row: RowMapping) -> Failure | None:
+    """The failure in the columns `failure_kind` and `failure_message`."""
+    return Failure(FailureKind(row["failure_kind"]), row["failure_message"]) if row["failure_kind"] else None
+
+
+def candidate_columns(candidate: Candidate) -> Columns:
+    exact = None if is_storable(candidate.source) else candidate.source.encode("utf-8", "surrogatepass")
+    return {"id": candidate.id, "contract": candidate.contract, "source": candidate.source, "source_bytes": exact}
+
+
+def candidate_of(row: RowMapping) -> Candidate:
+    exact = row["source_bytes"]
+    return Candidate(row["contract"], row["source"] if exact is None else exact.decode("utf-8", "surrogatepass"))
+
+
+def gate_json(gate: GateReport) -> Columns:
+    return {
+        "parameters": list(gate.parameters),
+        "violations": [{"line": v.line, "problem": v.problem, "instead": v.instead} for v in gate.violations],
+    }
+
+
+def gate_of(value: Mapping[str, Any] | None) -> GateReport | None:
+    if value is None:
+        return None
+    return GateReport(tuple(Violation(**v) for v in value["violations"]), tuple(value["parameters"]))
+
+
+def probe_json(probe: ProbeReport) -> Columns:
+    """Everything but the fingerprint, which has its own column."""
+    failure, properties = probe.failure, probe.properties
+    return {
+        "failure": None if failure is None else {"kind": str(failure.kind), "message": failure.message},
+        "properties": None if properties is None else dict(vars(properties)),
+        "facts": dict(probe.facts),
+    }
+
+
+def probe_of(value: Mapping[str, Any] | None, fingerprint: Fingerprint | None) -> ProbeReport | None:
+    if value is None:
+        return None
+    failure, properties = value["failure"], value["properties"]
+    if properties is not None:
+        properties = Properties(**{**properties, "inputs_with_gradient": tuple(properties["inputs_with_gradient"])})
+    return ProbeReport(
+        failure=None if failure is None else Failure(FailureKind(failure["kind"]), failure["message"]),
+        properties=properties,
+        fingerprint=fingerprint,
+        facts={name: float(v) for name, v in value["facts"].items()},  # float reads "nan" and "inf" too
+    )
+
+
+def report_columns(gate: GateReport | None, probe: ProbeReport | None) -> Columns:
+    """Candidate columns that the checks fill; only those that there is something for."""
+    columns: Columns = {}
+    if gate is not None:
+        columns |= {"gate": gate_json(gate), "parameters": list(gate.parameters)}
+    if probe is not None:
+        columns["probe"] = probe_json(probe)
+        if probe.fingerprint is not None:
+            columns["fingerprint"] = pack_fingerprint(probe.fingerprint)
+            columns["fingerprint_rows"] = len(probe.fingerprint.values)
+    return columns
+
+
+def fingerprint_of(row: RowMapping) -> Fingerprint | None:
+    data = row["fingerprint"]
+    return None if data is None else unpack_fingerprint(data, row["fingerprint_rows"])
+
+
+def proposal_columns(proposal: Proposal) -> Columns:
+    """What a proposal row says besides its prompt, candidate and state."""
+    columns: Columns = {
+        "number": proposal.index,
+        "origin": proposal.origin,
+        "proposer": proposal.proposer,
+        "name": proposal.name,
+        "thought": proposal.thought,
+        "repair_of": proposal.repair_of,
+    }
+    reply = proposal.reply
+    if reply is not None:
+        columns |= {
+            "reply_text": reply.text,
+            "reply_model": reply.model,
+            "reply_latency_s": reply.latency_s,
+            "reply_attempts": reply.attempts,
+            "prompt_tokens": reply.prompt_tokens,
+            "completion_tokens": reply.completion_tokens,
+        }
+    return columns
+
+
+def reply_of(row: RowMapping) -> Reply | None:
+    if row["reply_text"] is None:
+        return None
+    return Reply(
+        text=row["reply_text"],
+        model=row["reply_model"],
+        latency_s=row["reply_latency_s"],
+        prompt_tokens=row["prompt_tokens"],
+        completion_tokens=row["completion_tokens"],
+        attempts=row["reply_attempts"],
+    )
+
+
+def trial_details(report: TrialReport) -> Columns:
+    """How a trial was measured; `docs/archive.md` documents the keys."""
+    return {
+        "timings": dict(vars(report.timings)),
+        "device": report.device,
+        "threads": report.threads,
+        "versions": dict(report.versions),
+        "peak_memory_mb": report.peak_memory_mb,
+        "oracle_calls": report.oracle_calls,
+        "setup": dict(report.setup),
+    }

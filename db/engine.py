@@ -1,0 +1,167 @@
+"""From an archive URL to a connected engine, and from a database's error to one line for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+from db.errors import ArchiveError
+from db.redact import redact_secrets, redact_url
+from sandbox.text import one_line
+
+_BUSY_MS = 5_000  # how long a statement waits for another writer before it gives up
+_DRIVERS = {
+    "sqlite": "sqlite",
+    "sqlite+pysqlite": "sqlite",
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+}
+_FORMS = "write a file path, sqlite:///PATH or postgresql+psycopg://USER@HOST/DATABASE"
+_WRITES = "archive_writes"  # execution option of transactions that will write
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where an archive is. `shown` has no password; `path` is None unless it is a file of this machine."""
+
+    url: URL
+    shown: str
+    path: Path | None
+
+
+def parse_target(url: str | Path) -> Target:
+    """Understand an archive URL; a text without a scheme is the path of an SQLite file.
+
+    Raises:
+        ArchiveError: it is empty, malformed, of an unsupported database, or names no file.
+    """
+    text = str(url)
+    if not text.strip():
+        raise ArchiveError(f"the archive has no name: {_FORMS}")
+    if "://" not in text:
+        path = Path(text).expanduser()
+        return Target(URL.create("sqlite", database=str(path)), text, path)
+    shown = redact_url(text)
+    try:
+        parsed = make_url(text)
+    except ArgumentError as error:
+        raise ArchiveError(f"cannot read the archive URL {shown!r}: {_FORMS}") from error
+    driver = _DRIVERS.get(parsed.drivername)
+    if driver is None:
+        raise ArchiveError(f"an archive cannot live in {parsed.drivername!r} ({shown}): {_FORMS}")
+    parsed = parsed.set(drivername=driver)
+    if driver != "sqlite":
+        return Target(parsed, shown, None)
+    if parsed.database in (None, "", ":memory:"):
+        raise ArchiveError(f"the archive URL {shown!r} names no file: write sqlite:///PATH")
+    is_uri = "uri" in parsed.query  # sqlite:///file:PATH?mode=ro&uri=true is opened by SQLite itself
+    return Target(parsed, shown, None if is_uri else Path(str(parsed.database)))
+
+
+def connect_engine(target: Target) -> Engine:
+    """An engine for the target; connects on first use. Raises ArchiveError if the database's driver is not installed."""
+    try:
+        if target.url.get_backend_name() == "sqlite":
+            engine = sa.create_engine(target.url)
+            event.listen(engine, "connect", _set_up_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+            return engine
+        return sa.create_engine(target.url, pool_pre_ping=True)
+    except ImportError as error:
+        raise ArchiveError("PostgreSQL needs psycopg: pip install 'objective-discovery[postgres]'") from error
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise ArchiveError(f"cannot use the archive URL {target.shown!r}: {_FORMS}") from error
+
+
+def for_reading(engine: Engine) -> Engine:
+    """The same engine; all queries of one of its transactions see the same moment."""
+    return engine if engine.dialect.name == "sqlite" else engine.execution_options(isolation_level="REPEATABLE READ")
+
+
+def for_writing(engine: Engine) -> Engine:
+    """The same engine; its transactions take the write lock at their start, so that a writer never has to upgrade."""
+    return engine.execution_options(**{_WRITES: True})
+
+
+def _set_up_sqlite(connection: Any, record: object) -> None:
+    connection.isolation_level = None  # transactions are begun by `_begin_sqlite`, not guessed by the driver
+    cursor = connection.cursor()
+    # NORMAL with WAL: nothing is lost when a process dies; losing power may lose the last moments, never the file
+    for pragma in ("foreign_keys=ON", f"busy_timeout={_BUSY_MS}", "synchronous=NORMAL"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def enable_wal(engine: Engine) -> None:
+    """Readers and the writer stop waiting for each other; remembered in the file. Not for other databases."""
+    if engine.dialect.name == "sqlite":
+        raw = engine.raw_connection()
+        try:
+            cursor = raw.cursor()
+            cursor.execute("PRAGMA journal_mode=WAL")
+            cursor.close()
+        finally:
+            raw.close()
+
+
+# a fragment of the database's message (lower case) -> what to tell people, {} being the archive
+_SYMPTOMS = {
+    "disk is full": "no disk space left for the archive {}: free some and run the same command again",
+    "no space left": "no disk space left for the archive {}: free some and run the same command again",
+    "could not extend file": "no disk space left for the archive {}: free some and run the same command again",
+    "disk i/o error": "the disk refused to read or write the archive {}: check its space and health, then run again",
+    "is locked": "the archive {} is locked by another program that writes to it: wait for that to end, then run again",
+    "lock timeout": "the archive {} is locked by another program that writes to it: wait for that to end, then run again",
+    "readonly database": "the archive {} cannot be written: make the file and its folder writable, or name another",
+    "read-only transaction": "the archive {} cannot be written: use an account that may write, or another database",
+    "permission denied": "the archive {} refuses this account: grant it access, or use another account",
+    "file is not a database": "{} is not an archive, or it is damaged: name another file, or restore a backup",
+    "malformed": "the archive {} is damaged: restore a backup, or recover it with the sqlite3 tool",
+    "unable to open": "the archive {} cannot be opened: check that its folder exists and is writable",
+    "authentication failed": "the database refused the password of the archive {}: check the user and the password",
+    "no password supplied": "the archive {} needs a password: add it to the URL, or set PGPASSWORD",
+    "connection refused": "no database answers at {}: check the host and the port, and that the server runs",
+    "could not translate host": "no database answers at {}: check the host's name",
+    "failed to resolve host": "no database answers at {}: check the host's name",
+    "no such file or directory": "no database answers at {}: check the host and the port, and that the server runs",
+    "timeout expired": "no database answers at {} in time: check the host, the port and the network",
+    '" does not exist': "the database or the user of the archive {} does not exist: create it, or check the URL",
+}
+_LOST = "the connection to the archive {} was lost: run the same command again, it goes on where it stopped"
+_ASKED_WRONGLY = ("file is not a database", "authentication failed", "no password supplied", '" does not exist')
+
+
+def explain(error: SQLAlchemyError, target: Target) -> ArchiveError:
+    """The database's error as one line that says what to do; never with a password in it."""
+    original = getattr(error, "orig", None) or error
+    text = redact_secrets(one_line(str(original), 300))
+    if isinstance(error, DBAPIError):
+        for fragment, message in _SYMPTOMS.items():
+            if fragment in text.lower():
+                return ArchiveError(message.format(target.shown), fault=fragment not in _ASKED_WRONGLY)
+        if error.connection_invalidated:
+            return ArchiveError(_LOST.format(target.shown), fault=True)
+    return ArchiveError(f"the archive {target.shown} failed: {text}", fault=True)
+
+
+@contextmanager
+def explained(target: Target) -> Iterator[None]:
+    """Turn every database error inside into an ArchiveError."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise explain(error, target) from error

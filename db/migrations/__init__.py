@@ -1,0 +1,1 @@
+"""Alembic migrations of the archive. `db.schema.upgrade` runs them."""

@@ -1,0 +1,216 @@
+"""The archive's tables. `docs/archive.md` says what each holds; `db/migrations` brings older files up to them.
+
+The driver writes with Core statements, a few per state change, so these are plain tables and not mapped classes.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, Table, UniqueConstraint
+
+from db.types import RowId, SafeJSON, SafeText, SourceText, UTCDateTime
+
+SCHEMA_VERSION = "0001"  # revision of the newest migration
+VERSION_TABLE = "archive_version"
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+Hash = sa.String(64)  # sha256, hex
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("id", Hash, primary_key=True),
+    Column("evaluator", SafeText, nullable=False),
+    Column("version", sa.Integer, nullable=False),
+    Column("options", SafeJSON, nullable=False),
+    Column("source", SafeText, nullable=False),
+    Column("licence", SafeText, nullable=False),
+    Column("data_sha256", SafeText, nullable=False),
+    Column("facts", SafeJSON),  # what preparing it measured; NULL until it has been prepared
+    Column("created_at", UTCDateTime, nullable=False),
+)
+
+campaigns = Table(
+    "campaigns",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("name", SafeText, nullable=False, unique=True),
+    Column("config", SafeJSON, nullable=False),
+    Column("status", SafeText, nullable=False),
+    Column("task_id", Hash, ForeignKey("tasks.id"), nullable=False),  # with metric and seeds: what ranks
+    Column("metric", SafeText, nullable=False),
+    Column("higher_is_better", sa.Boolean, nullable=False),
+    Column("seeds", SafeJSON),  # seeds that count for the ranking; NULL: all of them
+    Column("created_at", UTCDateTime, nullable=False),
+    Column("finished_at", UTCDateTime),
+)
+
+candidates = Table(
+    "candidates",
+    metadata,
+    Column("id", Hash, primary_key=True),
+    Column("contract", SafeText, nullable=False),
+    Column("source", SourceText, nullable=False),
+    Column("source_bytes", sa.LargeBinary),  # the exact text where `source` could not hold it (NUL, lone surrogates)
+    Column("parameters", SafeJSON, nullable=False),
+    Column("gate", SafeJSON),
+    Column("probe", SafeJSON),
+    Column("fingerprint", sa.LargeBinary),  # float64, little-endian, row by row
+    Column("fingerprint_rows", sa.Integer),
+    Column("created_at", UTCDateTime, nullable=False),
+)
+
+prompt_parts = Table(
+    "prompt_parts",
+    metadata,
+    Column("sha256", Hash, primary_key=True),
+    Column("role", SafeText, nullable=False),
+    Column("text", SafeText, nullable=False),
+)
+
+prompts = Table(
+    "prompts",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("sha256", Hash, nullable=False, unique=True),
+)
+
+prompt_links = Table(
+    "prompt_links",
+    metadata,
+    Column("prompt_id", RowId, ForeignKey("prompts.id"), primary_key=True, autoincrement=False),
+    Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    Column("part_sha256", Hash, ForeignKey("prompt_parts.sha256"), nullable=False, index=True),
+)
+
+proposals = Table(
+    "proposals",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("campaign_id", RowId, ForeignKey("campaigns.id"), nullable=False),
+    Column("number", sa.Integer, nullable=False),
+    Column("state", SafeText, nullable=False),
+    Column("origin", SafeText, nullable=False),
+    Column("proposer", SafeText, nullable=False),
+    Column("name", SafeText, nullable=False),
+    Column("thought", SafeText, nullable=False),
+    Column("repair_of", sa.Integer),  # number of another proposal of the campaign
+    Column("prompt_id", RowId, ForeignKey("prompts.id")),
+    Column("reply_text", SafeText),  # NULL where nobody was asked (known objectives, files)
+    Column("reply_model", SafeText),
+    Column("reply_latency_s", sa.Double),
+    Column("reply_attempts", sa.Integer),
+    Column("prompt_tokens", sa.BigInteger),
+    Column("completion_tokens", sa.BigInteger),
+    Column("candidate_id", Hash, ForeignKey("candidates.id"), index=True),
+    Column("failure_kind", SafeText),
+    Column("failure_message", SafeText),
+    Column("duplicate_of", SafeText),
+    Column("created_at", UTCDateTime, nullable=False),
+    Column("judged_at", UTCDateTime),
+    UniqueConstraint("campaign_id", "number"),
+    CheckConstraint("state IN ('replied', 'judged')", name="state"),
+)
+
+proposal_parents = Table(
+    "proposal_parents",
+    metadata,
+    Column("proposal_id", RowId, ForeignKey("proposals.id"), primary_key=True, autoincrement=False),
+    Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    # no foreign key: a reply that has been paid for must never be refused because of a parent
+    Column("parent_id", Hash, nullable=False, index=True),
+)
+
+# A candidate's place in one campaign, kept up to date with each verdict and trial, so that listings read an index instead
+# of averaging millions of metric rows.
+standings = Table(
+    "standings",
+    metadata,
+    Column("campaign_id", RowId, ForeignKey("campaigns.id"), primary_key=True, autoincrement=False),
+    Column("candidate_id", Hash, ForeignKey("candidates.id"), primary_key=True),
+    Column("proposal_id", RowId, ForeignKey("proposals.id"), nullable=False),
+    Column("number", sa.Integer, nullable=False),
+    Column("origin", SafeText, nullable=False),
+    Column("proposer", SafeText, nullable=False),
+    Column("status", SafeText, nullable=False),
+    Column("failure_kind", SafeText),
+    Column("failure_message", SafeText),
+    Column("score", sa.Double),  # mean of the ranking metric; NULL while unranked
+    Column("sort_key", sa.Double),  # the score turned so that lower is better; NULL while unranked
+    Column("trials_done", sa.Integer, nullable=False),
+    Column("trials_failed", sa.Integer, nullable=False),
+    CheckConstraint("status IN ('refused', 'accepted', 'ranked', 'failed')", name="status"),
+    Index("ix_standings_rank", "campaign_id", "sort_key", "number"),
+    Index("ix_standings_status", "campaign_id", "status", "number"),
+    Index("ix_standings_candidate_id", "candidate_id"),
+)
+
+trials = Table(
+    "trials",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("campaign_id", RowId, ForeignKey("campaigns.id"), nullable=False),
+    Column("task_id", Hash, ForeignKey("tasks.id"), nullable=False),
+    Column("candidate_id", Hash, ForeignKey("candidates.id"), nullable=False, index=True),
+    Column("seed", sa.BigInteger, nullable=False),
+    Column("status", SafeText, nullable=False),
+    Column("attempts", sa.Integer, nullable=False),
+    Column("failure_kind", SafeText),
+    Column("failure_message", SafeText),
+    Column("details", SafeJSON),  # timings, device, threads, versions, memory
+    Column("created_at", UTCDateTime, nullable=False),
+    Column("finished_at", UTCDateTime),
+    UniqueConstraint("campaign_id", "task_id", "candidate_id", "seed", name="uq_trials_once"),
+    CheckConstraint("status IN ('pending', 'running', 'done', 'failed')", name="status"),
+    Index("ix_trials_status", "campaign_id", "status"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("trial_id", RowId, ForeignKey("trials.id"), primary_key=True, autoincrement=False),
+    Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    Column("worker", SafeText, nullable=False),
+    Column("started_at", UTCDateTime, nullable=False),
+    Column("ended_at", UTCDateTime),  # NULL while it runs
+    Column("failure_kind", SafeText),
+    Column("failure_message", SafeText),
+)
+
+metrics = Table(
+    "metrics",
+    metadata,
+    Column("trial_id", RowId, ForeignKey("trials.id"), primary_key=True, autoincrement=False),
+    Column("name", SafeText, primary_key=True),
+    Column("position", sa.Integer, nullable=False),  # order in the report
+    Column("value", sa.Double, nullable=False),
+    Column("higher_is_better", sa.Boolean, nullable=False),
+    Column("unit", SafeText, nullable=False),
+    Column("stderr", sa.Double),
+    sqlite_with_rowid=False,
+)
+
+trial_arrays = Table(
+    "trial_arrays",
+    metadata,
+    Column("trial_id", RowId, ForeignKey("trials.id"), primary_key=True, autoincrement=False),
+    Column("schema", sa.Integer, nullable=False),
+    Column("data", sa.LargeBinary, nullable=False),
+)
+
+# Alembic's own bookkeeping, created here so that a fresh archive needs no migration run.
+version_table = Table(
+    VERSION_TABLE,
+    sa.MetaData(),
+    Column("version_num", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),
+)

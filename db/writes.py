@@ -1,0 +1,242 @@
+"""Writing campaigns, tasks and proposals. One transaction per call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from db.convert import candidate_columns, failure_columns, proposal_columns, report_columns
+from db.errors import ArchiveError
+from db.models import (
+    attempts,
+    campaigns,
+    candidates,
+    prompt_links,
+    prompt_parts,
+    prompts,
+    proposal_parents,
+    proposals,
+    tasks,
+    trials,
+)
+from db.records import CampaignRecord, Prompt, PromptPart, Proposal, Ranking
+from db.redact import redact_config, redact_secrets
+from db.session import Session, new_id, now, ranking_of
+from db.standings import admit, rescore_all
+from db.types import plain, storable
+from evaluators.base import Task
+from sandbox.failure import Failure, FailureKind
+
+_INTERRUPTED = Failure(FailureKind.INFRASTRUCTURE, "interrupted: the campaign stopped before this attempt ended")
+
+
+class CampaignWrites(Session):
+    """Changes that the driver of a campaign makes outside of trials."""
+
+    def start_campaign(
+        self,
+        name: str,
+        config: Mapping[str, Any],
+        *,
+        task: Task,
+        metric: str,
+        higher_is_better: bool,
+        seeds: Sequence[int] | None = None,
+    ) -> CampaignRecord:
+        """Start a campaign, or take up the one of that name; its interrupted trials become pending again.
+
+        Args:
+            name: unique in the archive.
+            config: settings as JSON values; passwords in them are masked.
+            task, metric, higher_is_better: what ranks its candidates.
+            seeds: the seeds whose trials count for the ranking; None for all. Give them where other trials of the
+                same task are run too, such as confirmations on fresh seeds.
+
+        Raises:
+            ArchiveError: it cannot be stored.
+        """
+        ranking = Ranking(task.id, metric, higher_is_better, None if seeds is None else tuple(seeds))
+        public = plain(redact_config(config))
+        values = {
+            "config": public,
+            "status": "running",
+            "task_id": task.id,
+            "metric": metric,
+            "higher_is_better": higher_is_better,
+            "seeds": None if seeds is None else list(seeds),
+            "finished_at": None,
+        }
+        with self._write() as connection:
+            _store_task(connection, task, None)
+            row = connection.execute(sa.select(campaigns).where(campaigns.c.name == name)).mappings().first()
+            created = now() if row is None else row["created_at"]
+            if row is None:
+                new = sa.insert(campaigns).values(name=name, created_at=created, **values)
+                campaign = new_id(connection.execute(new))
+            else:
+                campaign = int(row["id"])
+                connection.execute(sa.update(campaigns).where(campaigns.c.id == campaign).values(values))
+                _release_running(connection, campaign)
+                if ranking_of(row) != ranking:
+                    rescore_all(connection, campaign, ranking)
+        self._rankings[campaign] = ranking
+        previous = row["config"] if row is not None and row["config"] != public else None
+        return CampaignRecord(
+            campaign, name, public, "running", ranking, task.evaluator, created,
+            resumed=row is not None, previous_config=previous,
+        )  # fmt: skip
+
+    def finish_campaign(self, campaign: int, status: str = "finished") -> None:
+        """Record how a campaign ended. It can be taken up again. Raises ArchiveError."""
+        with self._write() as connection:
+            ended = sa.update(campaigns).where(campaigns.c.id == campaign)
+            connection.execute(ended.values(status=status, finished_at=now()))
+
+    def reset_running(self, campaign: int) -> int:
+        """Make trials that were running when the driver stopped pending again; returns how many. Raises ArchiveError."""
+        with self._write() as connection:
+            return _release_running(connection, campaign)
+
+    def record_task(self, task: Task, facts: Mapping[str, Any]) -> None:
+        """Store a task with what preparing it measured; newer facts replace older ones. Raises ArchiveError."""
+        with self._write() as connection:
+            _store_task(connection, task, facts)
+
+    def record_reply(self, campaign: int, proposal: Proposal) -> int:
+        """Store a reply before anything is made of it, with its prompt and parents; returns the proposal's id.
+
+        Raises:
+            ArchiveError: it cannot be stored, or the campaign has a proposal of that index already.
+        """
+        with self._write() as connection:
+            return _insert_proposal(connection, campaign, proposal, "replied")
+
+    def record_verdict(self, proposal_id: int, proposal: Proposal) -> None:
+        """Store what became of a stored reply: name, thought, candidate, reports, failure.
+
+        Raises:
+            ArchiveError: it cannot be stored, there is no such proposal, or it has been judged before.
+        """
+        with self._write() as connection:
+            row = connection.execute(
+                sa.select(proposals.c.campaign_id, proposals.c.state).where(proposals.c.id == proposal_id)
+            ).first()
+            if row is None:
+                raise ArchiveError(f"{self.url} has no proposal {proposal_id}", fault=True)
+            if row.state != "replied":
+                raise ArchiveError(f"proposal {proposal_id} of {self.url} has been judged before", fault=True)
+            _judge(connection, row.campaign_id, proposal_id, proposal)
+
+    def record_known(self, campaign: int, proposal: Proposal) -> int:
+        """Store a proposal that nobody was asked for (a known objective, a file) with its verdict; returns its id.
+
+        Raises:
+            ArchiveError: it cannot be stored, or the campaign has a proposal of that index already.
+        """
+        with self._write() as connection:
+            proposal_id = _insert_proposal(connection, campaign, proposal, "judged")
+            _judge(connection, campaign, proposal_id, proposal)
+            return proposal_id
+
+
+def _store_task(connection: Connection, task: Task, facts: Mapping[str, Any] | None) -> None:
+    known = connection.execute(sa.select(tasks.c.id).where(tasks.c.id == task.id)).scalar()
+    if known is None:
+        connection.execute(
+            sa.insert(tasks).values(
+                id=task.id,
+                evaluator=task.evaluator,
+                version=task.version,
+                options=task.options,
+                source=task.provenance.source,
+                licence=task.provenance.licence,
+                data_sha256=task.provenance.sha256,
+                facts=facts,
+                created_at=now(),
+            )
+        )
+    elif facts is not None:
+        connection.execute(sa.update(tasks).where(tasks.c.id == task.id).values(facts=facts))
+
+
+def _insert_proposal(connection: Connection, campaign: int, proposal: Proposal, state: str) -> int:
+    prompt = None if proposal.prompt is None else _store_prompt(connection, proposal.prompt)
+    values = proposal_columns(proposal) | {"campaign_id": campaign, "state": state, "prompt_id": prompt}
+    inserted = connection.execute(sa.insert(proposals).values(**values, created_at=now()))
+    proposal_id = new_id(inserted)
+    if proposal.parents:
+        links = [
+            {"proposal_id": proposal_id, "position": i, "parent_id": parent}
+            for i, parent in enumerate(proposal.parents)
+        ]
+        connection.execute(sa.insert(proposal_parents), links)
+    return proposal_id
+
+
+def _store_prompt(connection: Connection, prompt: Prompt) -> int:
+    """The prompt's id; parts that are stored already are linked, not stored again."""
+    # cleaned first, so that the hashes are those of what is stored
+    parts = [PromptPart(p.role, redact_secrets(storable(p.text))) for p in prompt.parts]
+    whole = Prompt(tuple(parts)).sha256
+    known = connection.execute(sa.select(prompts.c.id).where(prompts.c.sha256 == whole)).scalar()
+    if known is not None:
+        return int(known)
+    by_hash = {p.sha256: p for p in parts}
+    column = prompt_parts.c.sha256
+    stored = set(connection.execute(sa.select(column).where(column.in_(by_hash))).scalars())
+    new = [{"sha256": h, "role": p.role, "text": p.text} for h, p in by_hash.items() if h not in stored]
+    if new:
+        connection.execute(sa.insert(prompt_parts), new)
+    prompt_id = new_id(connection.execute(sa.insert(prompts).values(sha256=whole)))
+    links = [{"prompt_id": prompt_id, "position": i, "part_sha256": p.sha256} for i, p in enumerate(parts)]
+    if links:
+        connection.execute(sa.insert(prompt_links), links)
+    return prompt_id
+
+
+def _judge(connection: Connection, campaign: int, proposal_id: int, proposal: Proposal) -> None:
+    if proposal.candidate is not None:
+        _store_candidate(connection, proposal)
+    values = {
+        "state": "judged",
+        "name": proposal.name,
+        "thought": proposal.thought,
+        "candidate_id": None if proposal.candidate is None else proposal.candidate.id,
+        "duplicate_of": proposal.duplicate_of,
+        "judged_at": now(),
+        **failure_columns(proposal.failure),
+    }
+    connection.execute(sa.update(proposals).where(proposals.c.id == proposal_id).values(values))
+    if proposal.candidate is not None:
+        admit(connection, campaign, proposal_id, proposal)
+
+
+def _store_candidate(connection: Connection, proposal: Proposal) -> None:
+    """Insert the candidate, or renew its reports: the latest check speaks, unless it was our machine that failed."""
+    candidate, probe = proposal.candidate, proposal.probe
+    assert candidate is not None
+    known = connection.execute(sa.select(candidates.c.id).where(candidates.c.id == candidate.id)).scalar()
+    reports = report_columns(proposal.gate, probe)
+    if known is None:
+        values = {"parameters": [], **candidate_columns(candidate), **reports}
+        connection.execute(sa.insert(candidates).values(**values, created_at=now()))
+        return
+    lost = probe is not None and probe.failure is not None and not probe.failure.kind.candidates_fault
+    if reports and not lost:
+        connection.execute(sa.update(candidates).where(candidates.c.id == candidate.id).values(reports))
+
+
+def _release_running(connection: Connection, campaign: int) -> int:
+    running = sa.select(trials.c.id).where(trials.c.campaign_id == campaign, trials.c.status == "running")
+    connection.execute(
+        sa.update(attempts)
+        .where(attempts.c.trial_id.in_(running), attempts.c.ended_at.is_(None))
+        .values(ended_at=now(), **failure_columns(_INTERRUPTED))
+    )
+    released = connection.execute(
+        sa.update(trials).where(trials.c.campaign_id == campaign, trials.c.status == "running").values(status="pending")
+    )
+    return int(released.rowcount)

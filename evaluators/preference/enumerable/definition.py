@@ -44,6 +44,7 @@ REWARD_RESIDUAL = 0.3  # part of a single (prompt, response), not shared with an
 
 # pairs and score
 HELD_OUT_PAIRS = 512
+TIE = 1e-5  # nats; log pi/ref closer than this are equal, as logits are float32
 CHECKPOINT_EVERY = 10
 KL_BUDGET = 2.0
 OTHER_KL_BUDGETS = (0.5, 5.0)

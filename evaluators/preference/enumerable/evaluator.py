@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import resource
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from platform import python_version
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 
 from evaluators.base import MetricSpec, Provenance, Resources, Task, Timings, TrialReport, canonical_json
+from evaluators.measure import peak_memory_mb, torch_threads, versions
 from evaluators.options import OptionsError, options_dict, parse_options
 from evaluators.preference.contract import PAIRS
 from evaluators.preference.enumerable import definition as d
 from evaluators.preference.enumerable.options import EnumerableOptions
 from evaluators.preference.enumerable.scoring import metric_specs, score
-from evaluators.preference.enumerable.training import Trajectory, train
-from evaluators.preference.enumerable.worlds import Worlds, build_worlds
 from sandbox.contract import Contract
 
 if TYPE_CHECKING:
+    import torch
+
+    from evaluators.preference.enumerable.training import Trajectory
+    from evaluators.preference.enumerable.worlds import Worlds
     from sandbox.oracle import LossOracle
 
 _KEPT_SEEDS = 64  # about 1 MB each
@@ -61,8 +60,6 @@ class EnumerableEvaluator:
     def __init__(self, options: Mapping[str, Any] | None = None, cache_dir: Path | None = None) -> None:
         """`cache_dir` is not used: nothing here is worth a file. Raises OptionsError."""
         self._options = parse_options(EnumerableOptions, options, self.name)
-        if self._options.device == "cuda" and not torch.cuda.is_available():
-            raise OptionsError(f"{self.name}: device is cuda, but this process sees no GPU; use device=cpu or auto")
         self._worlds: OrderedDict[int, Worlds] = OrderedDict()
 
     @property
@@ -75,18 +72,25 @@ class EnumerableEvaluator:
 
     @property
     def resources(self) -> Resources:
-        on_gpu = self._device().type == "cuda"
-        return Resources(cpus=float(self._options.threads), gpus=0.1 if on_gpu else 0.0, memory_mb=1024)
+        """A tenth of a GPU if `device` is `cuda`: with `auto` a worker takes one if it sees one."""
+        gpus = 0.1 if self._options.device == "cuda" else 0.0
+        return Resources(cpus=float(self._options.threads), gpus=gpus, memory_mb=1024)
 
     def prepare(self, progress: Callable[[str], None] | None = None) -> Mapping[str, float]:
-        """Nothing is shared by all seeds; returns the size of the job."""
+        """Nothing is shared by all seeds; returns the size of the job. Raises OptionsError if the device is missing."""
+        self._device()
         return {"worlds": float(len(d.REGIMES)), "runs": float(len(d.REGIMES) * len(self._options.betas))}
 
     def run(self, oracle: LossOracle, seed: int) -> TrialReport:
-        """One trial: all worlds at all betas. Raises CandidateError or InfrastructureError out of the oracle."""
+        """One trial: all worlds at all betas. Raises CandidateError or InfrastructureError out of the oracle.
+
+        A policy whose weights overflow without a non-finite loss is a CandidateError too, raised by the training loop.
+        """
+        from evaluators.preference.enumerable.training import train
+
         device = self._device()
         calls, wall_s = oracle.calls, oracle.wall_s
-        with _threads(self._options.threads):
+        with torch_threads(self._options.threads):
             started = time.perf_counter()
             worlds = self._of_seed(seed)
             setup_s = time.perf_counter() - started
@@ -102,17 +106,23 @@ class EnumerableEvaluator:
             timings=timings,
             device=str(device),
             threads=self._options.threads,
-            versions={"python": python_version(), "torch": torch.__version__, "numpy": np.__version__},
-            peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            versions=versions(),
+            peak_memory_mb=peak_memory_mb(),
             oracle_calls=oracle.calls - calls,
             setup=_facts(worlds),
         )
 
     def _device(self) -> torch.device:
-        wanted = self._options.device
-        return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
+        import torch
+
+        wanted, found = self._options.device, torch.cuda.is_available()
+        if wanted == "cuda" and not found:
+            raise OptionsError(f"{self.name}: device is cuda, but this process sees no GPU; use device=cpu or auto")
+        return torch.device(("cuda" if found else "cpu") if wanted == "auto" else wanted)
 
     def _of_seed(self, seed: int) -> Worlds:
+        from evaluators.preference.enumerable.worlds import build_worlds
+
         if seed not in self._worlds:
             self._worlds[seed] = build_worlds(seed)
             while len(self._worlds) > _KEPT_SEEDS:
@@ -131,14 +141,3 @@ def _facts(worlds: Worlds) -> dict[str, float]:
     entropy = [-(np.exp(w.reference_logps) * w.reference_logps).sum(1).mean() for w in worlds.worlds]
     misfit = [(np.exp(w.source_logps) * (w.source_logps - w.reference_logps)).sum(1).mean() for w in worlds.worlds]
     return {"reference_entropy": float(np.mean(entropy)), "reference_misfit": float(np.mean(misfit))}
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Torch's thread count for the duration of a trial."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

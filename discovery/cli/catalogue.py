@@ -1,0 +1,182 @@
+"""What there is to use: known objectives and evaluators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.syntax import Syntax
+from rich.text import Text
+
+from discovery.cli.tables import add_name, add_word, key_values, name_cell, table
+from discovery.cli.terminal import print_json, stdout_console, words
+from evaluators.objectives import Objective, known_families, known_objectives
+from evaluators.options import OptionsError, nearest
+from evaluators.plugins import load_plugin, plugin_names
+from sandbox.contract import Contract
+from sandbox.text import clean_text, one_line
+
+
+def objectives(as_json: bool) -> None:
+    """`discovery objectives`."""
+    found = [o for family in known_families() for o in known_objectives(family).values()]
+    if as_json:
+        print_json([_objective(o) for o in found])
+        return
+    grid = table()
+    add_name(grid, "name")
+    add_word(grid, "interface")
+    grid.add_column("summary")
+    for objective in found:
+        grid.add_row(name_cell(objective.name), objective.family, words(objective.summary))
+    console = stdout_console()
+    console.print(grid)
+    console.print("\nNext: discovery objectives show NAME", style="dim")
+
+
+def show_objective(name: str, contract: str | None, as_json: bool) -> None:
+    """`discovery objectives show`. Raises OptionsError."""
+    families = known_families() if contract is None else [contract]
+    if contract is not None and contract not in known_families():
+        raise OptionsError(f"no known objectives for the interface {contract!r}; {nearest(contract, known_families())}")
+    found = [known_objectives(f)[name] for f in families if name in known_objectives(f)]
+    if not found:
+        names = sorted({n for f in families for n in known_objectives(f)})
+        raise OptionsError(f"no known objective {one_line(name, 60)!r}; {nearest(name, names)}")
+    if len(found) > 1:
+        raise OptionsError(f"{name!r} is in {', '.join(o.family for o in found)}; choose one with --contract")
+    if as_json:
+        print_json(_objective(found[0]) | {"source": found[0].candidate.source})
+        return
+    grid = key_values()
+    grid.add_row("name", found[0].name)
+    grid.add_row("interface", found[0].family)
+    grid.add_row("candidate", found[0].candidate.id)
+    console = stdout_console()
+    console.print(Group(grid, Text()))
+    print_code(console, found[0].candidate.source)
+
+
+def _objective(objective: Objective) -> dict[str, Any]:
+    return {
+        "name": objective.name,
+        "contract": objective.family,
+        "summary": objective.summary,
+        "candidate": objective.candidate.id,
+    }
+
+
+def print_code(console: Console, source: str) -> None:
+    """Hostile source, highlighted on a terminal. Its lines are never folded, so that it can be copied."""
+    text = clean_text(source, 30_000).rstrip("\n")
+    console.print(Syntax(text, "python", background_color="default").highlight(text), soft_wrap=True, end="")
+
+
+def evaluators(as_json: bool) -> None:
+    """`discovery evaluators`. One that cannot be loaded is listed with the reason."""
+    found = [_evaluator(name) for name in plugin_names("evaluators")]
+    if as_json:
+        print_json(found)
+        return
+    grid = table()
+    add_name(grid, "name", least=22)
+    add_word(grid, "interface")
+    add_word(grid, "ranks by")
+    grid.add_column("summary")
+    for facts in found:
+        said = facts.get("summary") or f"cannot be loaded: {facts['error']}"
+        grid.add_row(
+            name_cell(facts["name"]), facts.get("contract", "-"), facts.get("primary_metric", "-"), words(said)
+        )
+    console = stdout_console()
+    console.print(grid)
+    console.print("\nNext: discovery evaluators NAME", style="dim")
+
+
+def show_evaluator(name: str, as_json: bool) -> None:
+    """`discovery evaluators NAME`: metrics and options. Raises OptionsError."""
+    load_plugin("evaluators", name)  # an unknown name is an error here, unlike in the listing
+    facts = _evaluator(name)
+    if "error" in facts:
+        raise OptionsError(f"the evaluator {one_line(name, 60)!r} cannot be loaded: {facts['error']}")
+    if as_json:
+        print_json(facts)
+        return
+    head = key_values()
+    for label, key in (("name", "name"), ("version", "version"), ("interface", "contract"), ("summary", "summary")):
+        head.add_row(label, words(str(facts[key])))
+    metrics = table("Metrics")
+    for header in ("metric", "better"):
+        add_word(metrics, header)
+    metrics.add_column("meaning")
+    for metric in main_metrics(facts["metrics"]):
+        mark = " (ranks)" if metric["name"] == facts["primary_metric"] else ""
+        meaning = f"{metric['description']} [{metric['unit']}]"
+        direction = "higher" if metric["higher_is_better"] else "lower"
+        metrics.add_row(words(metric["name"] + mark), direction, words(meaning, limit=400))
+    options = table("Options")
+    for header in ("option", "default"):
+        options.add_column(header, overflow="fold")
+    options.add_column("meaning")
+    for option in facts["options"]:
+        options.add_row(words(option["name"]), words(str(option["default"])), words(option["doc"], limit=400))
+    parts: list[RenderableType] = [head, Text(), metrics]
+    rest = len(facts["metrics"]) - len(main_metrics(facts["metrics"]))
+    if rest:
+        parts.append(Text(f"and {rest} of them per world, as metric/world; --json lists them", style="dim"))
+    stdout_console().print(Group(*parts, Text(), options))
+
+
+def main_metrics(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those that are not one world's part (`metric/world`) of another."""
+    return [m for m in metrics if "/" not in m["name"]]
+
+
+def _evaluator(name: str) -> dict[str, Any]:
+    try:
+        kind = load_plugin("evaluators", name)
+        return {
+            "name": name,
+            "version": kind.version,
+            "summary": kind.summary,
+            "contract": kind.contract.name,
+            "primary_metric": kind.primary_metric,
+            "metrics": [_metric(m) for m in kind.metrics],
+            "options": _options(getattr(kind, "Options", None)),
+        }
+    except (OptionsError, ImportError, AttributeError) as error:  # somebody's plug-in, or an extra that is missing
+        return {"name": name, "error": one_line(str(error))}
+
+
+def _metric(metric: Any) -> Mapping[str, Any]:
+    return {
+        "name": metric.name,
+        "higher_is_better": metric.higher_is_better,
+        "unit": metric.unit,
+        "description": metric.description,
+    }
+
+
+def _options(options: Any) -> list[dict[str, Any]]:
+    if options is None:
+        return []
+    return [
+        {"name": f.name, "default": None if f.default is MISSING else f.default, "doc": f.metadata.get("doc", "")}
+        for f in fields(options)
+    ]
+
+
+def contract_named(name: str) -> Contract:
+    """The interface of that name, as some evaluator has it. Raises OptionsError."""
+    found: dict[str, Contract] = {}
+    for evaluator in plugin_names("evaluators"):
+        try:
+            contract: Contract = load_plugin("evaluators", evaluator).contract
+        except (OptionsError, ImportError, AttributeError):  # its interface cannot be had; others may have it
+            continue
+        found.setdefault(contract.name, contract)
+        if name in found:
+            return found[name]
+    raise OptionsError(f"no interface {one_line(name, 60)!r} among the evaluators; {nearest(name, list(found))}")

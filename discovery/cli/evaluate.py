@@ -1,0 +1,187 @@
+"""Trials of one loss outside of a campaign: one after the other, without Ray."""
+
+from __future__ import annotations
+
+import string
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.text import Text
+
+from discovery.cli.files import read_loss
+from discovery.cli.platforms import require_linux
+from discovery.cli.tables import add_figure, add_name, add_word, name_cell, table
+from discovery.cli.terminal import duration, number, print_json, stdout_console, words
+from evaluators.objectives import known_objectives
+from evaluators.options import OptionsError, nearest
+from evaluators.plugins import load_plugin
+from sandbox.candidate import Candidate
+from sandbox.text import one_line
+
+if TYPE_CHECKING:
+    from discovery.statistics import Difference
+    from evaluators.base import Evaluator, TrialReport
+
+MAX_SEEDS = 10_000
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What to measure: evaluator name, seeds as written, options as `key=value`."""
+
+    evaluator: str
+    seeds: str
+    settings: tuple[str, ...] = ()
+
+    @property
+    def seed_list(self) -> tuple[int, ...]:
+        """``3`` is 0, 1, 2; ``1000,1001`` or ``7,`` are those seeds. Raises OptionsError."""
+        parts = [p.strip() for p in self.seeds.split(",")]
+        listed = len(parts) > 1
+        if listed and not parts[-1]:
+            parts.pop()
+        if not all(p.isascii() and p.isdigit() and len(p) < 10 for p in parts):
+            raise OptionsError(f"--seeds takes a count or a list such as 1000,1001, not {one_line(self.seeds, 60)!r}")
+        values = tuple(int(p) for p in parts) if listed else tuple(range(min(int(parts[0]), MAX_SEEDS + 1)))
+        if not values or len(set(values)) < len(values) or len(values) > MAX_SEEDS:
+            raise OptionsError(f"--seeds takes 1 to {MAX_SEEDS} seeds, each once")
+        return values
+
+
+def evaluate(loss: str, trials: Trials, archive: str | None, as_json: bool) -> None:
+    """`discovery evaluate`. Raises OptionsError, ArchiveError, CandidateError, InfrastructureError."""
+    require_linux("evaluate")
+    from discovery.config_input import apply_overrides
+
+    seeds = trials.seed_list
+    kind = load_plugin("evaluators", trials.evaluator)
+    evaluator: Evaluator = kind(apply_overrides({}, trials.settings))
+    name, candidate = find_loss(loss, evaluator.contract.name, archive)
+    console = Console(stderr=True, highlight=False) if as_json else stdout_console()
+    reports = _run(console, evaluator, name, candidate, seeds)
+    if as_json:
+        print_json(_as_values(name, candidate, evaluator, reports))
+    else:
+        _print_summary(console, evaluator, reports)
+
+
+def find_loss(given: str, contract: str, archive: str | None) -> tuple[str, Candidate]:
+    """Name and candidate of a file, a known objective or an archived candidate, looked for in this order.
+
+    Raises:
+        OptionsError: it is none of them. ArchiveError: the archive cannot be read, or the id is ambiguous.
+    """
+    path = Path(given)
+    if path.suffix == ".py" or path.is_file():
+        return path.name, read_loss(path, contract)
+    known = known_objectives(contract)
+    if given in known:
+        return given, known[given].candidate
+    if len(given) >= 4 and set(given.lower()) <= set(string.hexdigits):
+        from discovery.cli.archives import opened
+
+        with opened(archive) as stored:
+            entry = stored.entry(given.lower())
+        if entry.candidate.contract != contract:
+            raise OptionsError(f"{given} is written for {entry.candidate.contract}; this evaluator takes {contract}")
+        return one_line(entry.name, 80), entry.candidate
+    raise OptionsError(f"{one_line(given, 80)!r} is no .py file, id or known objective; {nearest(given, list(known))}")
+
+
+def _run(
+    console: Console, evaluator: Evaluator, name: str, candidate: Candidate, seeds: tuple[int, ...]
+) -> list[TrialReport]:
+    """Check the loss, then one trial per seed, each printed as it ends."""
+    from sandbox.check import check_candidate, refusal
+    from sandbox.failure import CandidateError
+    from sandbox.oracle import LossOracle
+    from sandbox.server import OracleServer
+
+    metric = evaluator.primary_metric
+    with OracleServer() as server:
+        gate, probe = check_candidate(server, candidate, evaluator.contract)
+        failure = refusal(gate, probe)
+        if failure is not None:
+            raise OptionsError(f"{name} is refused: {one_line(str(failure), 600)}")
+        console.print(Text(f"{name} ({candidate.short_id}) on {evaluator.name}, seeds {_listed(seeds)}"))
+        facts = evaluator.prepare(lambda text: console.print(words(text, "dim")))
+        if facts:
+            console.print(words(", ".join(f"{k} {v:.4g}" for k, v in facts.items()), "dim", limit=400))
+        reports = []
+        for seed in seeds:
+            started = time.monotonic()
+            with LossOracle(server, candidate, evaluator.contract, gate.parameters) as oracle:
+                try:
+                    report = evaluator.run(oracle, seed)
+                except CandidateError as error:
+                    raise OptionsError(f"{name} failed with seed {seed}: {one_line(str(error), 600)}") from error
+            took = duration(time.monotonic() - started)
+            console.print(Text(f"seed {seed:<5} {metric} {_value(report, metric)}  ({took})"))
+            reports.append(report)
+    return reports
+
+
+def _listed(seeds: tuple[int, ...]) -> str:
+    shown = ", ".join(str(s) for s in seeds[:8])
+    return shown if len(seeds) <= 8 else f"{shown}, ... ({len(seeds)})"
+
+
+def _value(report: TrialReport, metric: str) -> str:
+    found = report.metric(metric)
+    return number(found.value) + (f" ± {number(found.stderr)}" if found.stderr is not None else "")
+
+
+def _mean(reports: list[TrialReport], metric: str) -> Difference:
+    """Mean over seeds with its interval: the paired difference to nothing."""
+    from discovery.statistics import paired_difference
+
+    values = {r.seed: r.metric(metric).value for r in reports}
+    return paired_difference(values, dict.fromkeys(values, 0.0), higher_is_better=True, minimum_effect=0.0)
+
+
+def _print_summary(console: Console, evaluator: Evaluator, reports: list[TrialReport]) -> None:
+    grid = table()
+    add_name(grid, "metric")
+    add_figure(grid, "mean")
+    add_figure(grid, "95% interval")
+    add_word(grid, "better")
+    better = {m.name: "higher" if m.higher_is_better else "lower" for m in evaluator.metrics if "/" not in m.name}
+    for name in sorted(better, key=lambda n: n != evaluator.primary_metric):
+        mean = _mean(reports, name)
+        interval = "one seed" if mean.low is None or mean.high is None else f"{number(mean.low)} to {number(mean.high)}"
+        grid.add_row(name_cell(name), number(mean.mean), interval, better[name])
+    console.print()
+    console.print(grid)
+    if len(better) < len(evaluator.metrics):
+        console.print("Values per world: --json", style="dim")
+
+
+def _as_values(name: str, candidate: Candidate, evaluator: Evaluator, reports: list[TrialReport]) -> dict[str, Any]:
+    names = list(dict.fromkeys(m.name for r in reports for m in r.metrics))
+    means = {}
+    for metric in names:
+        mean = _mean(reports, metric)
+        means[metric] = {"mean": mean.mean, "low": mean.low, "high": mean.high, "n": mean.n}
+    trials = [
+        {
+            "seed": r.seed,
+            "metrics": r.metrics,
+            "timings": r.timings,
+            "device": r.device,
+            "versions": r.versions,
+            "oracle_calls": r.oracle_calls,
+        }
+        for r in reports
+    ]
+    return {
+        "name": name,
+        "candidate": candidate.id,
+        "evaluator": evaluator.name,
+        "task": evaluator.task.id,
+        "primary_metric": evaluator.primary_metric,
+        "means": means,
+        "trials": trials,
+    }

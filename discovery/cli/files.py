@@ -1,0 +1,165 @@
+"""Files of the person's own: write a configuration, check a loss."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from discovery.cli.border import BAD_INPUT
+from discovery.cli.catalogue import contract_named
+from discovery.cli.platforms import require_linux
+from discovery.cli.tables import key_values
+from discovery.cli.terminal import print_json, stdout_console, words
+from evaluators.options import OptionsError
+from sandbox.candidate import MAX_SOURCE_BYTES, Candidate
+from sandbox.text import clean_text, one_line
+
+if TYPE_CHECKING:
+    from sandbox.contract import Contract
+    from sandbox.failure import Failure
+    from sandbox.reports import GateReport, ProbeReport
+
+
+def init(path: Path, force: bool) -> None:
+    """`discovery init`. Raises OptionsError, OSError."""
+    from discovery.config_reference import default_config_text
+
+    write_text(path, default_config_text(), force)
+    console = stdout_console()
+    console.print(Text(f"wrote {one_line(str(path))}"))
+    console.print(Text(f"Next: discovery run {one_line(str(path))}"), style="dim")
+
+
+def write_text(path: Path, text: str, force: bool) -> None:
+    """Write a whole file or nothing. Raises OptionsError if it is there already, OSError if it cannot be written."""
+    if path.is_dir():
+        raise OptionsError(f"{str(path)!r} is a directory; name a file")
+    if path.exists() and not force:
+        raise OptionsError(f"{str(path)!r} exists already; --force overwrites it")
+    if not path.parent.is_dir():
+        raise OptionsError(f"there is no directory {str(path.parent)!r}; make it first")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes it private
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def read_loss(path: Path, contract: str) -> Candidate:
+    """The candidate in a file. Raises OptionsError."""
+    if not path.is_file():
+        raise OptionsError(f"{str(path)!r} is not a file" if path.exists() else f"no file {str(path)!r}")
+    if path.stat().st_size > 50 * MAX_SOURCE_BYTES:
+        raise OptionsError(f"{str(path)!r} is too large for a loss: at most {MAX_SOURCE_BYTES} bytes")
+    try:
+        return Candidate(contract, path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise OptionsError(f"{str(path)!r} is not a UTF-8 text file") from None
+
+
+def check(path: Path, contract_name: str, as_json: bool) -> int:
+    """`discovery check`: 0 if a campaign would train it, else 2. Raises OptionsError, InfrastructureError."""
+    require_linux("check")
+    candidate = read_loss(path, contract_name)
+    contract = contract_named(contract_name)
+    from sandbox.check import check_candidate, refusal
+    from sandbox.server import OracleServer
+
+    with OracleServer() as server:
+        gate, probe = check_candidate(server, candidate, contract)
+        failure = refusal(gate, probe)
+        known = _known(server, contract, probe) if failure is None else None
+    if as_json:
+        print_json(_as_values(candidate, gate, probe, failure) | {"known": known})
+    else:
+        _print_check(path, candidate, gate, probe, failure, known)
+    return 0 if failure is None else BAD_INPUT
+
+
+def _known(server: Any, contract: Contract, probe: ProbeReport | None) -> str | None:
+    """The known loss that it computes, if any, as ``dpo`` or ``dpo, beta x 2``."""
+    from evaluators.objectives import known_objectives
+    from sandbox.fingerprint import KnownLosses
+    from sandbox.gate import check_source
+
+    if probe is None or probe.fingerprint is None:
+        return None
+    known = {
+        name: (objective.candidate, check_source(objective.candidate, contract).parameters)
+        for name, objective in known_objectives(contract.name).items()
+    }
+    match = KnownLosses(server, contract, known).match(probe.fingerprint)
+    return match.describe(contract.scale_scalar) if match else None
+
+
+def _as_values(
+    candidate: Candidate, gate: GateReport, probe: ProbeReport | None, failure: Failure | None
+) -> dict[str, Any]:
+    return {
+        "candidate": candidate.id,
+        "contract": candidate.contract,
+        "accepted": failure is None,
+        "failure": failure,
+        "violations": gate.violations,
+        "parameters": gate.parameters,
+        "properties": probe.properties if probe else None,
+        "facts": probe.facts if probe else {},
+    }
+
+
+def _print_check(
+    path: Path,
+    candidate: Candidate,
+    gate: GateReport,
+    probe: ProbeReport | None,
+    failure: Failure | None,
+    known: str | None,
+) -> None:
+    console = stdout_console()
+    name = one_line(str(path))
+    if failure is not None:
+        console.print(Text.assemble(("refused ", "bold red"), f"{name} ({candidate.short_id}) as {candidate.contract}"))
+        for violation in gate.violations:
+            where = f"{name}:{violation.line}: " if violation.line else f"{name}: "
+            console.print(words(f"{where}{violation.problem}. {violation.instead}", limit=600), soft_wrap=True)
+        if gate.accepted:
+            console.print(Text(clean_text(str(failure))), soft_wrap=True)
+        return
+    console.print(Text.assemble(("accepted ", "bold green"), f"{name} ({candidate.short_id}) as {candidate.contract}"))
+    grid = key_values()
+    grid.add_row("reads", ", ".join(gate.parameters))
+    for label, value in properties(probe):
+        grid.add_row(label, value)
+    if known:
+        grid.add_row("computes", words(f"({known}), a known loss; a campaign would refuse it as a duplicate"))
+    console.print(grid)
+
+
+def properties(probe: ProbeReport | None) -> list[tuple[str, str]]:
+    """The probe's findings in words."""
+    if probe is None or probe.properties is None:
+        return []
+    found = probe.properties
+    yes = {True: "yes", False: "no"}
+    facts = ", ".join(f"{name} {value:.4g}" for name, value in probe.facts.items())
+    return [
+        ("gradient to", ", ".join(found.inputs_with_gradient)),
+        ("bounded below", yes[found.bounded_below]),
+        ("finite at extremes", yes[found.finite_at_extremes]),
+        ("monotone", yes[found.monotone_decreasing]),
+        ("batch-coupled", yes[found.batch_coupled]),
+        ("detached parts", yes[found.detached_parts]),
+        *([("measured", one_line(facts))] if facts else []),
+    ]

@@ -1,0 +1,120 @@
+"""`discovery run`: announce, watch, rank, and say what to type next."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from discovery.cli.archives import VARIABLE, option_for
+from discovery.cli.border import INTERRUPTED
+from discovery.cli.platforms import require_linux
+from discovery.cli.tables import key_values
+from discovery.cli.terminal import stdout_console, words
+
+if TYPE_CHECKING:
+    from discovery.campaign import CampaignResult
+    from discovery.config import CampaignConfig
+
+_EXIT_CODES = {"interrupted": INTERRUPTED}
+_ENDINGS = {
+    "finished": "finished",
+    "interrupted": "interrupted; everything so far is stored",
+    "out of time": "out of time (budget.wall_s); everything so far is stored",
+}
+
+
+def run(path: Path, archive: str | None, settings: Sequence[str]) -> int:
+    """Run the campaign of a file; returns the exit code.
+
+    Raises:
+        OptionsError, ArchiveError, SearchError, InfrastructureError: from the configuration and the campaign.
+    """
+    require_linux("run")
+    config = configuration(path, archive, settings)
+    console = stdout_console()
+    console.print(Text(f"Campaign {config.name}", style="bold"))
+    announce(console, config)
+    from discovery.campaign import Campaign
+    from discovery.cli.board import print_board, print_commands
+    from discovery.cli.views import LiveView, PlainView, View
+
+    view: View | None = None
+    campaign = Campaign(config, lambda event: view(event) if view is not None else None)
+    if not campaign.uses_llm:
+        console.print(words(without_llm(config)), style="yellow")
+    console.print(Text("Ctrl-C stops it; the same command resumes.", style="dim"))
+    view = LiveView(console, config.name, campaign.uses_llm) if console.is_terminal else PlainView(console)
+    view.watch(campaign.progress)
+    with view:
+        result = campaign.run()
+    console.print()
+    console.print(Text(f"Campaign {result.campaign}: {_ENDINGS.get(result.status, result.status)}.", style="bold"))
+    print_board(console, result.board)
+    print_commands(console, next_commands(config, result, sys.argv))
+    return _EXIT_CODES.get(result.status, 0)
+
+
+def configuration(path: Path, archive: str | None, settings: Sequence[str]) -> CampaignConfig:
+    """The file with `--set` and `--archive`; where it names no archive, $DISCOVERY_ARCHIVE counts. Raises ConfigError."""
+    from discovery.config import load_config
+
+    config = load_config(path, [*settings, *_archive_setting(archive)])
+    variable = os.environ.get(VARIABLE)
+    if variable and "archive" not in config.model_fields_set:
+        config = load_config(path, [*settings, *_archive_setting(variable)])
+    return config
+
+
+def _archive_setting(archive: str | None) -> list[str]:
+    return [] if archive is None else [f"archive={json.dumps(archive)}"]
+
+
+def announce(console: Console, config: CampaignConfig) -> None:
+    """What will run, where it is kept."""
+    objective = config.objective
+    grid = key_values()
+    grid.add_row("archive", words(config.public()["archive"]))
+    grid.add_row("log", words(str(Path(config.log_dir) / f"{config.name}.log")))
+    seeds = ", ".join(str(s) for s in objective.seed_list[:10]) + (", ..." if len(objective.seed_list) > 10 else "")
+    grid.add_row("evaluator", words(f"{objective.evaluator}, {objective.metric or 'primary metric'}, seeds {seeds}"))
+    for promotion in config.promotions:
+        grid.add_row(
+            "then", words(f"the best {promotion.top} and {', '.join(promotion.baselines)} on {promotion.evaluator}")
+        )
+    grid.add_row("proposer", words(config.proposer.kind))
+    budget = {k: v for k, v in config.budget.model_dump().items() if v is not None}
+    grid.add_row("budget", ", ".join(f"{name} {value:,}" for name, value in budget.items()))
+    console.print(grid)
+
+
+def without_llm(config: CampaignConfig) -> str:
+    """Said plainly, so that nobody takes the results for a language model's."""
+    from evaluators.plugins import load_plugin
+
+    if config.proposer.kind == "evolve":
+        return "No LLM in use: losses are mutated and recombined from known ones."
+    return f"No LLM in use: {load_plugin('proposers', config.proposer.kind).summary}."
+
+
+def next_commands(config: CampaignConfig, result: CampaignResult, typed: Sequence[str]) -> list[tuple[str, str]]:
+    """What to type next. A password is never repeated: its archive is named by an environment variable."""
+    from db.redact import redact_secrets
+
+    archive = option_for(config.archive, result.archive)
+    commands = []
+    if result.status != "finished":
+        commands.append((shlex.join(["discovery", *(redact_secrets(a) for a in typed[1:])]), "go on where it stopped"))
+    best = result.board.best
+    if best is not None:
+        commands.append((f"discovery show {best.candidate.short_id}{archive}", "code, idea and scores of the best"))
+        commands.append((f"discovery export {best.candidate.short_id} -o best.py{archive}", "the best as a file"))
+    commands.append((f"discovery candidates --campaign {config.name}{archive}", "all of them"))
+    return commands

@@ -1,0 +1,190 @@
+"""`discovery show`: everything about one candidate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from db.records import Ancestor, CampaignRecord, Entry, Proposal, TaskRecord, TrialRecord
+from discovery.cli.archives import archive_url, opened, option_for
+from discovery.cli.board import origin_of
+from discovery.cli.catalogue import print_code
+from discovery.cli.files import properties
+from discovery.cli.listings import entry_values, status_of
+from discovery.cli.tables import add_figure, add_name, key_values, name_cell, table
+from discovery.cli.terminal import number, print_json, stdout_console, words
+from sandbox.text import clean_text, one_line
+
+_METRIC_WIDTH, _FIGURE_WIDTH = 26, 12
+
+
+@dataclass(frozen=True)
+class Stored:
+    """All that the archive knows of a candidate in one campaign."""
+
+    entry: Entry
+    campaign: CampaignRecord
+    proposal: Proposal
+    trials: Sequence[TrialRecord]
+    tasks: Mapping[str, TaskRecord]
+    lineage: Sequence[Ancestor]
+
+    @property
+    def stages(self) -> list[tuple[str, list[TrialRecord]]]:
+        """Trials by measurement: what ranks first, then fresh seeds of the same task, then other tasks."""
+        ranking = self.campaign.ranking
+        groups: dict[tuple[str, bool], list[TrialRecord]] = {}
+        for trial in self.trials:
+            ranks = trial.task_id == ranking.task_id and (ranking.seeds is None or trial.seed in ranking.seeds)
+            groups.setdefault((trial.task_id, ranks), []).append(trial)
+        order = sorted(groups, key=lambda g: (not g[1], g[0] != ranking.task_id))
+        return [(self._title(*group), groups[group]) for group in order]
+
+    def _title(self, task: str, ranks: bool) -> str:
+        evaluator = self.tasks[task].task.evaluator
+        if ranks:
+            return f"{evaluator}, ranks by {self.campaign.ranking.metric}"
+        fresh = "on seeds that the search never saw" if task == self.campaign.ranking.task_id else "another task"
+        return f"{evaluator}, promotion: {fresh}"
+
+
+def show(archive: str | None, prefix: str, campaign: str | None, as_json: bool) -> None:
+    """Raises OptionsError, ArchiveError."""
+    with opened(archive) as stored:
+        entry = stored.entry(prefix, campaign)
+        candidate = entry.candidate.id
+        trials = stored.trials(candidate, campaign=entry.campaign)
+        found = Stored(
+            entry=entry,
+            campaign=stored.campaign(entry.campaign),
+            proposal=stored.proposal_of(candidate, entry.campaign),
+            trials=trials,
+            tasks={task: stored.task(task) for task in dict.fromkeys(t.task_id for t in trials)},
+            lineage=stored.lineage(candidate, entry.campaign),
+        )
+        shown = stored.url
+    if as_json:
+        print_json(_as_values(found))
+        return
+    console = stdout_console()
+    _print_head(console, found)
+    console.print(Text("\nCode", style="bold"))
+    print_code(console, entry.candidate.source)
+    _print_checks(console, found)
+    for title, group in found.stages:
+        _print_stage(console, title, group, found.tasks[group[0].task_id])
+    option = option_for(archive_url(archive), shown)
+    command = f"discovery export {entry.candidate.short_id} -o {_file_name(entry.name)}{option}"
+    console.print(Text(f"\nNext: {command}", style="dim"), soft_wrap=True)
+
+
+def _file_name(name: str) -> str:
+    letters = "".join(c if c.isascii() and c.isalnum() else "_" for c in name).strip("_")[:40]
+    return f"{letters or 'loss'}.py"
+
+
+def _print_head(console: Console, found: Stored) -> None:
+    entry, reply = found.entry, found.proposal.reply
+    console.print(words(entry.name or "unnamed", "bold", 120))
+    grid = key_values()
+    grid.add_row("candidate", entry.candidate.id)
+    grid.add_row("interface", entry.candidate.contract)
+    grid.add_row("campaign", words(entry.campaign))
+    by = origin_of(entry) + (f", model {reply.model}" if reply is not None and reply.model != entry.proposer else "")
+    grid.add_row("origin", words(by))
+    if entry.created_at is not None:
+        grid.add_row("proposed", f"{entry.created_at:%Y-%m-%d %H:%M:%S} UTC")
+    parents = [a for a in found.lineage if a.depth == 1]
+    if parents:
+        grid.add_row(
+            "parents", words(", ".join(f"{one_line(a.name, 40)} ({a.candidate_id[:10]})" for a in parents), limit=2000)
+        )
+    grid.add_row("status", status_of(entry))
+    if entry.score is not None:
+        grid.add_row(
+            "score", words(f"{entry.score.metric} {number(entry.score.mean)}, mean of {len(entry.score.by_seed)} seeds")
+        )
+    if entry.thought:
+        grid.add_row("thought", Text(clean_text(entry.thought, 4000).strip()))
+    console.print(grid)
+
+
+def _print_checks(console: Console, found: Stored) -> None:
+    """Gate violations, or what the probe measured."""
+    gate, grid = found.proposal.gate, key_values()
+    for violation in gate.violations if gate else ():
+        grid.add_row(f"line {violation.line}", words(f"{violation.problem}. {violation.instead}", "yellow", 600))
+    for label, value in properties(found.proposal.probe):
+        grid.add_row(label, words(value, limit=600))
+    if grid.row_count:
+        console.print(Text("\nChecks", style="bold"))
+        console.print(grid)
+
+
+def _print_stage(console: Console, title: str, trials: list[TrialRecord], task: TaskRecord) -> None:
+    console.print(Text(f"\n{title}", style="bold"))
+    done = [t for t in trials if t.status == "done"]
+    if done:
+        console.print(_metrics_table(done, (console.width - _METRIC_WIDTH - _FIGURE_WIDTH) // _FIGURE_WIDTH))
+    for trial in trials:
+        if trial.status != "done":
+            why = f": {trial.failure}" if trial.failure else ""
+            console.print(words(f"seed {trial.seed} {trial.status}{why} (attempts: {trial.attempts})", "red", 600))
+    grid = key_values()
+    data = task.task.provenance
+    grid.add_row("task", f"{task.task.id[:10]}, version {task.task.version}")
+    grid.add_row("data", words(f"{data.source}; licence {data.licence}; sha256 {data.sha256[:16]}", limit=400))
+    if task.facts:
+        facts = (f"{k} {v:.4g}" if isinstance(v, (int, float)) else f"{k} {v}" for k, v in task.facts.items())
+        grid.add_row("prepared", words(", ".join(facts), limit=400))
+    console.print(grid)
+
+
+def _metrics_table(done: list[TrialRecord], fit: int) -> Table:
+    """Mean over seeds, and as many seeds as fit beside it."""
+    grid = table()
+    add_name(grid, "metric")
+    add_figure(grid, "mean")
+    shown = done[: max(1, fit)]
+    for trial in shown:
+        add_figure(grid, f"seed {trial.seed}")
+    if len(shown) < len(done):
+        add_figure(grid, f"+{len(done) - len(shown)}")
+    values = {t.seed: {m.name: m for m in t.metrics} for t in done}
+    for name in [m.name for m in done[0].metrics if "/" not in m.name]:
+        every = [values[t.seed][name].value for t in done if name in values[t.seed]]
+        seeds = [values[t.seed].get(name) for t in shown]
+        grid.add_row(
+            name_cell(name),
+            number(math.fsum(every) / len(every)),
+            *(number(m.value) if m is not None else "-" for m in seeds),
+            *(["..."] if len(shown) < len(done) else []),
+        )
+    return grid
+
+
+def _as_values(found: Stored) -> dict[str, Any]:
+    entry, proposal = found.entry, found.proposal
+    return entry_values(entry) | {
+        "source": entry.candidate.source,
+        "gate": proposal.gate,
+        "probe": proposal.probe,
+        "proposal": {
+            "id": proposal.id,
+            "index": proposal.index,
+            "repair_of": proposal.repair_of,
+            "duplicate_of": proposal.duplicate_of,
+            "messages": proposal.prompt.messages() if proposal.prompt else None,
+            "reply": proposal.reply,
+        },
+        "ranking": found.campaign.ranking,
+        "lineage": found.lineage,
+        "trials": found.trials,
+        "tasks": {task: {"task": r.task, "facts": r.facts} for task, r in found.tasks.items()},
+    }

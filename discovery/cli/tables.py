@@ -1,0 +1,51 @@
+"""Tables that read well at 80 columns, at 120, and in a pipe."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from sandbox.text import one_line
+
+
+def table(title: str = "") -> Table:
+    """An empty table in the house style. `title` is ours or cleaned."""
+    return Table(
+        title=Text(title) if title else None,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1),
+        header_style="bold",
+    )
+
+
+def key_values() -> Table:
+    """A two-column grid: label, value."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    return grid
+
+
+def add_name(grid: Table, header: str, least: int = 10) -> None:
+    """A column for hostile or long words, made with `name_cell`: it gives way before all others."""
+    grid.add_column(header, min_width=least, no_wrap=False)  # rich narrows columns that may wrap first
+
+
+def name_cell(text: str, style: str = "", limit: int = 60) -> Text:
+    """A cell of such a column: cut, not wrapped."""
+    return Text(one_line(text, limit), style=style, no_wrap=True, overflow="ellipsis")
+
+
+def add_figure(grid: Table, header: str) -> None:
+    """A right-aligned column that keeps its width."""
+    grid.add_column(one_line(header, 40), justify="right", no_wrap=True)
+
+
+def add_word(grid: Table, header: str) -> None:
+    """A column of short words of ours that keeps its width."""
+    grid.add_column(header, no_wrap=True)

@@ -1,0 +1,76 @@
+"""Writing to the terminal: consoles, hostile text made harmless, numbers, JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from sandbox.text import one_line
+
+PIPED_WIDTH = 120
+
+
+def stdout_console() -> Console:
+    """A console on stdout; into a file or pipe it is wide, unless COLUMNS says otherwise."""
+    piped = not sys.stdout.isatty() and not os.environ.get("COLUMNS")
+    return Console(width=PIPED_WIDTH if piped else None, highlight=False)
+
+
+def words(text: str, style: str = "", limit: int = 200) -> Text:
+    """Hostile text as one line that rich does not read as markup."""
+    return Text(one_line(text, limit), style=style)
+
+
+def number(value: float) -> str:
+    """Four decimals where that shows enough, else two digits and a power of ten."""
+    plain = value == 0 or 1e-4 <= abs(value) < 1e4
+    return f"{value:.4f}" if plain else f"{value:.1e}"
+
+
+def signed(value: float) -> str:
+    """The same with its sign."""
+    return f"{'+' if value >= 0 else ''}{number(value)}"
+
+
+def duration(seconds: float) -> str:
+    """``8 s``, ``3:05`` or ``2:03:05``."""
+    whole = int(seconds + 0.5)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, second = divmod(whole, 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout, ASCII only, so that nothing hostile reaches a terminal; NaN becomes null."""
+    print(json.dumps(plain(value), indent=2, ensure_ascii=True, allow_nan=False))
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, enums, dates and tuples as JSON values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(v) for v in value]
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (str, int, bool)):
+        return value
+    return str(value)

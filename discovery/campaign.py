@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from db.archive import Archive
-
 from db.records import CampaignRecord, Proposal
 from discovery.campaign_log import campaign_log
 from discovery.config import CampaignConfig, ObjectiveConfig, PromotionConfig

@@ -53,7 +53,7 @@ def parse_target(url: str | Path) -> Target:
     shown = redact_url(text)
     try:
         parsed = make_url(text)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
         raise ArchiveError(f"cannot read the archive URL {shown!r}: {_FORMS}") from error
     driver = _DRIVERS.get(parsed.drivername)
     if driver is None:

@@ -100,13 +100,16 @@ def _ensure(engine: Engine, target: Target) -> None:
     if fresh:
         enable_wal(engine)
     try:
-        with for_writing(engine).begin() as connection:  # also proves that the archive can be written
+        with for_writing(engine).begin() as connection:
             found = _version(connection, target)
             if found is None:
                 metadata.create_all(connection, checkfirst=False)
                 version_table.create(connection)
                 connection.execute(version_table.insert().values(version_num=SCHEMA_VERSION))
                 return
+            _require_current(found, target)
+            # changes nothing, but tells now, and not after an hour of work, that the archive cannot be written
+            connection.execute(version_table.update().values(version_num=SCHEMA_VERSION))
     except (IntegrityError, ProgrammingError):  # PostgreSQL: another process committed the same tables first
         with engine.connect() as connection:
             found = _version(connection, target)

@@ -1,0 +1,163 @@
+"""Creating, migrating and recognising archives."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from db.archive import Archive, ArchiveError
+from db.models import SCHEMA_VERSION
+from db.testing_values import OTHER_TASK, TASK, proposal, same_fingerprint
+from tests.support.schemas import assert_same_schema
+
+SAVED = Path(__file__).parent / "assets" / "archive_v1.sqlite3"
+
+
+def test_migrations_make_the_same_tables_as_the_models(tmp_path: Path) -> None:
+    (tmp_path / "migrated.db").touch()
+    assert_same_schema(f"sqlite:///{tmp_path / 'created.db'}", f"sqlite:///{tmp_path / 'migrated.db'}")
+
+
+def test_an_archive_that_version_1_wrote_is_read(tmp_path: Path) -> None:
+    path = shutil.copy(SAVED, tmp_path / "saved.db")
+    with Archive(path) as archive:
+        (campaign,) = archive.campaigns()
+        assert (campaign.name, campaign.proposals, campaign.candidates, campaign.trials_done) == ("saved", 4, 2, 6)
+        best, known, refused = archive.entries("saved")
+        assert (best.name, known.origin, refused.status) == ("α loss", "known", "refused")
+        assert best.score is not None
+        assert best.score.by_seed == {0: 0.75, 1: 0.751}
+        assert best.parents == (known.candidate.id,)
+        expected = proposal(1).probe
+        assert expected is not None
+        assert same_fingerprint(archive.entry(best.candidate.id).fingerprint, expected.fingerprint)
+        assert archive.scores("saved", OTHER_TASK.id, "kl")[best.candidate.id].by_seed == {100: 10 - 0.85}
+        trial = archive.trials(best.candidate.id, task=TASK.id)[0]
+        assert archive.arrays(trial.id)["curve"].tolist() == [0, 1, 2, 3]
+        (unread,) = archive.open_proposals("saved")
+        assert unread.prompt == proposal(3).prompt
+        resumed = archive.start_campaign("saved", {"seed": 1}, task=TASK, metric="score", higher_is_better=True)
+        assert resumed.resumed
+        assert archive.totals("saved").trials == {"done": 6, "pending": 1}
+
+
+def test_opening_needs_no_migration_tool(tmp_path: Path) -> None:
+    code = (
+        "import sys; from db.archive import Archive; Archive(sys.argv[1], create=True).close();"
+        "print({'alembic', 'torch', 'ray'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.db")], capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr
+
+
+def with_version(version: str) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        Archive(path, create=True).close()
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("UPDATE archive_version SET version_num = ?", (version,))
+
+    return make
+
+
+def theirs(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE recipes (id integer)")
+
+
+def truncated(path: Path) -> None:
+    Archive(path, create=True).close()
+    path.write_bytes(path.read_bytes()[:30_000] + os.urandom(5_000))
+
+
+@pytest.mark.parametrize("create", [True, False])
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (with_version("9999"), "newer version.*pip install -U objective-discovery"),
+        (with_version("0000"), "older schema 0000.*python -m db upgrade"),
+        (with_version("main"), "belongs to another program"),
+        (theirs, "belongs to another program"),
+        (lambda path: path.write_text("Dear diary, " * 500), "not an archive, or it is damaged"),
+        (lambda path: path.mkdir(), "is a folder: name a file in it"),
+        (lambda path: os.mkfifo(path), "is not a file"),
+    ],
+    ids=["newer", "older", "foreign version", "foreign tables", "text", "folder", "pipe"],
+)
+def test_what_is_no_archive_of_ours_is_refused(
+    tmp_path: Path, make: Callable[[Path], None], says: str, create: bool
+) -> None:
+    path = tmp_path / "a.db"
+    make(path)
+    before = path.read_bytes() if path.is_file() else None
+    with pytest.raises(ArchiveError, match=says) as caught:
+        Archive(path, create=create)
+    assert "\n" not in str(caught.value)
+    assert not caught.value.fault
+    if before is not None:
+        assert path.read_bytes() == before, "a refused file must not be touched"
+
+
+def test_a_damaged_archive_is_explained(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    truncated(path)
+    with pytest.raises(ArchiveError, match=r"damaged|failed"), Archive(path) as archive:
+        archive.start_campaign("x", {}, task=TASK, metric="score", higher_is_better=True)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("", "has no name"),
+        ("sqlite://", "names no file"),
+        ("sqlite:///:memory:", "names no file"),
+        ("mysql://me:hunter2@host/db", "cannot live in 'mysql'"),
+        ("postgresql+asyncpg://me:hunter2@host/db", "cannot live in"),
+        ("sqlite:\\\\x://me:hunter2@y", "cannot read the archive URL|cannot live"),
+        ("postgresql://me:hunter2@host:port/db", "cannot read the archive URL"),
+    ],
+)
+def test_wrong_urls_are_refused_without_their_password(url: str, says: str) -> None:
+    with pytest.raises(ArchiveError, match=says) as caught:
+        Archive(url, create=True)
+    assert "hunter2" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_archive_is_not_made_by_reading(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError, match="there is no archive at"):
+        Archive(tmp_path / "deep" / "a.db")
+    assert not (tmp_path / "deep").exists()
+    (tmp_path / "empty.db").touch()
+    with pytest.raises(ArchiveError, match="holds no archive"):
+        Archive(tmp_path / "empty.db")
+
+
+def test_a_path_under_a_file_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for create in (True, False):
+        with pytest.raises(ArchiveError, match=r"cannot be opened|there is no archive"):
+            Archive(tmp_path / "file" / "a.db", create=create)
+
+
+def test_upgrade_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from db.__main__ import main
+
+    path = tmp_path / "a.db"
+    assert main(["upgrade", str(path)]) == 2
+    assert "there is no archive" in capsys.readouterr().err
+    path.touch()
+    assert main(["upgrade", str(path)]) == 0
+    assert f"schema none -> {SCHEMA_VERSION}" in capsys.readouterr().out
+    assert main(["upgrade", str(path)]) == 0
+    assert f"schema {SCHEMA_VERSION} -> {SCHEMA_VERSION}" in capsys.readouterr().out
+    with_version("9999")(tmp_path / "new.db")
+    assert main(["upgrade", str(tmp_path / "new.db")]) == 2
+    assert main(["downgrade"]) == 2

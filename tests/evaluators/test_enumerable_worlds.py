@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -103,3 +105,12 @@ def test_response_order_is_by_length_then_lexicographic():
     assert strings()[:7] == ((), (0,), (1,), (2,), (3,), (0, 0), (0, 1))
     assert strings()[-1] == (3, 3, 3, 3)
     assert list(lengths()) == sorted(lengths())
+
+
+def test_the_documented_regimes_are_the_real_ones():
+    page = Path(__file__).parents[2] / "docs" / "evaluators" / "enumerable.md"
+    rows = [f"| `{r.name}` | {r.pairs} | {r.sharpness:g} | {r.flip:g} | {r.length_bias:g} | " for r in d.REGIMES]
+    text = page.read_text()
+    assert [row for row in rows if row not in text] == []
+    ours = [line for line in text.splitlines() if "another source" in line]
+    assert [r.name in ours[0] for r in d.REGIMES] == [not r.from_reference for r in d.REGIMES]

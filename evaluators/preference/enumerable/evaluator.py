@@ -56,6 +56,7 @@ class EnumerableEvaluator:
         "margin": "(6, K, steps) mean log-ratio margin of each step's batch, nats, before the step",
         "score": "(6,) frontier of each world, a ratio; the paired unit of comparisons",
     }
+    Options: ClassVar[type[EnumerableOptions]] = EnumerableOptions
 
     def __init__(self, options: Mapping[str, Any] | None = None, cache_dir: Path | None = None) -> None:
         """`cache_dir` is not used: nothing here is worth a file. Raises OptionsError."""
@@ -124,7 +125,8 @@ class EnumerableEvaluator:
         from evaluators.preference.enumerable.worlds import build_worlds
 
         if seed not in self._worlds:
-            self._worlds[seed] = build_worlds(seed)
+            with torch_threads(1):  # six tiny models: a second thread only waits for the first
+                self._worlds[seed] = build_worlds(seed)
             while len(self._worlds) > _KEPT_SEEDS:
                 self._worlds.popitem(last=False)
         self._worlds.move_to_end(seed)

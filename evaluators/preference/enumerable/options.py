@@ -27,7 +27,9 @@ class EnumerableOptions:
     batch: int = option(32, "pairs in one step")
     learning_rate: float = option(4e-3, "Adam's learning rate, constant")
     device: str = option("cpu", "cpu, cuda or auto (a GPU if this process sees one)")
-    threads: int = option(1, "CPU threads of a trial; scores do not depend on it")
+    threads: int = option(
+        1, "CPU threads of a trial; scores do not depend on it, and more than one pays off only on idle cores"
+    )
 
     def __post_init__(self) -> None:
         if self.fidelity not in _FIDELITIES:

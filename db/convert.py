@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from sqlalchemy.engine import RowMapping
 from db.arrays import pack_fingerprint, unpack_fingerprint
 from db.records import Proposal, Reply
 from db.types import is_storable
-from evaluators.base import TrialReport
+from evaluators.base import Metric, TrialReport
 from sandbox.candidate import Candidate
 from sandbox.failure import Failure, FailureKind
 from sandbox.reports import Fingerprint, GateReport, ProbeReport, Properties, Violation
@@ -128,6 +129,19 @@ def reply_of(row: RowMapping) -> Reply | None:
         completion_tokens=row["completion_tokens"],
         attempts=row["reply_attempts"],
     )
+
+
+def metric_columns(trial_id: int, position: int, metric: Metric) -> Columns:
+    stderr = metric.stderr
+    return {
+        "trial_id": trial_id,
+        "name": metric.name,
+        "position": position,
+        "value": float(metric.value),
+        "higher_is_better": metric.higher_is_better,
+        "unit": metric.unit,
+        "stderr": None if stderr is None or not math.isfinite(stderr) else float(stderr),
+    }
 
 
 def trial_details(report: TrialReport) -> Columns:

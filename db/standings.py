@@ -11,6 +11,39 @@ from db.convert import failure_columns
 from db.models import metrics, standings, trials
 from db.records import Proposal, Ranking
 
+# Built once: making a statement costs several times as much as running it, and these run for every trial.
+_OUTCOMES = (
+    sa.select(trials.c.seed, trials.c.status, trials.c.failure_kind, trials.c.failure_message, metrics.c.value)
+    .select_from(
+        trials.outerjoin(metrics, sa.and_(metrics.c.trial_id == trials.c.id, metrics.c.name == sa.bindparam("metric")))
+    )
+    .where(
+        trials.c.campaign_id == sa.bindparam("campaign"),
+        trials.c.task_id == sa.bindparam("task"),
+        trials.c.candidate_id == sa.bindparam("candidate"),
+        sa.or_(trials.c.status == "done", trials.c.status == "failed"),
+    )
+    .order_by(trials.c.seed)
+)
+_PLACE = (
+    sa.update(standings)
+    .where(
+        standings.c.campaign_id == sa.bindparam("campaign"),
+        standings.c.candidate_id == sa.bindparam("candidate"),
+        # what the checks refused stays refused: it can have trials only from before, under another verdict
+        standings.c.status != "refused",
+    )
+    .values(
+        status=sa.bindparam("new_status"),
+        failure_kind=sa.bindparam("new_kind"),
+        failure_message=sa.bindparam("new_message"),
+        score=sa.bindparam("new_score"),
+        sort_key=sa.bindparam("new_sort_key"),
+        trials_done=sa.bindparam("new_done"),
+        trials_failed=sa.bindparam("new_failed"),
+    )
+)
+
 
 def admit(connection: Connection, campaign: int, proposal_id: int, proposal: Proposal) -> None:
     """Enter a judged proposal's candidate; the first proposal of it stays, unless it was refused and this one is not."""
@@ -36,35 +69,24 @@ def admit(connection: Connection, campaign: int, proposal_id: int, proposal: Pro
 
 def rescore(connection: Connection, campaign: int, candidate: str, ranking: Ranking) -> None:
     """Recompute one candidate's score from its trials."""
-    values = sa.and_(metrics.c.trial_id == trials.c.id, metrics.c.name == ranking.metric)
-    rows = connection.execute(
-        sa.select(trials.c.seed, trials.c.status, trials.c.failure_kind, trials.c.failure_message, metrics.c.value)
-        .select_from(trials.outerjoin(metrics, values))
-        .where(
-            trials.c.campaign_id == campaign,
-            trials.c.task_id == ranking.task_id,
-            trials.c.candidate_id == candidate,
-            trials.c.status.in_(("done", "failed")),
-        )
-        .order_by(trials.c.seed)
-    ).all()
+    wanted = {"campaign": campaign, "task": ranking.task_id, "candidate": candidate, "metric": ranking.metric}
+    rows = connection.execute(_OUTCOMES, wanted).all()
     counted = [r for r in rows if ranking.seeds is None or r.seed in ranking.seeds]
     failed = [r for r in counted if r.status == "failed"]
     scores = [r.value for r in counted if r.status == "done" and r.value is not None]
     score = sum(scores) / len(scores) if scores and not failed else None
-    turned = None if score is None else (-score if ranking.higher_is_better else score)
     changed = {
-        "status": "failed" if failed else "accepted" if score is None else "ranked",
-        "failure_kind": failed[0].failure_kind if failed else None,
-        "failure_message": failed[0].failure_message if failed else None,
-        "score": score,
-        "sort_key": turned,
-        "trials_done": len(counted) - len(failed),
-        "trials_failed": len(failed),
+        "campaign": campaign,
+        "candidate": candidate,
+        "new_status": "failed" if failed else "accepted" if score is None else "ranked",
+        "new_kind": failed[0].failure_kind if failed else None,
+        "new_message": failed[0].failure_message if failed else None,
+        "new_score": score,
+        "new_sort_key": -score if score is not None and ranking.higher_is_better else score,
+        "new_done": len(counted) - len(failed),
+        "new_failed": len(failed),
     }
-    # what the checks refused stays refused: it can have trials only from before, under another verdict
-    where = sa.and_(_key(campaign, candidate), standings.c.status != "refused")
-    connection.execute(sa.update(standings).where(where).values(changed))
+    connection.execute(_PLACE, changed)
 
 
 def rescore_all(connection: Connection, campaign: int, ranking: Ranking) -> None:

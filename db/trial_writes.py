@@ -2,21 +2,65 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from db.arrays import ARRAYS_SCHEMA, pack_arrays
-from db.convert import failure_columns, trial_details
+from db.convert import failure_columns, failure_of, metric_columns, trial_details
 from db.errors import ArchiveError
 from db.models import attempts, metrics, tasks, trial_arrays, trials
-from db.records import TrialRecord
+from db.records import TrialRecord, TrialStatus
 from db.session import Session, new_id, now
 from db.standings import rescore
 from evaluators.base import TrialReport
-from sandbox.failure import Failure, FailureKind
+from sandbox.failure import Failure
+
+# Built once: making a statement costs several times as much as running it, and these run for every trial.
+_THIS = sa.and_(
+    trials.c.campaign_id == sa.bindparam("campaign"),
+    trials.c.task_id == sa.bindparam("task"),
+    trials.c.candidate_id == sa.bindparam("candidate"),
+    trials.c.seed == sa.bindparam("of_seed"),
+)
+_FIND = sa.select(
+    trials.c.id, trials.c.status, trials.c.attempts, trials.c.failure_kind, trials.c.failure_message
+).where(_THIS)
+_EVALUATOR = sa.select(tasks.c.evaluator).where(tasks.c.id == sa.bindparam("task"))
+_START = (
+    sa.update(trials)
+    .where(trials.c.id == sa.bindparam("trial"), trials.c.status == "pending")
+    .values(status="running", attempts=trials.c.attempts + 1)
+    .returning(trials.c.attempts)
+)
+_END = (
+    sa.update(trials)
+    .where(
+        trials.c.id == sa.bindparam("trial"),
+        trials.c.status == "running",
+        trials.c.attempts == sa.bindparam("attempt"),
+    )
+    .values(
+        status=sa.bindparam("new_status"),
+        details=sa.bindparam("new_details"),
+        failure_kind=sa.bindparam("new_kind"),
+        failure_message=sa.bindparam("new_message"),
+        finished_at=sa.bindparam("moment"),
+    )
+    .returning(trials.c.campaign_id, trials.c.task_id, trials.c.candidate_id, trials.c.seed)
+)
+_CLOSE = (
+    sa.update(attempts)
+    .where(attempts.c.trial_id == sa.bindparam("trial"), attempts.c.number == sa.bindparam("attempt"))
+    .values(
+        ended_at=sa.bindparam("moment"),
+        failure_kind=sa.bindparam("new_kind"),
+        failure_message=sa.bindparam("new_message"),
+    )
+)
+_ADD_TRIAL, _ADD_ATTEMPT = sa.insert(trials), sa.insert(attempts)
+_ADD_METRICS, _ADD_ARRAYS = sa.insert(metrics), sa.insert(trial_arrays)
 
 
 class TrialWrites(Session):
@@ -28,36 +72,27 @@ class TrialWrites(Session):
         Raises:
             ArchiveError: it cannot be stored; the campaign, candidate and task must be stored before.
         """
-        where = sa.and_(
-            trials.c.campaign_id == campaign,
-            trials.c.task_id == task_id,
-            trials.c.candidate_id == candidate_id,
-            trials.c.seed == seed,
-        )
+        wanted = {"campaign": campaign, "task": task_id, "candidate": candidate_id, "of_seed": seed}
         with self._write() as connection:
-            row = connection.execute(sa.select(trials).where(where)).mappings().first()
-            evaluator = connection.execute(sa.select(tasks.c.evaluator).where(tasks.c.id == task_id)).scalar()
+            evaluator = connection.execute(_EVALUATOR, {"task": task_id}).scalar()
             if evaluator is None:
                 raise ArchiveError(f"{self.url} does not know the task {task_id}: record it first", fault=True)
+            row = connection.execute(_FIND, wanted).mappings().first()
             if row is not None:
-                failure = None
-                if row["failure_kind"]:
-                    failure = Failure(FailureKind(row["failure_kind"]), row["failure_message"])
                 return TrialRecord(
-                    row["id"], candidate_id, task_id, evaluator, seed, row["status"], row["attempts"], failure=failure
-                )
-            inserted = connection.execute(
-                sa.insert(trials).values(
-                    campaign_id=campaign,
-                    task_id=task_id,
-                    candidate_id=candidate_id,
-                    seed=seed,
-                    status="pending",
-                    attempts=0,
-                    created_at=now(),
-                )
-            )
-            trial_id = new_id(inserted)
+                    row["id"], candidate_id, task_id, evaluator, seed, row["status"], row["attempts"],
+                    failure=failure_of(row),
+                )  # fmt: skip
+            new = {
+                "campaign_id": campaign,
+                "task_id": task_id,
+                "candidate_id": candidate_id,
+                "seed": seed,
+                "status": "pending",
+                "attempts": 0,
+                "created_at": now(),
+            }
+            trial_id = new_id(connection.execute(_ADD_TRIAL, new))
         return TrialRecord(trial_id, candidate_id, task_id, evaluator, seed, "pending", 0)
 
     def start_attempt(self, trial_id: int, worker: str) -> int:
@@ -67,18 +102,12 @@ class TrialWrites(Session):
             ArchiveError: it cannot be stored, or the trial is running, done or failed.
         """
         with self._write() as connection:
-            started = connection.execute(
-                sa.update(trials)
-                .where(trials.c.id == trial_id, trials.c.status == "pending")
-                .values(status="running", attempts=trials.c.attempts + 1)
-            )
-            if started.rowcount != 1:
+            number = connection.execute(_START, {"trial": trial_id}).scalar()
+            if number is None:
                 raise self._wrong_state(connection, trial_id, "started")
-            number = int(connection.execute(sa.select(trials.c.attempts).where(trials.c.id == trial_id)).scalar_one())
-            connection.execute(
-                sa.insert(attempts).values(trial_id=trial_id, number=number, worker=worker, started_at=now())
-            )
-        return number
+            started = {"trial_id": trial_id, "number": number, "worker": worker, "started_at": now()}
+            connection.execute(_ADD_ATTEMPT, started)
+        return int(number)
 
     def finish_trial(self, trial_id: int, attempt: int, report: TrialReport) -> None:
         """Store a successful trial: metrics, arrays, how it was measured, and the candidate's new score.
@@ -88,27 +117,15 @@ class TrialWrites(Session):
             ValueError: an array of the report holds Python objects.
         """
         arrays = pack_arrays(report.arrays) if report.arrays else None  # outside the transaction: it takes a while
+        rows = [metric_columns(trial_id, position, metric) for position, metric in enumerate(report.metrics)]
         with self._write() as connection:
-            self._end(connection, trial_id, attempt, None, {"status": "done", "details": trial_details(report)})
-            rows = [
-                {
-                    "trial_id": trial_id,
-                    "name": metric.name,
-                    "position": position,
-                    "value": float(metric.value),
-                    "higher_is_better": metric.higher_is_better,
-                    "unit": metric.unit,
-                    "stderr": float(metric.stderr)
-                    if metric.stderr is not None and math.isfinite(metric.stderr)
-                    else None,
-                }
-                for position, metric in enumerate(report.metrics)
-            ]
+            trial = self._end(connection, trial_id, attempt, "done", details=trial_details(report))
             if rows:
-                connection.execute(sa.insert(metrics), rows)
+                connection.execute(_ADD_METRICS, rows)
             if arrays is not None:
-                connection.execute(sa.insert(trial_arrays).values(trial_id=trial_id, schema=ARRAYS_SCHEMA, data=arrays))
-            self._rescore(connection, trial_id)
+                stored = {"trial_id": trial_id, "schema": ARRAYS_SCHEMA, "data": arrays}
+                connection.execute(_ADD_ARRAYS, stored)
+            self._rescore(connection, trial)
 
     def fail_trial(self, trial_id: int, attempt: int, failure: Failure, final: bool) -> None:
         """Store a failed attempt. `final` ends the trial; otherwise it is pending again.
@@ -116,35 +133,41 @@ class TrialWrites(Session):
         Raises:
             ArchiveError: it cannot be stored, or this attempt is not running (it has been recorded, or given up).
         """
-        changes = {"status": "failed", **failure_columns(failure)} if final else {"status": "pending"}
         with self._write() as connection:
-            self._end(connection, trial_id, attempt, failure, changes)
+            trial = self._end(connection, trial_id, attempt, "failed" if final else "pending", failure)
             if final:
-                self._rescore(connection, trial_id)
+                self._rescore(connection, trial)
 
     def _end(
-        self, connection: Connection, trial_id: int, attempt: int, failure: Failure | None, changes: dict[str, Any]
-    ) -> None:
+        self,
+        connection: Connection,
+        trial_id: int,
+        attempt: int,
+        status: TrialStatus,
+        failure: Failure | None = None,
+        details: dict[str, Any] | None = None,
+    ) -> sa.Row[Any]:
         """Close the attempt and change the trial, if and only if this attempt is the one that runs."""
+        kept = failure_columns(failure if status == "failed" else None)
         moment = now()
-        if changes["status"] != "pending":
-            changes = {**changes, "finished_at": moment}
-        ended = connection.execute(
-            sa.update(trials)
-            .where(trials.c.id == trial_id, trials.c.status == "running", trials.c.attempts == attempt)
-            .values(changes)
-        )
-        if ended.rowcount != 1:
+        changes = {
+            "trial": trial_id,
+            "attempt": attempt,
+            "new_status": status,
+            "new_details": details,
+            "new_kind": kept["failure_kind"],
+            "new_message": kept["failure_message"],
+            "moment": None if status == "pending" else moment,
+        }
+        trial = connection.execute(_END, changes).first()
+        if trial is None:
             raise self._wrong_state(connection, trial_id, f"ended as attempt {attempt}")
-        connection.execute(
-            sa.update(attempts)
-            .where(attempts.c.trial_id == trial_id, attempts.c.number == attempt)
-            .values(ended_at=moment, **failure_columns(failure))
-        )
+        said = failure_columns(failure)
+        closed = {"new_kind": said["failure_kind"], "new_message": said["failure_message"], "moment": moment}
+        connection.execute(_CLOSE, {"trial": trial_id, "attempt": attempt, **closed})
+        return trial
 
-    def _rescore(self, connection: Connection, trial_id: int) -> None:
-        columns = (trials.c.campaign_id, trials.c.task_id, trials.c.candidate_id, trials.c.seed)
-        trial = connection.execute(sa.select(*columns).where(trials.c.id == trial_id)).one()
+    def _rescore(self, connection: Connection, trial: sa.Row[Any]) -> None:
         if trial.campaign_id not in self._rankings:
             self._rankings[trial.campaign_id] = self._ranking(connection, trial.campaign_id)
         ranking = self._rankings[trial.campaign_id]

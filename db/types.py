@@ -23,7 +23,7 @@ RowId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # SQLite numbers r
 
 def storable(text: str) -> str:
     """The text with NUL and lone surrogates replaced by U+FFFD; everything else is kept to the letter."""
-    return _UNSTORABLE.sub(_REPLACEMENT, text)
+    return text if text.isascii() and "\x00" not in text else _UNSTORABLE.sub(_REPLACEMENT, text)
 
 
 def is_storable(text: str) -> bool:

@@ -19,9 +19,10 @@ POINTS = 24
 MODERATE, WIDE = 2.5, 50.0  # half-widths of the log-ratios in the two groups of rows
 DUPLICATE_DISTANCE = 1e-4
 SCALES = (1 / 16, 16.0)  # a known loss at beta * c with c in here is a rescaled beta, not a discovery
-_COARSE = 33  # values of c tried first, evenly in log c
+_COARSE = 129  # values of c tried first, evenly in log c
 _FINE = 9  # values of c in each refinement, which narrows the bracket four times
 _WORTH_REFINING = 0.05  # a true match is within about 0.02 of its nearest value in the coarse table
+_FLOOR = 0.2  # of the slope between table values: a true match has none, and slopes change little between neighbours
 _CLEAR = 0.01  # of DUPLICATE_DISTANCE: no need to search on
 _FLAT = 0.8  # around a true match the distance is V-shaped; a minimum this close to its neighbours is not one
 _SEED = 20240612
@@ -77,36 +78,31 @@ def fingerprint(oracle: LossOracle) -> Fingerprint:
     Moderate rows tell shapes apart where training happens; wide ones tell a hinge at a small beta from a straight line.
     Both are normalised by themselves, so that an exponential's tail does not drown the rest. Raises what the oracle raises.
     """
-    return _fingerprints(oracle, (1.0,))[0]
+    return Fingerprint(tuple(tuple(row) for row in _table(oracle, (1.0,))[0].tolist()))
 
 
-def _fingerprints(oracle: LossOracle, scales: Sequence[float]) -> list[Fingerprint]:
-    """The fingerprint at each scale, from two packed calls in float64."""
-    moderate, wide = (_rows(oracle, scales, width) for width in (MODERATE, WIDE))
-    return [Fingerprint(a.values + b.values) for a, b in zip(moderate, wide, strict=True)]
+def _table(oracle: LossOracle, scales: Sequence[float]) -> Tensor:
+    """(scales, rows, values): the fingerprint at each scale, from two packed calls in float64."""
+    return torch.cat([_rows(oracle, scales, width) for width in (MODERATE, WIDE)], 1)
 
 
-def _rows(oracle: LossOracle, scales: Sequence[float], width: float) -> list[Fingerprint]:
-    """One group of rows for each scale, from one packed call."""
+def _rows(oracle: LossOracle, scales: Sequence[float], width: float) -> Tensor:
+    """(scales, rows, values): one group of rows for each scale, from one packed call."""
     scalars = probe_scalars(oracle.contract, scales)
     rows = len(next(iter(scalars.values()))) if scalars else len(scales)
     answer = oracle.evaluate(grid(oracle.contract, oracle.parameters, rows, width), scalars)
-    each = rows // len(scales)
-    return [_normalise(answer, range(i * each, (i + 1) * each)) for i in range(len(scales))]
+    return _normalise(answer).view(len(scales), rows // len(scales), -1)
 
 
-def _normalise(answer: Answer, runs: range) -> Fingerprint:
+def _normalise(answer: Answer) -> Tensor:
     """Per run: losses centred, losses and gradients divided by the gradient's norm; non-finite entries become NaN."""
-    values = []
-    for run in runs:
-        losses, gradient = answer.losses[run].double(), answer.gradients[run].double().flatten()
-        finite = gradient[gradient.isfinite()]
-        norm = float(finite.norm()) or 1.0
-        good = losses[losses.isfinite()]
-        centred = losses - (good.mean() if good.numel() else 0.0)
-        row = torch.cat([centred / norm / POINTS, gradient / norm])
-        values.append(tuple(torch.where(row.isfinite(), row, torch.nan).tolist()))
-    return Fingerprint(tuple(values))
+    losses, gradients = answer.losses.double(), answer.gradients.double().flatten(1)  # (R, B), (R, G * B)
+    norm = torch.where(gradients.isfinite(), gradients, 0.0).norm(dim=1, keepdim=True)
+    norm = torch.where(norm == 0, 1.0, norm)
+    good = losses.isfinite()
+    mean = torch.where(good, losses, 0.0).sum(1, keepdim=True) / good.sum(1, keepdim=True).clamp(min=1)
+    row = torch.cat([(losses - mean) / norm / POINTS, gradients / norm], 1)
+    return torch.where(row.isfinite(), row, torch.nan)
 
 
 def distance(a: Fingerprint, b: Fingerprint) -> float:
@@ -145,6 +141,20 @@ def _mean_gaps(one: Tensor, table: Tensor) -> Tensor:
     return ((one - table).abs().nan_to_num(0.0).mean(2) / scale).mean(1)
 
 
+def _reaches_zero(gaps: Sequence[float], best: int) -> bool:
+    """Whether the gaps around their minimum can belong to a match that lies between two table values.
+
+    Around a match they are V-shaped: with slope s and spacing D, the neighbours sum to 2sD, and the minimum and its nearer
+    neighbour to sD. What is missing to that is a floor that no scale removes. At an end of the table nothing is excluded
+    but a minimum that is level with its neighbour.
+    """
+    last = len(gaps) - 1
+    if best in (0, last):
+        return last < 1 or gaps[best] < _FLAT * gaps[1 if best == 0 else last - 1]
+    slope, nearer = (gaps[best - 1] + gaps[best + 1]) / 2, min(gaps[best - 1], gaps[best + 1])
+    return (gaps[best] + nearer - slope) / 2 < _FLOOR * slope
+
+
 @dataclass(frozen=True)
 class Match:
     """A known loss that a candidate equals, with its scale scalar multiplied by `scale`."""
@@ -176,7 +186,7 @@ class KnownLosses:
         self._tables: dict[str, Tensor] = {}  # (scales, rows, values)
         for name in known:
             with self._oracle(name) as oracle:
-                self._tables[name] = stack(_fingerprints(oracle, self._scales))
+                self._tables[name] = _table(oracle, self._scales)
 
     def _oracle(self, name: str) -> LossOracle:
         candidate, parameters = self._known[name]
@@ -186,9 +196,9 @@ class KnownLosses:
         """The known loss that this is a copy of, up to the scale scalar; None if it is new."""
         one = stack([found])
         for name, table in self._tables.items():
-            gaps = _mean_gaps(one, table)
-            best = int(gaps.argmin())
-            if float(gaps[best]) < _WORTH_REFINING:
+            gaps = _mean_gaps(one, table).tolist()
+            best = min(range(len(gaps)), key=gaps.__getitem__)
+            if gaps[best] < _WORTH_REFINING and _reaches_zero(gaps, best):
                 match = self._refine(name, one, best)
                 if match.distance < DUPLICATE_DISTANCE:
                     return match
@@ -201,7 +211,7 @@ class KnownLosses:
         with self._oracle(name) as oracle:
             while high / low > 1 + 1e-9:
                 scales = [low * (high / low) ** (i / (_FINE - 1)) for i in range(_FINE)]
-                table = stack(_fingerprints(oracle, scales))
+                table = _table(oracle, scales)
                 gaps = _mean_gaps(one, table)
                 at = int(gaps.argmin())
                 found = Match(name, scales[at], float(distances(one, table[at : at + 1])))

@@ -170,7 +170,8 @@ class _Walker:
                 break
             if not isinstance(node, _ALLOWED_NODES):
                 instead = next((text for kind, text in _INSTEAD_OF.items() if isinstance(node, kind)), "Leave it out")
-                self.refuse(node, f"`{type(node).__name__}` is not allowed", instead)
+                located = next((n for n in ast.walk(node) if hasattr(n, "lineno")), node)  # a match_case has no line
+                self.refuse(located, f"`{type(node).__name__}` is not allowed", instead)
             else:
                 check = getattr(self, f"_on_{type(node).__name__.lower()}", None)
                 if check:

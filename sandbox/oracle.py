@@ -24,6 +24,8 @@ from sandbox.limits import Limits
 from sandbox.server import Child, OracleServer
 from sandbox.text import clean_text
 
+_SMALLEST_FRAME = 1 << 20  # untouched pages cost nothing, a larger batch later costs a new child
+_FRAME_BYTES = 256 * 1024  # room for a probe's largest call, so that it does not need a second child
 _FIRST_LOOK_S = 0.25  # a call slower than this gets its CPU time watched
 _SHORTEST_WATCH_S = 0.1  # CPU time is counted in ticks of 10 ms
 _BLAME_SHARE = 0.5  # of the waiting time the child must have spent computing to be blamed for it
@@ -143,10 +145,10 @@ class LossOracle:
         with torch.no_grad():
             for row, tensor in zip(views.rows, self._tensors, strict=True):
                 row.copy_(_of_shape(inputs[tensor.name], first, tensor.name))
-        numbers = [float(v) for s in self._scalars for v in scalars[s.name]]
-        if len(numbers) != shape.scalars * runs:
-            raise ValueError(f"{len(numbers)} scalars for {runs} runs of {', '.join(s.name for s in self._scalars)}")
-        child.frame.write_scalars(numbers)
+        settings = [float(v) for s in self._scalars for v in scalars[s.name]]
+        if len(settings) != shape.scalars * runs:
+            raise ValueError(f"{len(settings)} scalars for {runs} runs of {', '.join(s.name for s in self._scalars)}")
+        child.frame.write_scalars(settings)
         self._round_trip(child, Header(Op.CALL, Status.PENDING, runs, batch, itemsize, 0, 0))
         self.calls += 1
         numbers = views.answer.clone()
@@ -159,7 +161,7 @@ class LossOracle:
         if self._child is not None and self._child.frame.size >= shape.frame_bytes:
             return self._child
         self.close()
-        self._child = self._server.fork(self._spec, shape.frame_bytes)
+        self._child = self._server.fork(self._spec, max(shape.frame_bytes, _SMALLEST_FRAME))
         source = self.candidate.source.encode("utf-8", "replace")
         length = self._child.frame.write_text(source)
         self._round_trip(self._child, Header(Op.LOAD, Status.PENDING, 0, 0, 4, length, 0))

@@ -1,0 +1,159 @@
+"""The probe: properties of known losses, and refusals with the numbers that show the fault."""
+
+from __future__ import annotations
+
+import pytest
+
+from evaluators.preference.contract import PAIRS
+from sandbox.candidate import Candidate
+from sandbox.check import check_candidate, refusal
+from sandbox.child_spec import ChildSpec
+from sandbox.failure import FailureKind
+from sandbox.gate import check_source
+from sandbox.probe import probe
+from sandbox.reports import ProbeReport, Properties
+from sandbox.server import Child, OracleServer
+from tests.support.losses import HEAD, KNOWN, MARGIN, body, expression
+
+POLICY = ("policy_chosen_logps", "policy_rejected_logps")
+ORDINARY = Properties(
+    batch_coupled=False,
+    bounded_below=True,
+    finite_at_extremes=True,
+    monotone_decreasing=True,
+    detached_parts=False,
+    inputs_with_gradient=POLICY,
+)
+CHANGES: dict[str, dict[str, bool]] = {
+    "dpo": {},
+    "hinge": {},
+    "ipo": {"monotone_decreasing": False},
+    "kto_pair": {"batch_coupled": True, "detached_parts": True},
+    "lrml": {"monotone_decreasing": False, "finite_at_extremes": False},
+}
+
+
+def probed(server: OracleServer, candidate: Candidate) -> ProbeReport:
+    """Without the gate: the probe must see through what a gate might let pass."""
+    return probe(server, candidate, PAIRS, PAIRS.required)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_properties_of_known_objectives(name: str, server: OracleServer) -> None:
+    gate, report = check_candidate(server, KNOWN[name], PAIRS)
+    assert gate.accepted
+    assert report is not None
+    assert refusal(gate, report) is None
+    assert report.properties == Properties(**{**vars(ORDINARY), **CHANGES[name]})
+    assert report.facts["calls"] <= 64
+    assert report.facts["wall_ms"] > 0
+
+
+def test_a_refused_source_is_not_probed(server: OracleServer) -> None:
+    gate, report = check_candidate(server, body("import os\nreturn d"), PAIRS)
+    assert report is None
+    failure = refusal(gate, report)
+    assert failure is not None
+    assert failure.kind is FailureKind.STATIC
+    assert failure.message.startswith("line 8: imports os")
+
+
+@pytest.mark.parametrize(
+    ("lines", "with_gradient"),
+    [
+        ("return -policy_chosen_logps * beta", POLICY[:1]),
+        ("return -F.logsigmoid(beta * (policy_chosen_logps - policy_rejected_logps) - 0.5)", POLICY),
+        ("return policy_rejected_logps", POLICY[1:]),
+    ],
+)
+def test_reference_free_losses_are_accepted(lines: str, with_gradient: tuple[str, ...], server: OracleServer) -> None:
+    report = probed(server, body(lines))
+    assert report.accepted, report.failure
+    assert report.properties is not None
+    assert report.properties.inputs_with_gradient == with_gradient
+
+
+@pytest.mark.parametrize(
+    ("expression_of_d", "change"),
+    [
+        ("-beta * d", {"bounded_below": False}),
+        ("torch.exp(-beta * d)", {"finite_at_extremes": False}),
+        ("beta * d * d", {"monotone_decreasing": False}),
+        ("F.softplus(-beta * d) * torch.sigmoid(-d).detach()", {"detached_parts": True}),
+        ("F.softplus(-beta * (d - d.mean()))", {"batch_coupled": True, "monotone_decreasing": False}),
+    ],
+)
+def test_properties_are_recorded_not_judged(
+    expression_of_d: str, change: dict[str, bool], server: OracleServer
+) -> None:
+    report = probed(server, expression(expression_of_d))
+    assert report.accepted, report.failure
+    expected = {**vars(ORDINARY), **change}
+    assert {n: v for n, v in vars(report.properties).items() if n in change} == change
+    assert report.properties == Properties(**expected)
+
+
+def stateful(module: str, lines: str) -> Candidate:
+    indented = "".join(f"    {line}\n" for line in lines.splitlines())
+    return Candidate(PAIRS.name, HEAD.replace("def loss", f"{module}\n\n\ndef loss") + MARGIN + indented)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "kind", "words"),
+    [
+        (stateful("seen = []", "seen.append(1)\nreturn d * len(seen)"), FailureKind.CONTRACT, "when it was called again"),
+        (stateful("seen = []", "seen.append(1)\nreturn d * (1 + (len(seen) > 6))"), FailureKind.CONTRACT, "after"),
+        (stateful("kept = []", "kept.append(d.mean().item())\nreturn d * kept[0]"), FailureKind.CONTRACT, "in another process"),
+        (stateful("kept = []", "kept.append(d.detach()[:1])\nreturn d + kept[-2 if len(kept) > 1 else -1]"),
+         FailureKind.CONTRACT, "a loss must be a pure function"),
+        (expression("d * torch.rand(1)"), FailureKind.CONTRACT, "differ by"),
+        (expression("d + 0 * torch.randn_like(d) + torch.rand(()) * 1e-3"), FailureKind.CONTRACT, "differ by"),
+        (expression("d * torch.os.getpid()"), FailureKind.CONTRACT, "in another process"),
+        (expression("d.mean()"), FailureKind.CONTRACT, "must be (16,)"),
+        (expression("d.unsqueeze(1)"), FailureKind.CONTRACT, "(16, 1)"),
+        (expression("d * torch.ones(16)"), FailureKind.CONTRACT, "returned shape (16,), must be (1,)"),
+        (expression("d * d.shape[0]"), FailureKind.CONTRACT, "batch size or its place"),
+        (expression("d * torch.arange(len(d))"), FailureKind.CONTRACT, "batch size or its place"),
+        (expression("d[:1].expand(len(d)) * 0 + 1"), FailureKind.CONTRACT, "gradient is zero everywhere"),
+        (expression("torch.ones_like(d)"), FailureKind.CONTRACT, "no gradient"),
+        (expression("d.detach()"), FailureKind.CONTRACT, "no gradient"),
+        (expression("d * 0.0"), FailureKind.CONTRACT, "gradient is zero everywhere for policy_chosen_logps and"),
+        (expression("torch.log(d)"), FailureKind.NON_FINITE, "values are not finite at ordinary inputs"),
+        (expression("d / d.std()"), FailureKind.NON_FINITE, "at batch size 1"),
+        (expression("torch.exp(-d * 1e3)"), FailureKind.NON_FINITE, "loss values are not finite"),
+        (expression("undefined(d)"), FailureKind.CRASH, "line 8: NameError"),
+    ],
+)  # fmt: skip
+def test_refusals_show_their_numbers(candidate: Candidate, kind: FailureKind, words: str, server: OracleServer) -> None:
+    report = probed(server, candidate)
+    assert report.failure is not None
+    assert report.failure.kind is kind
+    assert words in report.failure.message
+    assert report.properties is None
+    assert report.fingerprint is None
+
+
+def test_the_straight_through_trick_is_seen(server: OracleServer) -> None:
+    report = probed(server, body("value = -F.logsigmoid(beta * d)\nreturn value - value.detach()"))
+    assert report.properties is not None
+    assert report.properties.detached_parts
+
+
+def test_at_most_two_children(server: OracleServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    forks = []
+    fork = OracleServer.fork
+
+    def counted(self: OracleServer, spec: ChildSpec, frame_bytes: int) -> Child:
+        forks.append(frame_bytes)
+        return fork(self, spec, frame_bytes)
+
+    monkeypatch.setattr(OracleServer, "fork", counted)
+    assert probed(server, KNOWN["dpo"]).accepted
+    assert len(forks) == 2
+
+
+def test_the_optional_input_is_probed_when_named(server: OracleServer) -> None:
+    source = HEAD.replace("beta: float)", "beta: float, progress: float)") + MARGIN
+    candidate = Candidate(PAIRS.name, source + "    return F.softplus(-beta * d) * progress\n")
+    gate = check_source(candidate, PAIRS)
+    assert probe(server, candidate, PAIRS, gate.parameters).accepted

@@ -36,6 +36,11 @@ def oracle_of(server: OracleServer, candidate: Candidate, limits: Limits | None 
     return LossOracle(server, candidate, PAIRS, PAIRS.required, limits)
 
 
+def ask_often(oracle: LossOracle) -> None:
+    for _ in range(1000):
+        ask(oracle)
+
+
 def child_pid(oracle: LossOracle) -> int:
     assert oracle._child is not None
     return oracle._child.pid
@@ -106,8 +111,7 @@ def test_a_computing_hang_is_killed_and_blamed(lines: str, server: OracleServer)
 def test_a_trial_of_many_slow_calls_is_blamed_as_a_trial(server: OracleServer) -> None:
     slow = body("x = torch.ones(600, 600)\nfor i in range(12): x = torch.tanh(x @ x)\nreturn d")
     with oracle_of(server, slow, Limits(call_s=20.0, trial_s=1.0)) as oracle, pytest.raises(CandidateError) as caught:
-        for _ in range(1000):
-            ask(oracle)
+        ask_often(oracle)
     assert caught.value.failure.kind is FailureKind.TIMEOUT
     assert "1 s in one trial" in caught.value.failure.message or "CPU time in one trial" in caught.value.failure.message
 

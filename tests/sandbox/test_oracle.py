@@ -210,8 +210,14 @@ def test_a_fault_names_the_run_and_its_scalars(opened: Opener) -> None:
         oracle(draw(3, 4), {"beta": [0.05, 0.2, 0.8]})
 
 
-@pytest.mark.parametrize(("source", "line"), [("x = 1 / 0\n" + HEAD + "    return beta\n", "line 1: ZeroDivisionError"),
-                                              (HEAD + "    return (\n", "SyntaxError"), ("x = 1\n", "no function 'loss'")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("x = 1 / 0\n" + HEAD + "    return beta\n", "line 1: ZeroDivisionError"),
+        (HEAD + "    return (\n", "SyntaxError"),
+        ("x = 1\n", "no function 'loss'"),
+    ],
+)
 def test_faults_while_loading(source: str, line: str, opened: Opener) -> None:
     kind, message = failure_of(opened(Candidate(PAIRS.name, source)))
     assert kind in (FailureKind.CRASH, FailureKind.CONTRACT)

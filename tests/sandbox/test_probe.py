@@ -103,7 +103,8 @@ def stateful(module: str, lines: str) -> Candidate:
     [
         (stateful("seen = []", "seen.append(1)\nreturn d * len(seen)"), FailureKind.CONTRACT, "when it was called again"),
         (stateful("seen = []", "seen.append(1)\nreturn d * (1 + (len(seen) > 6))"), FailureKind.CONTRACT, "after"),
-        (stateful("kept = []", "kept.append(d.mean().item())\nreturn d * kept[0]"), FailureKind.CONTRACT, "in another process"),
+        (stateful("kept = []", "kept.append(d.mean().item())\nreturn d * kept[0]"),
+         FailureKind.CONTRACT, "in another process"),
         (stateful("kept = []", "kept.append(d.detach()[:1])\nreturn d + kept[-2 if len(kept) > 1 else -1]"),
          FailureKind.CONTRACT, "a loss must be a pure function"),
         (expression("d * torch.rand(1)"), FailureKind.CONTRACT, "differ by"),

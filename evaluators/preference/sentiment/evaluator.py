@@ -75,6 +75,7 @@ class SentimentEvaluator:
         "curve_chosen": "(betas, steps) mean log-ratio of the chosen response to the SFT model, nats, before the step",
         "flipped": "(1,) share of training pairs whose label noise prefers the response with the lower reward",
     }
+    Options: ClassVar[type[SentimentOptions]] = SentimentOptions
 
     def __init__(self, options: Mapping[str, Any] | None = None, cache_dir: Path | None = None) -> None:
         """Raises OptionsError for unknown or ill-typed options."""

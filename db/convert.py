@@ -10,7 +10,7 @@ from sqlalchemy.engine import RowMapping
 
 from db.arrays import pack_fingerprint, unpack_fingerprint
 from db.records import Proposal, Reply
-from db.types import is_storable
+from db.types import is_storable, plain
 from evaluators.base import Metric, TrialReport
 from sandbox.candidate import Candidate
 from sandbox.failure import Failure, FailureKind
@@ -132,14 +132,15 @@ def reply_of(row: RowMapping) -> Reply | None:
 
 
 def metric_columns(trial_id: int, position: int, metric: Metric) -> Columns:
+    """Plain values, texts made storable: they go to the database driver as they are."""
     stderr = metric.stderr
     return {
         "trial_id": trial_id,
-        "name": metric.name,
+        "name": plain(metric.name),
         "position": position,
         "value": float(metric.value),
         "higher_is_better": metric.higher_is_better,
-        "unit": metric.unit,
+        "unit": plain(metric.unit),
         "stderr": None if stderr is None or not math.isfinite(stderr) else float(stderr),
     }
 

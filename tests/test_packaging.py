@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {"discovery", "sandbox", "evaluators", "db"}
 DATA = {".j2", ".mako", ".yaml", ".typed"}
 
+
 def run(command: Sequence[object], cwd: Path) -> str:
     done = subprocess.run([str(c) for c in command], cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -17,13 +17,15 @@ from db.archive import Archive
 from db.records import CampaignRecord, Proposal
 from discovery.campaign_log import campaign_log
 from discovery.config import CampaignConfig, ObjectiveConfig, PromotionConfig
+from discovery.config_errors import ConfigError
 from discovery.executor import Pools, RayExecutor
 from discovery.leaderboard import Board, stage_board
+from discovery.ledger import Ledger
 from discovery.progress import Event, Progress
 from discovery.prompts.builder import PromptBuilder, PromptContext
 from discovery.protocols import Proposer, Strategy
 from discovery.resume import restore
-from discovery.search import Parts, Resumed, Search
+from discovery.search import Parts, Resumed, Search, SearchError
 from discovery.stages import promoted, stored_result
 from discovery.statistics import minimum_effect
 from discovery.trials import Stage, TrialQueue, Work
@@ -79,7 +81,13 @@ class Campaign:
         self._search = _measure(SEARCH, config.objective)
         self._promotions = [_measure(f"promotion {i}", p) for i, p in enumerate(config.promotions, 1)]
         self._contract = self._search.evaluator.contract
-        for name in self.baselines:
+        for promotion in self._promotions:
+            if promotion.evaluator.contract.name != self._contract.name:
+                raise OptionsError(
+                    f"{promotion.spec.evaluator} trains losses of {promotion.evaluator.contract.name}, the search looks for "
+                    f"{self._contract.name}; promote to an evaluator of that family"
+                )
+        for name in (*self.baselines, *(name for p in config.promotions for name in p.baselines)):
             known_objective(self._contract.name, name)
         context = PromptContext(
             contract=self._contract,
@@ -92,6 +100,7 @@ class Campaign:
         self._proposer: Proposer = load_plugin("proposers", config.proposer.kind)(
             config.proposer.options, self._contract, config.seed
         )
+        self._require_an_end()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
 
@@ -102,6 +111,14 @@ class Campaign:
     @property
     def uses_llm(self) -> bool:
         return self._proposer.uses_llm
+
+    def _require_an_end(self) -> None:
+        budget = self.config.budget
+        if budget.candidates is budget.proposals is budget.wall_s is None and not self.uses_llm:
+            raise OptionsError(
+                f"budget.tokens alone never ends a search by the proposer {self.config.proposer.kind}, which uses none; "
+                "set candidates, proposals or wall_s too"
+            )
 
     def stop(self) -> None:
         """Ask a running campaign to end soon; safe from any thread. What is stored stays, the rest is resumed later."""
@@ -115,14 +132,22 @@ class Campaign:
         except RuntimeError:
             return asyncio.run(self._main())
         with ThreadPoolExecutor(1) as pool:
-            return pool.submit(asyncio.run, self._main()).result()
+            running = pool.submit(asyncio.run, self._main())
+            try:
+                return running.result()
+            except (
+                KeyboardInterrupt
+            ):  # a notebook's stop button: the signal comes to this thread, not to the campaign's
+                self.stop()
+                return running.result()
 
     async def _main(self) -> CampaignResult:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         config = self.config
+        secrets = [os.environ.get(name, "") for name in self._secret_names()]
         with (
             Archive(config.archive, create=True) as archive,
-            campaign_log(config.log_dir, config.name) as log,
+            campaign_log(config.log_dir, config.name, secrets) as log,
             _interrupts(self.stop),
         ):
             self.progress.listener = lambda event: self._news(log, event)
@@ -139,6 +164,11 @@ class Campaign:
                 status = await self._until_stopped(self._work(archive, record))
                 archive.reset_running(record.id)
                 archive.finish_campaign(record.id, status)
+            except (SearchError, InfrastructureError, OptionsError, ConfigError) as error:
+                log.error("%s", error)
+                archive.reset_running(record.id)
+                archive.finish_campaign(record.id, "stopped by an error")
+                raise
             finally:
                 with suppress(asyncio.CancelledError):
                     await self._proposer.aclose()
@@ -173,7 +203,9 @@ class Campaign:
                 if error is not None:
                     raise _innermost(error) from None
                 return "finished"
-            return "interrupted" if stopping.done() else "out of time"
+            status = "interrupted" if stopping.done() else "out of time"
+            self.progress.say("note", f"{status}: ending what runs; Ctrl-C ends it at once")
+            return status
         finally:
             for task in (working, stopping):
                 task.cancel()
@@ -204,11 +236,11 @@ class Campaign:
             self.config, record.id, self._contract, archive, executor, queue, self._strategy, self._proposer,
             self._builder, self.progress, self._search.stage,
         )  # fmt: skip
-        search = Search(parts)
+        search = Search(parts, Ledger(self.config.budget))
         todo = restore(search)
-        known = {r.proposal.name for r in todo} | set(search.names.values())
-        for name in self.baselines:
-            if name not in known:
+        needed = [*self.baselines, *(name for p in self.config.promotions for name in p.baselines)]
+        for name in dict.fromkeys(needed):
+            if name not in search.ledger.baselines:
                 todo.append(await self._admit(search, name))
         self._enter("search", self._search.stage)
         self._expect(search, todo)
@@ -232,21 +264,21 @@ class Campaign:
     async def _admit(self, search: Search, name: str) -> Resumed:
         """Check a known objective like any candidate and record it."""
         objective = known_objective(self._contract.name, name)
-        check = await search.parts.executor.check(objective.candidate, against_known=False)
-        proposal = Proposal(
-            index=search.take_index(), origin="known", proposer="library", name=name, thought=objective.summary,
-            candidate=objective.candidate, gate=check.gate, probe=check.probe, failure=check.failure,
-        )  # fmt: skip
-        search.parts.archive.record_known(search.parts.campaign, proposal)
+        check = await search.check(objective.candidate, against_known=False)
         if check.failure is not None:
             raise InfrastructureError(f"the baseline {name} does not pass its own checks: {check.failure}")
+        proposal = Proposal(
+            index=search.ledger.take_other(), origin="known", proposer="library", name=name, thought=objective.summary,
+            candidate=objective.candidate, gate=check.gate, probe=check.probe,
+        )  # fmt: skip
+        search.parts.archive.record_known(search.parts.campaign, proposal)
         search.remember(proposal)
         return Resumed(proposal, accepted=True)
 
     def _expect(self, search: Search, todo: list[Resumed]) -> None:
         """How many trials the search has ahead of it, as far as the budget says."""
         candidates = self.config.budget.candidates
-        ahead = sum(r.accepted for r in todo) + max(0, (candidates or 0) - search.accepted)
+        ahead = sum(r.accepted for r in todo) + max(0, (candidates or 0) - search.ledger.accepted)
         self.progress.candidates_budget = candidates
         self.progress.trials_expected = ahead * len(self._search.stage.seeds) if candidates is not None else 0
 
@@ -272,7 +304,12 @@ class Campaign:
             gpus=wanted.gpus if workers.gpus_per_trial is None else workers.gpus_per_trial,
             memory_mb=wanted.memory_mb,
         )
-        return Pools(workers.trial_slots, workers.probe_workers, workers.ray_address, resources)
+        return Pools(workers.trial_slots, workers.probe_workers, workers.ray_address, resources, self._secret_names())
+
+    def _secret_names(self) -> tuple[str, ...]:
+        """The environment variable that the proposer's key is in."""
+        variable = self.config.proposer.options.get("api_key_env")
+        return (variable,) if isinstance(variable, str) else ()
 
 
 def _measure(key: str, settings: ObjectiveConfig | PromotionConfig) -> _Measured:

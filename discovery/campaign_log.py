@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from db.redact import redact_secrets
-
 from discovery.config_errors import ConfigError
 from sandbox.text import one_line
 

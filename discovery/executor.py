@@ -6,12 +6,14 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from db.redact import redact_url
 from discovery.workers import Check, CheckWorker, Prepared, TaskSpec, TrialWorker
 from evaluators.base import Resources, TrialReport
 from evaluators.options import OptionsError
@@ -28,12 +30,13 @@ _OBJECT_STORE_BYTES = 200 * 1024 * 1024  # reports are small; the default takes 
 
 @dataclass(frozen=True)
 class Pools:
-    """How many actors, with what, and where."""
+    """How many actors, with what, and where. `secrets`: environment variables that no other process may see."""
 
     trial_slots: int
     check_workers: int
     address: str | None
     resources: Resources
+    secrets: tuple[str, ...] = ()
 
 
 class RayExecutor:
@@ -51,29 +54,36 @@ class RayExecutor:
         self._trial: asyncio.Queue[Any] = asyncio.Queue()
         self._check: asyncio.Queue[Any] = asyncio.Queue()
         self._actors: set[Any] = set()
+        self._lock = threading.Lock()  # `start` runs on a thread and may still be at it when the campaign is stopped
+        self._ray: Any = None
+        self._closed = False
 
     def start(self) -> None:
         """Start or join Ray and create the actors; they come up while the caller goes on."""
         import ray
 
         needed = self._pools.trial_slots * self._pools.resources.cpus + self._pools.check_workers
-        with _without_secrets():
-            _init_ray(self._pools.address, max(os.cpu_count() or 1, int(needed + 0.999)))
-        self._ray = ray
-        for _ in range(self._pools.trial_slots):
-            self._trial.put_nowait(self._new_trial_actor())
-        for _ in range(self._pools.check_workers):
-            self._check.put_nowait(self._new_check_actor())
+        with self._lock:
+            if self._closed:
+                return
+            with _without_secrets(self._pools.secrets):
+                _init_ray(self._pools.address, max(os.cpu_count() or 1, int(needed + 0.999)))
+            self._ray = ray
+            for _ in range(self._pools.trial_slots):
+                self._trial.put_nowait(self._new_trial_actor())
+            for _ in range(self._pools.check_workers):
+                self._check.put_nowait(self._new_check_actor())
 
     def close(self) -> None:
-        """Kill the actors and leave Ray; a Ray that was started here ends."""
-        ray = getattr(self, "_ray", None)
-        if ray is None:
-            return
-        for actor in self._actors:
-            ray.kill(actor)
-        self._actors.clear()
-        ray.shutdown()
+        """Kill the actors and leave Ray; a Ray that was started here ends. Waits for a `start` that is under way."""
+        with self._lock:
+            self._closed = True
+            if self._ray is None:
+                return
+            for actor in self._actors:
+                self._ray.kill(actor)
+            self._actors.clear()
+            self._ray.shutdown()
 
     async def prepare(self, task: str) -> Prepared:
         """Prepare a task on one actor; the others find it cached. Raises OptionsError or InfrastructureError."""
@@ -172,10 +182,16 @@ def _init_ray(address: str | None, cpus: int) -> None:
 
 
 @contextmanager
-def _without_secrets() -> Iterator[None]:
-    """Ray's processes inherit the environment at start; keys have no business there."""
-    taken = {name: os.environ.pop(name) for name in list(os.environ) if _SECRET_NAME.search(name)}
+def _without_secrets(names: Sequence[str]) -> Iterator[None]:
+    """Ray's processes inherit the environment at start; keys and passwords have no business there."""
+    taken = {name: os.environ.pop(name) for name in list(os.environ) if name in names or _is_secret(name)}
     try:
         yield
     finally:
         os.environ.update(taken)
+
+
+def _is_secret(name: str) -> bool:
+    if name.startswith("RAY_"):  # a cluster's own token
+        return False
+    return _SECRET_NAME.search(name) is not None or redact_url(os.environ[name]) != os.environ[name]

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from db.archive import Archive
-
 from db.records import Entry, Score, TrialRecord
 from discovery.statistics import Comparison, Row, leaderboard
 from discovery.trials import Stage

@@ -29,7 +29,7 @@ class Plan:
     """What the next proposal should build on.
 
     Attributes:
-        index: number of the proposal within the campaign.
+        index: number of the question within the campaign, from 0; baselines and repairs have none.
         seed: for anything random in this proposal; a function of the campaign's seed and `index`.
         in_full: past losses shown with code, thought and score (best first).
         in_brief: past losses shown as one line each: name, score or error.
@@ -98,12 +98,14 @@ class Request:
 class Proposer(Protocol):
     """Answers requests. `propose` runs many times concurrently on one asyncio event loop.
 
-    `uses_llm` tells people and the archive plainly whether a language model is behind it.
+    `uses_llm` tells people and the archive plainly whether a language model is behind it. `repairs` says whether an error
+    that is given back can lead to a better answer; if not, nothing is asked twice.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     uses_llm: ClassVar[bool]
+    repairs: ClassVar[bool]
 
     def __init__(self, options: Mapping[str, Any], contract: Contract, seed: int) -> None:
         """Raises OptionsError for unknown or ill-typed options, a missing key variable or file."""

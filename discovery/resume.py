@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from db.records import Proposal
+from discovery.config_errors import ConfigError
 from discovery.protocols import Outcome
 from discovery.search import Resumed, Search
 from discovery.stages import stored_result
@@ -13,17 +14,21 @@ def restore(search: Search) -> list[Resumed]:
     """Tell strategy, novelty index and budgets everything that is stored, in order; return what is unfinished.
 
     Raises:
-        ArchiveError: the archive cannot be read.
+        ArchiveError: the archive cannot be read. ConfigError: the campaign is about another family of losses.
     """
     parts = search.parts
     unfinished: list[Resumed] = []
     for proposal in parts.archive.proposals(parts.campaign):
-        search.next_index = max(search.next_index, proposal.index + 1)
+        if proposal.candidate is not None and proposal.candidate.contract != parts.contract.name:
+            raise ConfigError(
+                f"the campaign {parts.config.name!r} in this archive is about {proposal.candidate.contract}, "
+                f"its evaluator now about {parts.contract.name}; give the new campaign another name"
+            )
         _count(search, proposal)
         if not proposal.judged:
             unfinished.append(Resumed(proposal, accepted=False))
             continue
-        if proposal.candidate is not None and proposal.failure is not None:
+        if proposal.candidate is not None and proposal.failure is not None and proposal.failure.kind.candidates_fault:
             search.names.setdefault(proposal.candidate.id, proposal.name)
         parts.strategy.tell(Outcome(proposal, failure=proposal.failure))
         if proposal.failure is None:
@@ -42,13 +47,16 @@ def _stored(search: Search, proposal: Proposal) -> Result:
 
 
 def _count(search: Search, proposal: Proposal) -> None:
-    progress = search.parts.progress
+    progress, ledger = search.parts.progress, search.ledger
+    ledger.restore(proposal.index, is_question=proposal.origin == "proposed")
     if proposal.failure is not None:
         progress.failures[str(proposal.failure.kind)] += 1
     elif proposal.judged and proposal.origin != "known":
-        search.accepted += 1
-        progress.accepted = search.accepted
+        ledger.accepted += 1
+        progress.accepted = ledger.accepted
     if proposal.reply is not None:
+        uncounted = proposal.reply.prompt_tokens is None and search.parts.proposer.uses_llm
+        ledger.pay(proposal.reply, search.parts.archive.prompt(proposal.id) if uncounted else None)
         progress.proposals += 1
         progress.prompt_tokens += proposal.reply.prompt_tokens or 0
         progress.completion_tokens += proposal.reply.completion_tokens or 0

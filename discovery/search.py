@@ -8,22 +8,22 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from db.archive import Archive
-
 from db.records import Idea, Origin, Prompt, Proposal, Reply, Score
 from discovery.config import CampaignConfig
 from discovery.executor import RayExecutor
+from discovery.ledger import Ledger
 from discovery.novelty import FingerprintIndex
 from discovery.progress import Progress
 from discovery.prompts.builder import PromptBuilder
 from discovery.protocols import Outcome, Plan, Proposer, ProposerError, ProposerExhausted, Request, Strategy
 from discovery.replies import ReplyError, parse_reply
 from discovery.trials import Result, Stage, TrialQueue, Work
+from discovery.workers import Check
 from sandbox.candidate import Candidate
 from sandbox.contract import Contract
 from sandbox.failure import Failure, FailureKind
 
 _GIVE_UP_AFTER = 3  # times the proposals in flight, in a row, without a single reply
-_PER_CANDIDATE = 10  # proposals allowed per budgeted candidate where the budget names no number
 
 
 class SearchError(Exception):
@@ -73,55 +73,39 @@ class Search:
     """Keeps proposals in flight until a budget is used up. One event loop."""
 
     parts: Parts
-    next_index: int = 0
-    accepted: int = 0
+    ledger: Ledger
     novelty: FingerprintIndex = field(default_factory=FingerprintIndex)
-    names: dict[str, str] = field(default_factory=dict)  # candidate id -> name, everything seen in this campaign
+    names: dict[str, str] = field(default_factory=dict)  # candidate id -> name, everything judged in this campaign
     _baselines_open: int = 0
-    _known: int = 0  # baselines have numbers too, but are not paid for
-    _in_flight: int = 0
     _training: int = 0
     _lost_in_a_row: int = 0
     _exhausted: bool = False
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _group: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
 
-    # budgets
-
-    @property
-    def _proposal_budget(self) -> int:
-        budget = self.parts.config.budget
-        if budget.proposals is not None:
-            return budget.proposals
-        return _PER_CANDIDATE * budget.candidates if budget.candidates is not None else 10**9
-
     def _may_propose(self) -> bool:
-        """Whether one more proposal fits all budgets, counting those in flight as successes."""
-        budget, progress, settings = self.parts.config.budget, self.parts.progress, self.parts.config.proposals
-        tokens = progress.prompt_tokens + progress.completion_tokens
-        per_proposal = tokens / max(1, progress.proposals)
-        waiting_for = self._in_flight * len(self.parts.stage.seeds) + self.parts.queue.pending
-        ahead = settings.in_flight * len(self.parts.stage.seeds) + 2 * self.parts.config.workers.trial_slots
+        """Whether one more proposal fits the budgets, and would not wait in line for a trial slot."""
+        config, pending, in_flight = self.parts.config, self.parts.queue.pending, self.ledger.in_flight
+        seeds, slots = len(self.parts.stage.seeds), config.workers.trial_slots
         return (
-            self._in_flight < settings.in_flight
-            and waiting_for < ahead
-            and (budget.candidates is None or self.accepted + self._in_flight < budget.candidates)
-            and self.next_index - self._known < self._proposal_budget
-            and not (self._baselines_open and self.parts.queue.pending > self.parts.config.workers.trial_slots)
-            and (budget.tokens is None or tokens + per_proposal * (self._in_flight + 1) <= budget.tokens)
+            in_flight < config.proposals.in_flight
+            and in_flight * seeds + pending < config.proposals.in_flight * seeds + 2 * slots
+            and not (self._baselines_open and pending > slots)
+            and self.ledger.has_room()
         )
 
     def remember(self, proposal: Proposal) -> None:
         """An accepted candidate, so that copies of it are recognised."""
         assert proposal.candidate is not None
         self.names.setdefault(proposal.candidate.id, proposal.name)
-        self._known += proposal.origin == "known"
+        if proposal.origin == "known":
+            self.ledger.baselines.add(proposal.name)
         if proposal.probe is not None and proposal.probe.fingerprint is not None:
             self.novelty.add(proposal.candidate.id, proposal.probe.fingerprint)
 
     def _finished(self) -> bool:
         """Whether nothing is in flight and nothing more may be asked."""
-        return not self._in_flight and not self._training and (self._exhausted or not self._may_propose())
+        return not self.ledger.in_flight and not self._training and (self._exhausted or not self._may_propose())
 
     # the loop
 
@@ -143,8 +127,8 @@ class Search:
                 await self._wake.wait()
 
     def _start(self, proposing: Coroutine[Any, Any, None]) -> None:
-        self._in_flight += 1
-        self.parts.progress.proposals_in_flight = self._in_flight
+        self.ledger.in_flight += 1
+        self.parts.progress.proposals_in_flight = self.ledger.in_flight
         self._group.create_task(proposing)
 
     def _resume(self, item: Resumed) -> None:
@@ -163,19 +147,14 @@ class Search:
             self._landed()
 
     def _landed(self) -> None:
-        self._in_flight -= 1
-        self.parts.progress.proposals_in_flight = self._in_flight
+        self.ledger.in_flight -= 1
+        self.parts.progress.proposals_in_flight = self.ledger.in_flight
         self._wake.set()
 
     def _new_question(self) -> Asked:
-        index = self.take_index()
-        plan = self.parts.strategy.ask(index)
-        return Asked(plan, self.parts.builder.build(plan), index)
-
-    def take_index(self) -> int:
-        """The next free number in the campaign."""
-        self.next_index += 1
-        return self.next_index - 1
+        number = self.ledger.take_question()
+        plan = self.parts.strategy.ask(self.ledger.question_index(number))
+        return Asked(plan, self.parts.builder.build(plan), number)
 
     async def _propose(self, asked: Asked) -> None:
         """One question and its repairs, until something is accepted for training or nothing more may be tried."""
@@ -218,6 +197,7 @@ class Search:
         progress, reply = self.parts.progress, proposal.reply
         assert reply is not None
         stored = self.parts.archive.record_reply(self.parts.campaign, proposal)
+        self.ledger.pay(reply, proposal.prompt if self.parts.proposer.uses_llm else None)
         progress.proposals += 1
         progress.prompt_tokens += reply.prompt_tokens or 0
         progress.completion_tokens += reply.completion_tokens or 0
@@ -232,15 +212,12 @@ class Search:
 
     def _repair(self, asked: Asked, failure: Failure) -> Asked | None:
         """The question that gives the error back, if another attempt is allowed and can help."""
-        allowed = (
-            asked.attempt < self.parts.config.proposals.max_repairs
-            and self.next_index - self._known < self._proposal_budget
-        )
+        allowed = asked.attempt < self.parts.config.proposals.max_repairs and self.ledger.has_room_for_repair()
         repairable = failure.kind.candidates_fault and failure.kind is not FailureKind.DUPLICATE
-        if not (allowed and repairable and self.parts.proposer.uses_llm and asked.reply is not None):
+        if not (allowed and repairable and self.parts.proposer.repairs and asked.reply is not None):
             return None
         prompt = self.parts.builder.repair(asked.prompt, asked.reply.text, str(failure))
-        return Asked(asked.plan, prompt, self.take_index(), asked.attempt + 1, repair_of=asked.index)
+        return Asked(asked.plan, prompt, self.ledger.take_other(), asked.attempt + 1, repair_of=asked.index)
 
     def _lost(self, error: ProposerError) -> None:
         """No reply: count it, and give up if that is all that happens."""
@@ -270,10 +247,7 @@ class Search:
         proposal = replace(proposal, name=idea.name, thought=idea.thought, candidate=candidate)
         if candidate.id in self.names:
             return self._duplicate(proposal, candidate.id)
-        for _ in range(self.parts.config.workers.max_attempts):
-            check = await self.parts.executor.check(candidate)
-            if check.failure is None or check.failure.kind.candidates_fault:
-                break
+        check = await self.check(candidate)
         proposal = replace(
             proposal, gate=check.gate, probe=check.probe, failure=check.failure, duplicate_of=check.match
         )
@@ -282,9 +256,17 @@ class Search:
             if twin is not None:
                 return self._duplicate(proposal, twin)
             self.remember(proposal)
-        else:
+        elif check.failure is None or check.failure.kind.candidates_fault:
             self.names.setdefault(candidate.id, idea.name)
         return proposal
+
+    async def check(self, candidate: Candidate, against_known: bool = True) -> Check:
+        """Gate and probe; again if it was our machine that failed."""
+        for _ in range(self.parts.config.workers.max_attempts):
+            check = await self.parts.executor.check(candidate, against_known)
+            if check.failure is None or check.failure.kind.candidates_fault:
+                break
+        return check
 
     def _duplicate(self, proposal: Proposal, twin: str) -> Proposal:
         failure = Failure(FailureKind.DUPLICATE, f"behaves like ({self.names[twin]}), proposed before")
@@ -298,8 +280,8 @@ class Search:
             parts.progress.say("refused", f"{judged.name}: {judged.failure}")
             parts.strategy.tell(Outcome(judged, failure=judged.failure))
             return
-        self.accepted += 1
-        parts.progress.accepted = self.accepted
+        self.ledger.accepted += 1
+        parts.progress.accepted = self.ledger.accepted
         parts.progress.say("accepted", f"{judged.name} (proposal {judged.index})")
         parts.strategy.tell(Outcome(judged))
 
@@ -321,9 +303,7 @@ class Search:
         self._training -= 1
         self._baselines_open -= proposal.origin == "known"
         self.report(proposal, result)
-        budget = self.parts.config.budget.candidates
-        room = budget is None or self.accepted + self._in_flight < budget
-        if asked is not None and result.failure is not None and room:
+        if asked is not None and result.failure is not None and self.ledger.has_room():
             question = self._repair(asked, result.failure)
             if question is not None:
                 self._start(self._propose(question))

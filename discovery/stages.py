@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from db.archive import Archive
-
 from db.records import Entry
 from discovery.config import PromotionConfig
 from discovery.trials import Result, Stage
@@ -15,7 +14,9 @@ def stored_result(archive: Archive, campaign: int, candidate: str, stage: Stage)
     by_seed: dict[int, float] = {}
     failure = None
     for trial in archive.trials(candidate, campaign=campaign, task=stage.task.id):
-        if trial.status == "done" and trial.seed in stage.seeds:
+        if trial.seed not in stage.seeds:  # another stage measures the same task on other seeds
+            continue
+        if trial.status == "done":
             by_seed[trial.seed] = next(m.value for m in trial.metrics if m.name == stage.metric)
         elif trial.status == "failed":
             failure = trial.failure

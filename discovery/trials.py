@@ -8,12 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from db.archive import Archive
-
 from discovery.executor import RayExecutor
 from discovery.progress import Progress, Running
 from evaluators.base import Metric, Task, TrialReport
 from sandbox.candidate import Candidate
-from sandbox.failure import Failure
+from sandbox.failure import Failure, FailureKind
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,9 @@ class TrialQueue:
         trial = self._archive.ensure_trial(self._campaign, work.candidate.id, work.stage.task.id, job.seed)
         while True:
             attempt = self._archive.start_attempt(trial.id, f"slot {slot}")
-            outcome = await self._executor.trial(work.stage.key, work.candidate, work.parameters, job.seed)
+            outcome = _with_metric(
+                await self._executor.trial(work.stage.key, work.candidate, work.parameters, job.seed), work.stage.metric
+            )
             if isinstance(outcome, TrialReport):
                 self._archive.finish_trial(trial.id, attempt, outcome)
                 self._finished(job, outcome.metric(work.stage.metric))
@@ -155,3 +156,10 @@ class TrialQueue:
         error = f" ± {metric.stderr:.4f}" if metric.stderr is not None else ""
         work = job.open.work
         self._progress.say("trial", f"{work.name} seed {job.seed}: {metric.name} {metric.value:.4f}{error}")
+
+
+def _with_metric(outcome: TrialReport | Failure, metric: str) -> TrialReport | Failure:
+    """The report, if it holds the metric that its evaluator promises."""
+    if isinstance(outcome, TrialReport) and all(m.name != metric for m in outcome.metrics):
+        return Failure(FailureKind.INFRASTRUCTURE, f"the evaluator reported no {metric}")
+    return outcome

@@ -59,6 +59,7 @@ class EvolveProposer:
     name: ClassVar[str] = "evolve"
     summary: ClassVar[str] = "expression trees of known losses, mutated and recombined; no language model is used"
     uses_llm: ClassVar[bool] = False
+    repairs: ClassVar[bool] = False
     Options = EvolveOptions
 
     def __init__(self, options: Mapping[str, Any], contract: Contract, seed: int) -> None:

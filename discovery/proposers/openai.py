@@ -82,6 +82,7 @@ class OpenAIProposer:
     name: ClassVar[str] = "openai"
     summary: ClassVar[str] = "a language model behind any OpenAI-compatible endpoint"
     uses_llm: ClassVar[bool] = True
+    repairs: ClassVar[bool] = True
     Options = OpenAIOptions
 
     def __init__(self, options: Mapping[str, Any], contract: Contract, seed: int) -> None:

@@ -50,6 +50,7 @@ class ReplayProposer:
     name: ClassVar[str] = "replay"
     summary: ClassVar[str] = "recorded replies from a file; no language model is asked"
     uses_llm: ClassVar[bool] = False
+    repairs: ClassVar[bool] = True
     Options = ReplayOptions
 
     def __init__(self, options: Mapping[str, Any], contract: Contract, seed: int) -> None:

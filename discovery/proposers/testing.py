@@ -60,6 +60,7 @@ class ProposerConformance:
         assert kind.summary
         assert "\n" not in kind.summary
         assert isinstance(kind.uses_llm, bool)
+        assert isinstance(kind.repairs, bool)
 
     def test_unknown_option_is_one_clear_line(self) -> None:
         message = ""

@@ -1,0 +1,101 @@
+"""What a campaign has used of its budgets, and the numbers of its proposals."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from dataclasses import dataclass, field
+
+from db.records import Prompt, Reply
+from discovery.config import BudgetConfig
+
+PER_CANDIDATE = 10  # proposals allowed per budgeted candidate where the budget names no number
+_CHARS_PER_TOKEN = 4  # for endpoints that do not say what a reply took
+
+
+@dataclass
+class Ledger:
+    """Hard budgets: what is in flight counts as if it were accepted and as dear as the dearest so far.
+
+    Every proposal of a campaign has a number: baselines, questions and repairs share one sequence. Questions also count by
+    themselves, from 0: that is the index that strategies and proposers see. The number of a question whose reply was lost
+    with an earlier run is asked again, so that the campaign ends with as many proposals as if it had never stopped.
+    """
+
+    limits: BudgetConfig
+    in_flight: int = 0
+    accepted: int = 0
+    tokens: int = 0
+    baselines: set[str] = field(default_factory=set)
+    _next: int = 0
+    _lost: list[int] = field(default_factory=list)
+    _not_questions: list[int] = field(default_factory=list)  # sorted
+    _dearest: int = 0
+
+    # numbers
+
+    def take_question(self) -> int:
+        """The number of a new question."""
+        return self._lost.pop(0) if self._lost else self._take()
+
+    def take_other(self) -> int:
+        """The number of a baseline or a repair."""
+        number = self._take()
+        insort(self._not_questions, number)
+        return number
+
+    def question_index(self, number: int) -> int:
+        """How many questions come before the one of this number."""
+        return number - bisect_left(self._not_questions, number)
+
+    def restore(self, number: int, is_question: bool) -> None:
+        """A stored proposal of an earlier run; call in ascending order."""
+        self._lost.extend(range(self._next, number))
+        self._next = number + 1
+        if not is_question:
+            insort(self._not_questions, number)
+
+    def _take(self) -> int:
+        self._next += 1
+        return self._next - 1
+
+    # budgets
+
+    @property
+    def proposals(self) -> int:
+        """Proposals asked for so far, repairs included."""
+        return self._next - len(self._lost) - len(self.baselines)
+
+    @property
+    def _most_proposals(self) -> int | None:
+        if self.limits.proposals is not None or self.limits.candidates is None:
+            return self.limits.proposals
+        return PER_CANDIDATE * self.limits.candidates
+
+    def has_room(self) -> bool:
+        """Whether one more question fits all budgets."""
+        full = self.limits.candidates is not None and self.accepted + self.in_flight >= self.limits.candidates
+        return not full and self._has_proposal_left() and self._affords(self.in_flight + 1)
+
+    def has_room_for_repair(self) -> bool:
+        """Whether a question in flight may be followed by a repair of its answer."""
+        return self._has_proposal_left() and self._affords(max(1, self.in_flight))
+
+    def pay(self, reply: Reply, prompt: Prompt | None = None) -> None:
+        """Count a reply's tokens; with its prompt given, those that the endpoint did not count are estimated."""
+        asked = sum(len(p.text) for p in prompt.parts) if prompt is not None else 0
+        answered = len(reply.text) if prompt is not None else 0
+        prompt_tokens = asked // _CHARS_PER_TOKEN if reply.prompt_tokens is None else reply.prompt_tokens
+        answer_tokens = answered // _CHARS_PER_TOKEN if reply.completion_tokens is None else reply.completion_tokens
+        self.tokens += prompt_tokens + answer_tokens
+        self._dearest = max(self._dearest, prompt_tokens + answer_tokens)
+
+    def _has_proposal_left(self) -> bool:
+        return self._most_proposals is None or self.proposals < self._most_proposals
+
+    def _affords(self, replies: int) -> bool:
+        """Whether so many replies at once stay within the tokens; before the first reply nobody knows what one takes."""
+        if self.limits.tokens is None:
+            return True
+        if not self._dearest:
+            return replies <= 1
+        return self.tokens + replies * self._dearest <= self.limits.tokens

@@ -27,11 +27,11 @@ def print_board(console: Console, board: Board) -> None:
     """All stages of a campaign."""
     for stage in board.stages:
         console.print()
+        if not stage.rows:
+            console.print(Text(f"{one_line(stage.title, 60)}: nothing measured on all of its seeds yet", style="dim"))
+            continue
         console.print(Text(_title(stage), style="bold"))
-        if stage.rows:
-            console.print(stage_table(stage, wide=console.width >= WIDE))
-        else:
-            console.print("nothing was measured on all of its seeds", style="dim")
+        console.print(stage_table(stage, wide=console.width >= WIDE))
     ranked = [s for s in board.stages if s.rows]
     if ranked:
         console.print()
@@ -40,18 +40,19 @@ def print_board(console: Console, board: Board) -> None:
 
 def _title(stage: StageBoard) -> str:
     seeds = ", ".join(str(s) for s in stage.seeds[:6]) + (", ..." if len(stage.seeds) > 6 else "")
-    fresh = "fresh for the search" if stage.fresh else "the search chose by these: confirm on fresh ones"
     direction = "higher" if stage.higher_is_better else "lower"
     word = "seed" if len(stage.seeds) == 1 else "seeds"
-    return f"{one_line(stage.title, 60)}: {stage.metric} ({direction} is better), {word} {seeds} ({fresh})"
+    fresh = ", which the search never saw" if stage.fresh else ""
+    return f"{one_line(stage.title, 60)}: {stage.metric}, {direction} is better, {word} {seeds}{fresh}"
 
 
 def _reading(stages: Sequence[StageBoard]) -> str:
     effects = sorted({r.difference.minimum_effect for s in stages for r in s.rows if r.difference is not None})
     beyond = f" beyond {' or '.join(f'{e:g}' for e in effects)}" if any(effects) else ""
+    chosen = "" if any(s.fresh for s in stages) else " The search chose by these very seeds: confirm on fresh ones."
     return (
         "±: standard error over seeds. Difference: paired, to the best baseline, with its 95% interval; "
-        f"better or worse only if the whole interval lies on that side of 0{beyond}."
+        f"better or worse only if the whole interval lies on that side of 0{beyond}.{chosen}"
     )
 
 

@@ -10,6 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.syntax import Syntax
 from rich.text import Text
 
+from discovery.cli.platforms import allow_local_plugins
 from discovery.cli.tables import add_name, add_word, key_values, name_cell, table
 from discovery.cli.terminal import print_json, stdout_console, words
 from evaluators.objectives import Objective, known_families, known_objectives
@@ -97,6 +98,7 @@ def evaluators(as_json: bool) -> None:
 
 def show_evaluator(name: str, as_json: bool) -> None:
     """`discovery evaluators NAME`: metrics and options. Raises OptionsError."""
+    allow_local_plugins()
     load_plugin("evaluators", name)  # an unknown name is an error here, unlike in the listing
     facts = _evaluator(name)
     if "error" in facts:

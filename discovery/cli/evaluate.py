@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from discovery.cli.files import read_loss
-from discovery.cli.platforms import require_linux
+from discovery.cli.platforms import allow_local_plugins, require_linux
 from discovery.cli.tables import add_figure, add_name, add_word, name_cell, table
 from discovery.cli.terminal import duration, number, print_json, stdout_console, words
 from evaluators.objectives import known_objectives
@@ -54,6 +54,7 @@ class Trials:
 def evaluate(loss: str, trials: Trials, archive: str | None, as_json: bool) -> None:
     """`discovery evaluate`. Raises OptionsError, ArchiveError, CandidateError, InfrastructureError."""
     require_linux("evaluate")
+    allow_local_plugins()
     from discovery.config_input import apply_overrides
 
     seeds = trials.seed_list

@@ -51,11 +51,8 @@ def export(archive: str | None, prefix: str, target: Target) -> None:
         output = f" -o {shlex.quote(str(target.path))}" if target.path else ""
         option = option_for(archive_url(archive), stored.url)
         command = f"discovery export {entry.candidate.short_id}{output}{option}"
-        text = exporter.export(
-            entry,
-            stored.trials(entry.candidate.id, campaign=entry.campaign),
-            _context(stored, entry, contract, command),
-        )
+        trials = [_summary(t) for t in stored.trials(entry.candidate.id, campaign=entry.campaign)]
+        text = exporter.export(entry, trials, _context(stored, entry, contract, command))
     checked = target.format in CANDIDATE_FORMATS
     if checked:
         verify(entry.candidate, text, contract)

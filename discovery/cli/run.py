@@ -15,7 +15,7 @@ from rich.text import Text
 
 from discovery.cli.archives import VARIABLE, option_for
 from discovery.cli.border import INTERRUPTED
-from discovery.cli.platforms import require_linux
+from discovery.cli.platforms import allow_local_plugins, require_linux
 from discovery.cli.tables import key_values
 from discovery.cli.terminal import stdout_console, words
 
@@ -38,6 +38,7 @@ def run(path: Path, archive: str | None, settings: Sequence[str]) -> int:
         OptionsError, ArchiveError, SearchError, InfrastructureError: from the configuration and the campaign.
     """
     require_linux("run")
+    allow_local_plugins()
     config = configuration(path, archive, settings)
     console = stdout_console()
     console.print(Text(f"Campaign {config.name}", style="bold"))

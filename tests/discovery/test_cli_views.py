@@ -98,8 +98,8 @@ def test_numbers_and_durations_read_well():
         "0.0000",
         "0.7516",
         "-2.0000",
-        "1.235e+05",
-        "1e-07",
+        "1.2e+05",
+        "1.0e-07",
     ]
     assert signed(0.01) == "+0.0100"
     assert signed(-0.01) == "-0.0100"

@@ -28,7 +28,9 @@ _SMALLEST_FRAME = 1 << 20  # untouched pages cost nothing, a larger batch later 
 _FRAME_BYTES = 256 * 1024  # room for a probe's largest call, so that it does not need a second child
 _FIRST_LOOK_S = 0.25  # a call slower than this gets its CPU time watched
 _SHORTEST_WATCH_S = 0.1  # CPU time is counted in ticks of 10 ms
-_BLAME_SHARE = 0.5  # of the waiting time the child must have spent computing to be blamed for it
+_BLAME_SHARE = 0.5  # of a limit the child must have spent computing to be blamed for passing it
+_PATIENCE = 4  # times a limit that a starved child gets before the machine is blamed
+_TOO_SLOW = "the loss took more than {:.3g} s in {}; make it cheaper"
 _MAX_MAGNITUDE = 1e30  # a gradient beyond this is an overflow about to happen
 
 _KIND_OF = {
@@ -171,7 +173,7 @@ class LossOracle:
         """Ring, wait, and turn everything but success into an error."""
         child.frame.write_header(request)
         if self.wall_s >= self.limits.trial_s:
-            raise self._trial_over(self.wall_s)
+            self._require_time_left(child)
         if not (_ring(child) and self._wait(child)):
             raise self._death(child)
         answer = child.frame.read_header()
@@ -179,27 +181,37 @@ class LossOracle:
             raise self._refusal(child.frame, answer)
 
     def _wait(self, child: Child) -> bool:
-        """Whether the child answered; False if it died. Raises when a limit has passed."""
-        left = self.limits.trial_s - self.wall_s
-        allowed = min(self.limits.call_s, left)
+        """Whether the child answered; False if it died. Raises when the limit of a call has passed.
+
+        A child that is starved of CPU time is waited for up to `_PATIENCE` times as long.
+        """
+        allowed = min(self.limits.call_s, self.limits.trial_s)
         first = min(allowed, _FIRST_LOOK_S)
-        child.channel.settimeout(max(first, 1e-3))
+        child.channel.settimeout(first)
         with suppress(TimeoutError):
             return _bell(child)
-        before = _cpu_seconds(child.pid)
+        before, used = _cpu_seconds(child.pid), 0.0
         watched = max(allowed - first, _SHORTEST_WATCH_S)
         child.channel.settimeout(watched)
-        with suppress(TimeoutError):
-            return _bell(child)
-        used = _cpu_seconds(child.pid) - before
-        if left < self.limits.call_s:
-            raise self._trial_over(self.wall_s + first + watched)
+        for _ in range(_PATIENCE):
+            with suppress(TimeoutError):
+                return _bell(child)
+            used = _cpu_seconds(child.pid) - before
+            if used >= _BLAME_SHARE * watched:
+                self.close()
+                raise _fault(FailureKind.TIMEOUT, _TOO_SLOW.format(allowed, "one call"))
         self.close()
-        raise _late(self.limits.call_s, "one call", used, watched)
+        raise _starved(used, _PATIENCE * watched)
 
-    def _trial_over(self, waited: float) -> Exception:
-        self.close()
-        return _late(self.limits.trial_s, "one trial", self._cpu_s, waited)
+    def _require_time_left(self, child: Child) -> None:
+        """Called when a trial's calls have taken `trial_s`: raises unless the child has been starved of CPU time."""
+        used, limit = self._cpu_s + _cpu_seconds(child.pid), self.limits.trial_s
+        if used >= _BLAME_SHARE * limit:
+            self.close()
+            raise _fault(FailureKind.TIMEOUT, _TOO_SLOW.format(limit, "one trial"))
+        if self.wall_s >= _PATIENCE * limit:
+            self.close()
+            raise _starved(used, self.wall_s)
 
     def _death(self, child: Child) -> Exception:
         """The child closed its channel without an answer: find out how it ended."""
@@ -268,10 +280,7 @@ def _fault(kind: FailureKind, message: str) -> CandidateError:
     return CandidateError(Failure(kind, message))
 
 
-def _late(limit: float, where: str, used: float, waited: float) -> Exception:
-    """Who is to blame for a limit that has passed: the candidate only if its child was computing for most of the time."""
-    if used >= _BLAME_SHARE * waited:
-        return _fault(FailureKind.TIMEOUT, f"the loss took more than {limit:.3g} s in {where}; make it cheaper")
+def _starved(used: float, waited: float) -> InfrastructureError:
     return InfrastructureError(f"the oracle child got only {used:.2f} s of CPU time in {waited:.2f} s of waiting")
 
 

@@ -99,7 +99,7 @@ def test_a_computing_hang_is_killed_and_blamed(lines: str, server: OracleServer)
         started = time.monotonic()
         with pytest.raises(CandidateError) as caught:
             ask(oracle)
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < 30
     assert caught.value.failure.kind is FailureKind.TIMEOUT
     assert caught.value.failure.message == "the loss took more than 1 s in one call; make it cheaper"
     before = server_pid(server)
@@ -117,7 +117,7 @@ def test_a_trial_of_many_slow_calls_is_blamed_as_a_trial(server: OracleServer) -
 
 
 def test_a_stopped_child_is_not_the_candidates_fault(server: OracleServer) -> None:
-    with oracle_of(server, KNOWN["dpo"], Limits(call_s=1.0)) as oracle:
+    with oracle_of(server, KNOWN["dpo"], Limits(call_s=0.6)) as oracle:
         first = ask(oracle)
         os.kill(child_pid(oracle), signal.SIGSTOP)
         with pytest.raises(InfrastructureError, match="CPU time"):

@@ -13,9 +13,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     no_args_is_help=False,
+    rich_markup_mode=None,  # plain help: its Markdown renderer takes longer to import than everything else
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-objectives_app = typer.Typer(help="Known objectives: published losses, the baselines of every campaign.")
+objectives_app = typer.Typer(
+    help="Known objectives: published losses, the baselines of every campaign.", rich_markup_mode=None
+)
 app.add_typer(objectives_app, name="objectives")
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable: nothing but JSON on stdout.")]

@@ -57,10 +57,11 @@ def _reading(stages: Sequence[StageBoard]) -> str:
 
 
 def stage_table(stage: StageBoard, wide: bool) -> Table:
-    """One ranking. Narrow leaves out spread and origin."""
+    """One ranking. Narrow leaves out rank, spread and origin."""
     versus = next((r.versus for r in stage.rows if r.versus), None)
     grid = table()
-    add_figure(grid, "#")
+    if wide:
+        add_figure(grid, "#")
     add_name(grid, "loss")
     add_word(grid, "id")
     add_figure(grid, stage.metric)
@@ -73,7 +74,7 @@ def stage_table(stage: StageBoard, wide: bool) -> Table:
         score = row.entry.score
         spread = spread_of(score) if wide and score is not None else ""
         grid.add_row(
-            str(row.rank),
+            *([str(row.rank)] if wide else []),
             name_cell(row.entry.name, style),
             row.entry.candidate.short_id,
             number(row.mean) + spread,

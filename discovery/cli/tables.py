@@ -19,6 +19,7 @@ def table(title: str = "") -> Table:
         show_edge=False,
         pad_edge=False,
         padding=(0, 1),
+        collapse_padding=True,
         header_style="bold",
     )
 

@@ -16,9 +16,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: its Markdown renderer takes longer to import than everything else
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-objectives_app = typer.Typer(
-    help="Known objectives: published losses, the baselines of every campaign.", rich_markup_mode=None
-)
+objectives_app = typer.Typer(help="List or show the known objectives.", rich_markup_mode=None)
 app.add_typer(objectives_app, name="objectives")
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable: nothing but JSON on stdout.")]
@@ -100,7 +98,10 @@ def candidates(
     archive: ArchiveUrl = None,
     as_json: Json = False,
 ) -> None:
-    """List candidate losses: the best first, then those without a score."""
+    """List candidate losses, best first.
+
+    Those without a score follow: in training, failed, refused.
+    """
     from discovery.cli.listings import Filter, candidates
 
     candidates(archive, Filter(campaign, status, origin, search, limit, offset), as_json)
@@ -113,7 +114,10 @@ def show(
     archive: ArchiveUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Show one candidate: code, idea, scores per seed, failures, parents."""
+    """Show one candidate in full.
+
+    Code, idea, parents, checks, scores per seed and stage, failures, and where the data came from.
+    """
     from discovery.cli.show import show
 
     show(archive, candidate, campaign, as_json)
@@ -121,7 +125,7 @@ def show(
 
 @objectives_app.callback(invoke_without_command=True)
 def objectives(context: typer.Context, as_json: Json = False) -> None:
-    """List the known objectives."""
+    """List or show the known objectives."""
     if context.invoked_subcommand is None:
         from discovery.cli.catalogue import objectives
 
@@ -160,7 +164,10 @@ def check(
     contract: Annotated[str, typer.Option("--contract", help="Interface it is written for.")] = "preference.pairs",
     as_json: Json = False,
 ) -> None:
-    """Gate and probe one loss file, as a campaign does before training."""
+    """Gate and probe one loss file.
+
+    As a campaign does before training. Exit code 2 if a campaign would refuse it.
+    """
     from discovery.cli.files import check
 
     raise typer.Exit(check(file, contract, as_json))
@@ -177,7 +184,10 @@ def evaluate(
     archive: ArchiveUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Train with one loss outside of a campaign and score it. --set gives options of the evaluator."""
+    """Train with one loss and score it.
+
+    Outside of a campaign, one seed after the other; --set gives options of the evaluator.
+    """
     from discovery.cli.evaluate import Trials, evaluate
 
     evaluate(loss, Trials(evaluator, seeds, tuple(settings or ())), archive, as_json)
@@ -191,7 +201,10 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     archive: ArchiveUrl = None,
 ) -> None:
-    """Write a candidate as a self-contained file with its provenance."""
+    """Write a candidate as a file of its own.
+
+    It holds its provenance, and is run and compared with the archived loss before it is written.
+    """
     from discovery.cli.export import Target, export
 
     export(archive, candidate, Target(output, export_format, force))

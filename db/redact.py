@@ -15,6 +15,9 @@ _WHOLE_URL = re.compile(r"^(.*?://[^:@]*):.*@", re.DOTALL)
 _URL_IN_TEXT = re.compile(r"""\b([a-z][\w+.-]*://[^\s:@/"<>]*):[^\s"<>]*@""", re.IGNORECASE)
 _PARAMETER = re.compile(rf"""((?:^|[?&;\s,'"(])(?:{_NAMES})=)('[^']*'|[^\s&;#,'")]+)""", re.IGNORECASE)
 _QUERY_PARAMETER = re.compile(rf"([?&;](?:{_NAMES})=)[^&;#]*", re.IGNORECASE)
+_API_KEY = re.compile(
+    r"\b(sk-[\w-]{8,}|hf_\w{16,}|gh[pousr]_\w{16,}|AKIA[A-Z0-9]{16}|AIza[\w-]{20,})|\bBearer\s+\S{4,}", re.IGNORECASE
+)
 _SECRET_KEY = re.compile(rf"^(?:\w+[_-])?(?:{_NAMES}|token|authorization)$", re.IGNORECASE)
 
 
@@ -25,10 +28,16 @@ def redact_url(url: str) -> str:
 
 
 def redact_secrets(text: str) -> str:
-    """Free text in which the passwords of URLs and ``password=...`` settings are masked."""
+    """Free text in which API keys, the passwords of URLs and ``password=...`` settings are masked."""
+    text = _API_KEY.sub(MASK, text)
     if "://" in text:
         text = _URL_IN_TEXT.sub(rf"\1:{MASK}@", text)
     return _PARAMETER.sub(rf"\1{MASK}", text) if "=" in text else text
+
+
+def holds_api_key(text: str) -> bool:
+    """Whether a text contains what looks like an API key or a bearer token."""
+    return _API_KEY.search(text) is not None
 
 
 def redact_config(value: Any, key: str = "") -> Any:

@@ -11,7 +11,7 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 def test_example_files_are_valid(path):
     config = load_config(path)
     assert config.promotions
-    assert config.budget.proposals
+    assert config.budget.candidates
 
 
 def test_the_demo_needs_no_key_and_the_imdb_example_takes_any_endpoint():

@@ -118,9 +118,8 @@ def main() -> None:
         s = o.setting
         share = f"{o.per_s / o.ideal:5.0%}" if o.ideal else "    -"
         target = "-" if s.at_least is None else f">= {s.at_least} {'met' if o.met else 'MISSED'}"
-        print(
-            f"{s.latency_s:5.1f} s {s.trial_s:4.1f} s {s.in_flight:10d} {o.per_s:9.2f} {o.ideal or 0:6.1f}  {share}  {target}"
-        )
+        rates = f"{o.per_s:9.2f} {o.ideal or 0:6.1f}  {share}"
+        print(f"{s.latency_s:5.1f} s {s.trial_s:4.1f} s {s.in_flight:10d} {rates}  {target}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: install
-	$(BIN)/discovery run examples/demo.yaml
+	$(BIN)/discovery run examples/demo.yaml --export-best runs/demo_best.py
 
 check: install
 	$(BIN)/ruff check .

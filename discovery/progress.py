@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from db.records import Score
@@ -90,10 +90,3 @@ class Progress:
             return False
         self.best = (name, score)
         return True
-
-    def against_baselines(self) -> Mapping[str, float]:
-        """Best so far minus each baseline, in the metric's own direction (positive: better)."""
-        if self.best is None:
-            return {}
-        sign = 1 if self.higher_is_better else -1
-        return {name: sign * (self.best[1].mean - score.mean) for name, score in self.baselines.items()}

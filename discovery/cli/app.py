@@ -70,11 +70,14 @@ def run(
     config: Annotated[Path, typer.Argument(help="The campaign's YAML file.")],
     archive: ArchiveUrl = None,
     settings: Settings = None,
+    best_to: Annotated[
+        Path | None, typer.Option("--export-best", help="Write the best loss here at the end, replacing the file.")
+    ] = None,
 ) -> None:
     """Run a campaign, or go on with an interrupted one."""
     from discovery.cli.run import run
 
-    raise typer.Exit(run(config, archive, settings or []))
+    raise typer.Exit(run(config, archive, settings or [], best_to))
 
 
 @app.command()

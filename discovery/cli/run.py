@@ -31,11 +31,12 @@ _ENDINGS = {
 }
 
 
-def run(path: Path, archive: str | None, settings: Sequence[str]) -> int:
-    """Run the campaign of a file; returns the exit code.
+def run(path: Path, archive: str | None, settings: Sequence[str], best_to: Path | None = None) -> int:
+    """Run the campaign of a file; returns the exit code. `best_to` is a file for the best loss of the last stage.
 
     Raises:
         OptionsError, ArchiveError, SearchError, InfrastructureError: from the configuration and the campaign.
+        ExportError, OSError: the best loss could not be written.
     """
     require_linux("run")
     allow_local_plugins()
@@ -60,6 +61,10 @@ def run(path: Path, archive: str | None, settings: Sequence[str]) -> int:
     console.print(Text(f"Campaign {result.campaign}: {_ENDINGS.get(result.status, result.status)}.", style="bold"))
     print_board(console, result.board)
     print_commands(console, next_commands(config, result, sys.argv))
+    if best_to is not None and result.status == "finished" and result.board.best is not None:
+        from discovery.cli.export import Target, export
+
+        export(config.archive, result.board.best.candidate.id, Target(best_to, force=True))
     return _EXIT_CODES.get(result.status, 0)
 
 

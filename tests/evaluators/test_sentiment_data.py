@@ -125,7 +125,7 @@ def test_missing_extras_are_named(monkeypatch, tmp_path):
         ({"betas": []}, "betas must be positive"),
         ({"betas": [0.1, 0.1]}, "betas must be positive and differ"),
         ({"steps": 0}, "steps must be positive"),
-        ({"width": 10, "heads": 3}, "multiple of heads"),
+        ({"width": 10, "heads": 3}, "multiple of twice the number of heads"),
         ({"train_pairs": 5000}, "at most pair_pool"),
         ({"batch": 4000}, "at most train_pairs"),
         ({"held_out": 1.0}, "must be below 1"),

@@ -16,7 +16,7 @@ PROMPT = 4
 def model(seed=0, scale=1.0):
     made = LanguageModel(SIZE, torch.Generator().manual_seed(seed))
     with torch.no_grad():  # far from uniform, so that mistakes show
-        made.tokens.weight.mul_(20 * scale)
+        made.embedding.mul_(20 * scale)
         made.output_bias.normal_(generator=torch.Generator().manual_seed(seed + 1))
         made.output_bias[0] += 4.0  # many responses end early
     return made
@@ -33,7 +33,7 @@ def test_initial_weights_come_from_the_generator_alone():
     one, two, other = (LanguageModel(SIZE, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
-    assert not torch.equal(one.tokens.weight, other.tokens.weight)
+    assert not torch.equal(one.embedding, other.embedding)
 
 
 def test_cached_sampling_reports_the_log_probs_of_the_full_forward_pass():
@@ -64,15 +64,18 @@ def test_sampled_frequencies_match_the_distribution():
     assert (found - expected).abs().max() < 0.015
 
 
-def test_gradient_of_log_probs_equals_plain_autograd():
+def test_log_probs_and_their_gradients_are_those_of_a_plain_log_softmax():
     policy, plain = model(), model()
     tokens, _ = drawn(policy, n=20)
     weights = torch.linspace(-1, 1, 20)
-    (policy.sequence_logps(tokens, PROMPT) * weights).sum().backward()
+    found = policy.sequence_logps(tokens, PROMPT)
+    (found * weights).sum().backward()
     logits = plain.logits(plain.hidden(tokens[:, :-1])[:, PROMPT - 1 :])
     targets = tokens[:, PROMPT:]
     picked = logits.log_softmax(-1).gather(-1, (targets - FIRST_OUTPUT).clamp_min(0).unsqueeze(-1)).squeeze(-1)
-    ((picked * (targets != PAD)).sum(1) * weights).sum().backward()
+    expected = (picked * (targets != PAD)).sum(1)
+    torch.testing.assert_close(found, expected)
+    (expected * weights).sum().backward()
     for (name, a), b in zip(policy.named_parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, atol=1e-5, rtol=1e-4, msg=name)
         assert a.grad.abs().max() > 0

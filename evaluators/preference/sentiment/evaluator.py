@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import platform
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from evaluators.base import Metric, MetricSpec, Resources, Task, Timings, TrialReport, canonical_json, default_cache_dir
+from evaluators.measure import peak_memory_mb, torch_threads, versions
 from evaluators.options import OptionsError, options_dict, parse_options
 from evaluators.preference.contract import PAIRS
 from evaluators.preference.sentiment.options import SentimentOptions
@@ -38,7 +36,7 @@ class SentimentEvaluator:
     """
 
     name: ClassVar[str] = "preference.sentiment"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     summary: ClassVar[str] = "Controlled sentiment on real IMDb reviews: reward against KL of a small language model."
     contract: ClassVar[Contract] = PAIRS
     primary_metric: ClassVar[str] = "reward_at_kl"
@@ -120,7 +118,7 @@ class SentimentEvaluator:
             source = self._source
             values = cache_values(self.options, source.provenance.sha256, device)
             key = hashlib.sha256(canonical_json(values).encode()).hexdigest()[:32]
-            with _threads(self.options.prepare_threads):
+            with torch_threads(self.options.prepare_threads):
                 folder = self._cache_dir / self.name / key
                 stored = load_or_build(folder, lambda: build(self.options, source.load(), device, tell).stored(), tell)
             self._prepared = Prepared.from_stored(stored)
@@ -128,6 +126,8 @@ class SentimentEvaluator:
 
     def run(self, oracle: LossOracle, seed: int) -> TrialReport:
         """One trial. Raises CandidateError, InfrastructureError, or OptionsError from a first `prepare`."""
+        import transformers
+
         from evaluators.preference.sentiment.trial import run_betas
 
         begin = time.monotonic()
@@ -135,7 +135,7 @@ class SentimentEvaluator:
         assert self._prepared is not None
         calls, oracle_s = oracle.calls, oracle.wall_s
         setup_s = time.monotonic() - begin
-        with _threads(self.options.threads):
+        with torch_threads(self.options.threads):
             results = list(run_betas(self._prepared, self.options, oracle, seed, self._device()))
             metrics, arrays = self._summary([r[0] for r in results], [r[1] for r in results], seed)
         clocks: list[Clock] = [r[2] for r in results]
@@ -148,8 +148,8 @@ class SentimentEvaluator:
             timings=timings,
             device=self._device().type,
             threads=self.options.threads,
-            versions=_versions(),
-            peak_memory_mb=_peak_memory_mb(),
+            versions={**versions(), "transformers": transformers.__version__},
+            peak_memory_mb=peak_memory_mb(),
             oracle_calls=oracle.calls - calls,
             setup=facts,
         )
@@ -195,29 +195,3 @@ class SentimentEvaluator:
             raise OptionsError("device is cuda but this process sees no GPU; set device to cpu or auto")
         use_gpu = self.options.device != "cpu" and torch.cuda.is_available()
         return torch.device("cuda" if use_gpu else "cpu")
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Torch's CPU threads set to `count`, and back afterwards."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _versions() -> dict[str, str]:
-    import torch
-
-    return {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-
-
-def _peak_memory_mb() -> float:
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)

@@ -72,8 +72,8 @@ class SentimentOptions:
             raise ValueError("betas must be positive and differ from each other")
         if not self.held_out < 1:
             raise ValueError("held_out is a share of the texts and must be below 1")
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
+        if self.width % (2 * self.heads):  # rotary positions turn pairs of numbers within a head
+            raise ValueError(f"width {self.width} must be a multiple of twice the number of heads, {self.heads}")
         if self.batch > self.train_pairs:
             raise ValueError(f"batch {self.batch} must be at most train_pairs {self.train_pairs}")
         if self.train_pairs > self.pair_pool:

@@ -20,7 +20,7 @@ from evaluators.preference.sentiment.options import SentimentOptions
 from evaluators.preference.sentiment.reward import SentimentReward, accuracy, fit_reward
 from evaluators.preference.sentiment.vocabulary import SPECIALS, EncodedTexts, Vocabulary, build_vocabulary
 
-FORMAT = 2  # raise it whenever the same options would prepare something else
+FORMAT = 3  # raise it whenever the same options would prepare something else
 
 SAMPLE_ROWS = 512  # responses sampled, or sequences scored, at once
 

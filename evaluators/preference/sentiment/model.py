@@ -1,7 +1,7 @@
 """A small causal language model: transformers' Llama with tied embeddings, an output bias, and sampling from given noise.
 
-No dropout: one forward pass is a deterministic function of weights and tokens. All sequences of a batch have one length, with
-PAD only after the last token that counts, so causal attention needs no padding mask.
+No dropout: one forward pass is a deterministic function of weights and tokens. All sequences of a batch have one length
+and PAD stands only after the last token that counts, so causal attention needs no padding mask.
 """
 
 from __future__ import annotations

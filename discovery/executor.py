@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from db.redact import redact_url
+from discovery.reaper import Reaper
 from discovery.workers import Check, CheckWorker, Prepared, TaskSpec, TrialWorker
 from evaluators.base import Resources, TrialReport
 from evaluators.options import OptionsError
@@ -56,6 +57,7 @@ class RayExecutor:
         self._actors: set[Any] = set()
         self._lock = threading.Lock()  # `start` runs on a thread and may still be at it when the campaign is stopped
         self._ray: Any = None
+        self._reaper: Reaper | None = None
         self._closed = False
 
     def start(self) -> None:
@@ -66,6 +68,8 @@ class RayExecutor:
         with self._lock:
             if self._closed:
                 return
+            if not self._pools.address:
+                self._reaper = Reaper()
             with _without_secrets(self._pools.secrets):
                 _init_ray(self._pools.address, max(os.cpu_count() or 1, int(needed + 0.999)))
             self._ray = ray
@@ -78,12 +82,14 @@ class RayExecutor:
         """Kill the actors and leave Ray; a Ray that was started here ends. Waits for a `start` that is under way."""
         with self._lock:
             self._closed = True
-            if self._ray is None:
-                return
-            for actor in self._actors:
-                self._ray.kill(actor)
-            self._actors.clear()
-            self._ray.shutdown()
+            if self._ray is not None:
+                for actor in self._actors:
+                    self._ray.kill(actor)
+                self._actors.clear()
+                self._ray.shutdown()
+            if self._reaper is not None:
+                self._reaper.close()
+            self._ray = self._reaper = None
 
     async def prepare(self, task: str) -> Prepared:
         """Prepare a task on one actor; the others find it cached. Raises OptionsError or InfrastructureError."""

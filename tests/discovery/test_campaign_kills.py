@@ -1,0 +1,147 @@
+"""A campaign that is killed or interrupted goes on where it stopped, exactly, and leaves no process behind."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.campaigns import BASELINES, EVALUATOR, Kept, endpoint, kept, settings
+from tests.support.chat_server import ChatServer
+from tests.support.command_runs import Command
+
+PROPOSALS = 6
+IN_FLIGHT, SLOTS = 2, 2
+PROMOTED = [1000, 1001, 1002]
+
+
+def campaign(folder: Path, server: ChatServer, seconds: float = 0.3) -> dict[str, Any]:
+    options = {"folder": str(folder), "seconds": seconds}
+    return settings(
+        folder,
+        objective={"evaluator": EVALUATOR, "seeds": 2, "options": options},
+        proposer=endpoint(server.base_url),
+        budget={"candidates": None, "proposals": PROPOSALS},
+        proposals={"in_flight": IN_FLIGHT, "max_repairs": 1},
+        promotions=[
+            {
+                "evaluator": EVALUATOR,
+                "top": 2,
+                "baselines": ["dpo"],
+                "seeds": PROMOTED,
+                "options": {**options, "variant": 1},
+            }
+        ],
+    )
+
+
+def started(folder: Path, variant: int = 0) -> int:
+    """Trials that workers have begun."""
+    notes = folder / "trials.txt"
+    return sum(line.startswith(f"{variant} ") for line in notes.read_text().splitlines()) if notes.exists() else 0
+
+
+def check_exact(found: Kept, server: ChatServer, stops: int) -> None:
+    assert found.status == "finished"
+    assert len(found.asked) == len(found.accepted) == PROPOSALS
+    assert sorted(p.index for p in found.proposals) == list(range(PROPOSALS + len(BASELINES)))
+    trials = found.trials.values()
+    assert {t.status for t in trials} == {"done"}
+    searched = [t for t in trials if t.seed < 1000]
+    assert len(searched) == 2 * (PROPOSALS + len(BASELINES))
+    assert len(found.trials) - len(searched) == 3 * len(PROMOTED)
+    assert len(found.trials) <= found.attempts <= len(found.trials) + SLOTS * stops
+    assert PROPOSALS <= len(server.received) <= PROPOSALS + IN_FLIGHT * stops  # a stored reply is never asked for again
+
+
+def test_killed_in_the_search_and_in_a_promotion(tmp_path: Path) -> None:
+    with ChatServer(latency_s=0.2) as server:
+        plan = campaign(tmp_path, server)
+        with Command(tmp_path, plan) as run:
+            run.wait_for(lambda: len(server.received) >= 3)
+            run.kill()
+            assert run.end() == -signal.SIGKILL
+            assert len(run.seen) > 5
+            assert run.left() == []
+        with Command(tmp_path, plan) as run:
+            run.wait_for(lambda: started(tmp_path, variant=1) >= 4)
+            run.kill()
+            assert run.end() == -signal.SIGKILL
+            assert run.left() == []
+        with Command(tmp_path, plan) as run:
+            assert run.end() == 0, run.text()
+            assert run.left() == []
+        check_exact(kept(tmp_path / "archive.db"), server, stops=2)
+
+
+def test_ctrl_c_ends_soon_and_the_same_command_resumes(tmp_path: Path) -> None:
+    with ChatServer(latency_s=0.2) as server:
+        with Command(tmp_path, campaign(tmp_path, server, seconds=20.0)) as run:
+            run.wait_for(lambda: started(tmp_path) >= 2)
+            before = time.monotonic()
+            run.signal(signal.SIGINT)
+            assert run.end() == 130
+            assert time.monotonic() - before < 10
+            assert run.left() == []
+            assert "interrupted" in run.text()
+            assert "Traceback" not in run.text()
+        found = kept(tmp_path / "archive.db")
+        assert found.status == "interrupted"
+        assert {t.status for t in found.trials.values()} <= {"pending", "done"}
+        with Command(tmp_path, campaign(tmp_path, server, seconds=0.0)) as run:
+            assert run.end() == 0, run.text()
+        check_exact(kept(tmp_path / "archive.db"), server, stops=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["while Ray starts", "in a trial"])
+def test_a_second_ctrl_c_ends_at_once(tmp_path: Path, moment: str) -> None:
+    with ChatServer() as server, Command(tmp_path, campaign(tmp_path, server, seconds=60.0)) as run:
+        if moment == "in a trial":
+            run.wait_for(lambda: started(tmp_path) >= 2)
+        else:
+            run.wait_for(lambda: "starting Ray" in run.text() and len(run.seen) >= 3)
+        run.signal(signal.SIGINT)
+        run.look()
+        before = time.monotonic()
+        run.signal(signal.SIGINT)
+        assert run.end() == 130
+        assert time.monotonic() - before < 2
+        assert run.left() == []
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_ray_starts(tmp_path: Path) -> None:
+    with ChatServer() as server, Command(tmp_path, campaign(tmp_path, server)) as run:
+        run.wait_for(lambda: "starting Ray" in run.text() and len(run.seen) >= 3)
+        run.signal(signal.SIGINT)
+        assert run.end(30) == 130
+        assert run.left() == []
+        assert "Traceback" not in run.text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_at_random_moments(tmp_path: Path, seed: int) -> None:
+    draw, stops = random.Random(seed), 0
+    with ChatServer(latency_s=0.2) as server:
+        plan = campaign(tmp_path, server, seconds=0.1)
+        for _ in range(6):
+            with Command(tmp_path, plan) as run:
+                run.wait_for(lambda: "is ready" in run.text())
+                give_up = time.monotonic() + draw.uniform(0.0, 15.0)
+                while run.look() and time.monotonic() < give_up:
+                    time.sleep(0.05)
+                if not run.look():
+                    break
+                run.kill()
+                stops += 1
+                run.end()
+                assert run.left() == []
+        with Command(tmp_path, plan) as run:
+            assert run.end() == 0, run.text()
+        check_exact(kept(tmp_path / "archive.db"), server, stops)

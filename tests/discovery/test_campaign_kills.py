@@ -78,6 +78,7 @@ def test_killed_in_the_search_and_in_a_promotion(tmp_path: Path) -> None:
         check_exact(kept(tmp_path / "archive.db"), server, stops=2)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_soon_and_the_same_command_resumes(tmp_path: Path) -> None:
     with ChatServer(latency_s=0.2) as server:
         with Command(tmp_path, campaign(tmp_path, server, seconds=20.0)) as run:

@@ -1,0 +1,205 @@
+"""Campaigns that cannot go on say so in one line, keep what is stored, and are taken up again."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from db.archive import ArchiveError
+from db.records import Prompt, PromptPart, Reply
+from discovery.campaign import Campaign
+from discovery.config import BudgetConfig, make_config
+from discovery.config_errors import ConfigError
+from discovery.ledger import Ledger
+from discovery.progress import Event
+from discovery.proposers.replay import recorded_line
+from discovery.search import SearchError
+from evaluators.options import OptionsError
+from tests.support.campaigns import EVALUATOR, config, endpoint, kept, reply, settings
+from tests.support.chat_server import ChatServer, distinct_loss, status
+
+FULL = "CREATE TRIGGER full BEFORE INSERT ON attempts BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END"
+ONE_SLOT = {"workers": {"trial_slots": 1}, "proposals": {"in_flight": 1, "max_repairs": 1}, "baselines": ["dpo"]}
+
+
+def objective(folder: Path) -> dict[str, Any]:
+    return {"evaluator": EVALUATOR, "seeds": 1, "options": {"folder": str(folder)}}
+
+
+def run_refused(folder: Path, proposer: dict[str, Any]) -> str:
+    with pytest.raises(SearchError) as caught:
+        Campaign(
+            config(folder, objective=objective(folder), proposer=proposer, budget={"candidates": 2}, **ONE_SLOT)
+        ).run()
+    message = str(caught.value)
+    assert "\n" not in message
+    found = kept(folder / "archive.db")
+    assert found.status == "stopped by an error"
+    assert {t.status for t in found.trials.values()} <= {"done", "pending"}
+    assert [p.name for p in found.proposals if p.origin == "known"] == ["dpo"]
+    return message
+
+
+@pytest.mark.slow
+def test_a_wrong_key_ends_it_in_one_line_and_the_right_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ChatServer(api_key="right-key-right-key") as server:
+        proposer = endpoint(server.base_url, api_key_env="SOME_KEY")
+        monkeypatch.setenv("SOME_KEY", "wrong-key-wrong-key")
+        message = run_refused(tmp_path, proposer)
+        assert "SOME_KEY" in message
+        assert "wrong-key" not in message
+        monkeypatch.setenv("SOME_KEY", "right-key-right-key")
+        made = config(tmp_path, objective=objective(tmp_path), proposer=proposer, budget={"candidates": 2}, **ONE_SLOT)
+        assert Campaign(made).run().status == "finished"
+    found = kept(tmp_path / "archive.db")
+    assert len(found.accepted) == 2
+    assert len(found.trials) == 3
+    assert found.status == "finished"
+
+
+@pytest.mark.slow
+def test_an_unknown_model_or_nobody_there_ends_it_in_one_line(tmp_path: Path) -> None:
+    with ChatServer(always=status(404, "The model `stand-in` does not exist", "model_not_found")) as server:
+        url = server.base_url
+        assert "stand-in" in run_refused(tmp_path, endpoint(url))
+    assert url in run_refused(tmp_path, endpoint(url, max_retries=0))  # closed by now
+
+
+def recorded(folder: Path) -> list[Any]:
+    """What a replayed campaign leaves, without times."""
+    found = kept(folder / "archive.db")
+    return [
+            (p.index, p.origin, p.repair_of, p.name, p.candidate and p.candidate.id, str(p.failure), p.parents,
+             sorted((t.seed, t.metrics[0].value) for t in found.of(p)))
+            for p in found.proposals
+        ]  # fmt: skip
+
+
+async def _run_inside_a_loop(campaign: Campaign) -> str:
+    return campaign.run().status
+
+
+@pytest.mark.slow
+def test_a_recording_replays_alike_and_in_a_notebook_too(tmp_path: Path) -> None:
+    replies = [
+        Reply(reply("bad", "import os\nreturn d"), "m", 0.1, 5, 6),
+        Reply(distinct_loss({}, 1), "m", 0.1, 5, 6),
+        Reply(distinct_loss({}, 2), "m", 0.1, 5, 6),
+    ]
+    lines = [recorded_line(r, i) for i, r in enumerate(replies)]
+    lines.insert(1, recorded_line(Reply(distinct_loss({}, 7), "m", 0.1), 0, attempt=1))
+    recording = tmp_path / "recording.jsonl"
+    recording.write_text("\n".join(lines))
+    left = []
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        folder.mkdir()
+        made = config(
+            folder, objective=objective(folder), budget={"proposals": 10},
+            proposer={"kind": "replay", "path": str(recording)}, **ONE_SLOT,
+        )  # fmt: skip
+        ended = Campaign(made).run().status if name == "first" else asyncio.run(_run_inside_a_loop(Campaign(made)))
+        assert ended == "finished"
+        left.append(recorded(folder))
+    assert left[0] == left[1]
+    assert [entry[3] for entry in left[0]] == ["dpo", "bad", "mixture_7", "mixture_1", "mixture_2"]
+    assert left[0][2][1:3] == ("repaired", 1)
+
+
+@pytest.mark.slow
+def test_an_archive_that_fails_in_the_middle_ends_it_in_one_line(tmp_path: Path) -> None:
+    def break_it(event: Event) -> None:
+        if event.kind == "accepted":
+            with sqlite3.connect(tmp_path / "archive.db") as connection:
+                connection.execute(FULL)
+
+    with ChatServer() as server:
+        made = config(tmp_path, objective=objective(tmp_path), proposer=endpoint(server.base_url), **ONE_SLOT)
+        with pytest.raises(ArchiveError, match="no disk space left") as caught:
+            Campaign(made, break_it).run()
+        assert "\n" not in str(caught.value)
+        with sqlite3.connect(tmp_path / "archive.db") as connection:
+            connection.execute("DROP TRIGGER full")
+        assert Campaign(made).run().status == "finished"
+    assert len(kept(tmp_path / "archive.db").accepted) == 3
+
+
+@pytest.mark.slow
+def test_wall_time_is_a_hard_stop_and_the_rest_is_done_later(tmp_path: Path) -> None:
+    slow = {"evaluator": EVALUATOR, "seeds": 1, "options": {"folder": str(tmp_path), "seconds": 300.0}}
+    quick = {**slow, "options": {"folder": str(tmp_path)}}
+    with ChatServer() as server:
+        proposer = endpoint(server.base_url)
+        made = config(tmp_path, objective=slow, proposer=proposer, budget={"candidates": 1, "wall_s": 45.0}, **ONE_SLOT)
+        assert Campaign(made).run().status == "out of time"
+        assert kept(tmp_path / "archive.db").status == "out of time"
+        made = config(tmp_path, objective=quick, proposer=proposer, budget={"candidates": 1}, **ONE_SLOT)
+        assert Campaign(made).run().status == "finished"
+    assert {t.status for t in kept(tmp_path / "archive.db").trials.values()} == {"done"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"objective": {"evaluator": EVALUATOR, "metric": "scre"}}, "did you mean 'score'"),
+        ({"objective": {"evaluator": EVALUATOR, "options": {"second": 1}}}, "did you mean 'seconds'"),
+        ({"budget": {"candidates": None, "tokens": 1000}}, "never ends a search"),
+        ({"objective": {"evaluator": "no.such:Evaluator"}}, "cannot load"),
+        ({"proposer": {"kind": "openai", "model": "m", "api_key_env": "NOT_SET_ANYWHERE"}}, "NOT_SET_ANYWHERE"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_starts(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises((OptionsError, ConfigError), match=said) as caught:
+        Campaign(make_config(settings(tmp_path, **changes)))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "archive.db").exists()
+
+
+def paid(total: int) -> Reply:
+    return Reply("", "m", 0.1, total, 0)
+
+
+def test_token_budgets_count_what_is_in_flight() -> None:
+    ledger = Ledger(BudgetConfig(candidates=None, tokens=1000))
+    assert ledger.has_room()
+    ledger.in_flight = 1
+    assert not ledger.has_room()  # nobody knows yet what a reply takes
+    ledger.pay(paid(300))
+    ledger.in_flight = 0
+    assert ledger.has_room()
+    ledger.in_flight = 1
+    assert ledger.has_room()
+    ledger.in_flight = 2
+    assert not ledger.has_room()
+    assert ledger.has_room_for_repair()
+    ledger.pay(paid(350))
+    ledger.in_flight = 1
+    assert ledger.has_room_for_repair()
+    ledger.pay(paid(1))
+    assert not ledger.has_room_for_repair()
+
+
+def test_tokens_that_the_endpoint_does_not_count_are_estimated() -> None:
+    ledger = Ledger(BudgetConfig(candidates=None, tokens=1000))
+    ledger.pay(Reply("r" * 400, "m", 0.1), Prompt((PromptPart("user", "p" * 800),)))
+    assert ledger.tokens == 300
+    ledger.pay(Reply("r" * 400, "m", 0.1))
+    assert ledger.tokens == 300
+
+
+def test_numbers_lost_with_an_earlier_run_are_asked_again() -> None:
+    ledger = Ledger(BudgetConfig(candidates=None, proposals=6))
+    for number, is_question in ((0, False), (1, False), (2, True), (4, False), (5, True)):
+        ledger.restore(number, is_question)
+    ledger.baselines |= {"dpo", "hinge"}
+    assert ledger.proposals == 3
+    taken = [ledger.take_question() for _ in range(3)]
+    assert taken == [3, 6, 7]
+    assert [ledger.question_index(n) for n in (2, 3, 5, 6, 7)] == [0, 1, 2, 3, 4]
+    assert not ledger.has_room()

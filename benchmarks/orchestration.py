@@ -24,6 +24,7 @@ from discovery.config import make_config
 from discovery.progress import Event
 
 _SLOTS = 2
+_CHECKERS = 2
 _WARM_UP = 5
 
 
@@ -89,7 +90,7 @@ def _run(setting: Setting, trials: int, folder: Path, base_url: str) -> list[flo
             "proposer": {"kind": "openai", "base_url": base_url, "model": "stand-in", "api_key_env": None},
             "budget": {"candidates": trials},
             "proposals": {"in_flight": setting.in_flight, "max_repairs": 0},
-            "workers": {"trial_slots": _SLOTS, "probe_workers": 1},
+            "workers": {"trial_slots": _SLOTS, "probe_workers": _CHECKERS},
         }
     )
     times: list[float] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 _KEEP = "\n\t"
+_ASCII_CONTROLS = {code: None for code in (*range(32), 127) if chr(code) not in _KEEP}
 
 
 def clean_text(text: str, limit: int = 2000) -> str:
@@ -12,7 +13,11 @@ def clean_text(text: str, limit: int = 2000) -> str:
 
     Escape sequences, bidirectional overrides and NUL bytes would otherwise reach terminals, logs and databases.
     """
-    kept = "".join(c for c in text[: limit * 4] if c in _KEEP or unicodedata.category(c)[0] != "C")
+    text = text[: limit * 4]
+    if text.isascii():  # a hundred times faster, and almost always so
+        kept = text.translate(_ASCII_CONTROLS)
+    else:
+        kept = "".join(c for c in text if c in _KEEP or unicodedata.category(c)[0] != "C")
     return kept if len(kept) <= limit else kept[: limit - 1] + "…"
 
 

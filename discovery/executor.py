@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -70,7 +71,7 @@ class RayExecutor:
                 return
             if not self._pools.address:
                 self._reaper = Reaper()
-            with _without_secrets(self._pools.secrets):
+            with _without_secrets(self._pools.secrets), _import_path():
                 _init_ray(self._pools.address, max(os.cpu_count() or 1, int(needed + 0.999)))
             self._ray = ray
             for _ in range(self._pools.trial_slots):
@@ -195,6 +196,19 @@ def _without_secrets(names: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         os.environ.update(taken)
+
+
+@contextmanager
+def _import_path() -> Iterator[None]:
+    """Workers of a local Ray find the plug-ins that this process finds, wherever its import path was changed."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p and not p.startswith(sys.base_prefix))
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
 
 
 def _is_secret(name: str) -> bool:

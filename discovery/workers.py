@@ -5,10 +5,12 @@ Everything returned is a frozen value of ours. No exception that a candidate rai
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evaluators.base import Evaluator, Provenance, TrialReport
 from evaluators.objectives import known_objectives
@@ -18,6 +20,9 @@ from sandbox.contract import Contract
 from sandbox.failure import CandidateError, Failure, FailureKind, InfrastructureError
 from sandbox.limits import Limits
 from sandbox.reports import GateReport, ProbeReport
+
+if TYPE_CHECKING:
+    from sandbox.server import OracleServer
 
 
 @dataclass(frozen=True)
@@ -52,15 +57,27 @@ class Check:
     match: str | None = None
 
 
+def _warming_server() -> OracleServer:
+    """A fork server that imports torch while the worker does the same; whoever needs it first waits for it."""
+    from sandbox.server import OracleServer
+
+    server = OracleServer()
+    threading.Thread(target=_start, args=(server,), daemon=True).start()
+    return server
+
+
+def _start(server: OracleServer) -> None:
+    with suppress(InfrastructureError):  # the first use tries again, and reports it
+        server.start()
+
+
 class TrialWorker:
     """Runs trials one at a time and keeps its evaluators prepared between them."""
 
     def __init__(self, tasks: Mapping[str, TaskSpec], limits: Limits) -> None:
-        from sandbox.server import OracleServer
-
         self._tasks, self._limits = tasks, limits
         self._evaluators: dict[str, Evaluator] = {}
-        self._server = OracleServer()
+        self._server = _warming_server()
 
     def prepare(self, task: str) -> Prepared:
         """Build and prepare the task's evaluator. Raises OptionsError."""
@@ -87,10 +104,8 @@ class CheckWorker:
     """Gate, probe and comparison with the known losses of one contract."""
 
     def __init__(self, contract: Contract, limits: Limits) -> None:
-        from sandbox.server import OracleServer
-
         self._contract, self._limits = contract, limits
-        self._server = OracleServer()
+        self._server = _warming_server()
         self._known: Any = None
 
     def check(self, candidate: Candidate, against_known: bool) -> Check:

@@ -13,14 +13,14 @@ PAIRS = Contract(
         "the returned per-example losses is minimised by gradient descent on the policy."
     ),
     tensors=(
-        TensorInput("policy_chosen_logps", "log-prob of the chosen response under the policy", -80.0, -5.0, True),
-        TensorInput("policy_rejected_logps", "log-prob of the rejected response under the policy", -80.0, -5.0, True),
-        TensorInput("reference_chosen_logps", "log-prob of the chosen response under the reference", -80.0, -5.0),
-        TensorInput("reference_rejected_logps", "log-prob of the rejected response under the reference", -80.0, -5.0),
+        TensorInput("policy_chosen_logps", "log-prob of the chosen response under the policy", -80.0, -1.0, True),
+        TensorInput("policy_rejected_logps", "log-prob of the rejected response under the policy", -80.0, -1.0, True),
+        TensorInput("reference_chosen_logps", "log-prob of the chosen response under the reference", -80.0, -1.0),
+        TensorInput("reference_rejected_logps", "log-prob of the rejected response under the reference", -80.0, -1.0),
     ),
     scalars=(
         ScalarInput("beta", "strength of the pull towards the reference; larger stays closer", 0.1, (0.05, 0.2, 0.8)),
-        ScalarInput("progress", "how far training is, from 0 to 1", 0.5, (0.5,), optional=True),
+        ScalarInput("progress", "how far training is: 0 at the first step, 1 at the last", 0.5, (0.5,), optional=True),
     ),
     scale_scalar="beta",
 )

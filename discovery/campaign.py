@@ -23,7 +23,7 @@ from discovery.leaderboard import Board, stage_board
 from discovery.ledger import Ledger
 from discovery.progress import Event, Progress
 from discovery.prompts.builder import PromptBuilder, PromptContext
-from discovery.protocols import Proposer, Strategy
+from discovery.protocols import Preflight, Proposer, ProposerError, Strategy
 from discovery.resume import restore
 from discovery.search import Parts, Resumed, Search, SearchError
 from discovery.stages import promoted, stored_result
@@ -92,7 +92,7 @@ class Campaign:
         context = PromptContext(
             contract=self._contract,
             metric=next(m for m in self._search.evaluator.metrics if m.name == self._search.stage.metric),
-            task=self._search.evaluator.summary,
+            task=self._search.evaluator.task_description,
             known=list(known_objectives(self._contract.name).values()),
         )
         self._builder = PromptBuilder(context, config.prompts.model_dump())
@@ -217,6 +217,7 @@ class Campaign:
         executor = RayExecutor(
             self._pools(), {m.stage.key: m.spec for m in measured}, self._contract, self.config.limits.sandbox()
         )
+        await self._preflight()
         self._enter("starting Ray", self._search.stage)
         try:
             await asyncio.to_thread(executor.start)
@@ -228,6 +229,16 @@ class Campaign:
                 serving.cancel()
         finally:
             executor.close()
+
+    async def _preflight(self) -> None:
+        """A wrong key is found now, and not after the preparation and the baselines."""
+        if not isinstance(self._proposer, Preflight):
+            return
+        self._enter(f"asking whether the proposer {self.config.proposer.kind} is there", self._search.stage)
+        try:
+            await self._proposer.preflight()
+        except ProposerError as error:
+            raise SearchError(str(error)) from error
 
     async def _measure_all(
         self, archive: Archive, record: CampaignRecord, executor: RayExecutor, queue: TrialQueue

@@ -151,6 +151,13 @@ class Evaluator(Protocol):
         """The exact task; available before `prepare`. Raises OptionsError if its data cannot be found."""
 
     @property
+    def task_description(self) -> str:
+        """A few sentences for whoever proposes losses: model, data, optimiser, steps, betas, and what the score is.
+
+        Rendered from the options; available before `prepare`; plain text without line breaks.
+        """
+
+    @property
     def resources(self) -> Resources: ...
 
     def prepare(self, progress: Callable[[str], None] | None = None) -> Mapping[str, float]:
@@ -158,6 +165,11 @@ class Evaluator(Protocol):
 
     def run(self, oracle: LossOracle, seed: int) -> TrialReport:
         """One trial. Raises CandidateError (the candidate's fault) or InfrastructureError (ours)."""
+
+
+def training_progress(step: int, steps: int) -> float:
+    """The contract's `progress` at optimiser step `step`, 0-based: 0 at the first, 1 at the last, 0 if there is one."""
+    return step / (steps - 1) if steps > 1 else 0.0
 
 
 def canonical_json(value: Any) -> str:

@@ -97,6 +97,8 @@ class EvaluatorConformance:
         assert evaluator.version >= 1
         assert evaluator.summary
         assert "\n" not in evaluator.summary
+        assert len(evaluator.task_description.split()) > 10, "say what is trained, for how long, and what the score is"
+        assert "\n" not in evaluator.task_description
         assert evaluator.resources.cpus > 0
         names = [m.name for m in evaluator.metrics]
         assert len(set(names)) == len(names), "a metric is promised twice"

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from evaluators.base import training_progress
 from evaluators.objectives import known_objective
 from evaluators.options import OptionsError
 from evaluators.preference.contract import PAIRS
@@ -140,10 +141,28 @@ def test_report_arrays_start_at_the_reference(quick):
     assert report.oracle_calls == 20
 
 
-def test_progress_is_passed_and_runs_from_zero_towards_one(quick):
+def test_progress_is_passed_and_runs_from_zero_to_one(quick):
     seen = f"{SIGNATURE}, progress):\n    return {MARGIN} * 0 + progress\n"
     loss = quick.run(inline(seen), 0).arrays["loss"]
-    np.testing.assert_allclose(loss[0, 0], np.arange(20) / 20, rtol=1e-6)
+    np.testing.assert_allclose(loss[0, 0], np.arange(20) / 19, rtol=1e-6)
+
+
+def test_progress_of_a_single_step_is_zero():
+    assert [training_progress(s, 3) for s in range(3)] == [0.0, 0.5, 1.0]
+    assert training_progress(0, 1) == 0.0
+
+
+def test_the_description_follows_the_options():
+    text = EnumerableEvaluator({"betas": [0.25], "steps": 30, "batch": 8, "learning_rate": 0.5}).task_description
+    for part in (
+        "grid 0.25,",
+        "30 steps of Adam",
+        "learning rate 0.5",
+        "batches of 8 pairs",
+        "only 128 pairs",
+        "15% of",
+    ):
+        assert part in text, part
 
 
 def test_ignorant_loss_scores_nothing(quick):

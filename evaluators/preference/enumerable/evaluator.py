@@ -16,6 +16,7 @@ from evaluators.measure import peak_memory_mb, torch_threads, versions
 from evaluators.options import OptionsError, options_dict, parse_options
 from evaluators.preference.contract import PAIRS
 from evaluators.preference.enumerable import definition as d
+from evaluators.preference.enumerable.description import describe
 from evaluators.preference.enumerable.options import EnumerableOptions
 from evaluators.preference.enumerable.scoring import metric_specs, score
 from sandbox.contract import Contract
@@ -70,6 +71,10 @@ class EnumerableEvaluator:
             "planted by evaluators/preference/enumerable", "Apache-2.0", hashlib.sha256(content.encode()).hexdigest()
         )
         return Task(self.name, self.version, options_dict(self._options), provenance)
+
+    @property
+    def task_description(self) -> str:
+        return describe(self._options)
 
     @property
     def resources(self) -> Resources:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evaluators.base import training_progress
 from evaluators.preference.enumerable import definition as d
 from evaluators.preference.enumerable.model import Batch, Parameters, all_logps, response_logps
 from evaluators.preference.enumerable.options import EnumerableOptions
@@ -69,7 +70,7 @@ def train(oracle: LossOracle, worlds: Worlds, options: EnumerableOptions, device
     for step in range(steps):
         batch, reference = batches(step)
         inputs = _oracle_inputs(response_logps(policy, batch), reference)
-        loss = oracle(inputs, {"beta": run_betas, "progress": [step / steps] * len(run_betas)})
+        loss = oracle(inputs, {"beta": run_betas, "progress": [training_progress(step, steps)] * len(run_betas)})
         optimiser.zero_grad()
         loss.sum().backward()  # type: ignore[no-untyped-call]
         optimiser.step()

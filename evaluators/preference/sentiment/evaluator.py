@@ -93,6 +93,22 @@ class SentimentEvaluator:
         return Task(self.name, self.version, options_dict(self.options), self._source.provenance)
 
     @property
+    def task_description(self) -> str:
+        o = self.options
+        return (
+            f"A transformer language model of width {o.width} with {o.layers} layers, first trained on real reviews (the "
+            f"SFT model, which is the reference), continues openings of {o.prompt_tokens} words by up to "
+            f"{o.response_tokens} words. The reward is the log-odds of positive sentiment by a classifier of whole reviews, in deviations over "
+            f"SFT responses. Each pair is two SFT responses, labelled with P(a preferred to b) = sigmoid("
+            f"{o.label_sharpness:g} * (reward(a) - reward(b))); a trial trains on {o.train_pairs} pairs. It trains a "
+            f"separate policy for each beta of the grid {', '.join(f'{b:g}' for b in o.betas)}, all with the same loss: "
+            f"{o.steps} steps of Adam on batches of {o.batch} pairs, peak learning rate {o.lr:g} with warm-up and linear "
+            f"decay, gradients clipped to the norm {o.clip_norm:g}. The final policies answer {o.eval_prompts} held-out "
+            "openings; their rewards and KLs to the SFT model make a reward-KL frontier over the betas, whose height is "
+            f"read at a KL of {o.kl_budget:g} nats a response."
+        )
+
+    @property
     def resources(self) -> Resources:
         """One core, and a GPU only if `device` is `cuda`: with `auto` a worker takes one if it sees one."""
         return Resources(cpus=float(self.options.threads), gpus=float(self.options.device == "cuda"), memory_mb=2560)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evaluators.base import training_progress
 from evaluators.preference.frontier import upper_concave_hull, value_at
 from evaluators.preference.sentiment.model import FIRST_OUTPUT, PAD, LanguageModel
 from evaluators.preference.sentiment.options import SentimentOptions
@@ -127,7 +128,7 @@ def train(
             "reference_chosen_logps": reference[0:1],
             "reference_rejected_logps": reference[1:2],
         }
-        loss = oracle(inputs, {"beta": [beta], "progress": [step / max(1, options.steps - 1)]}).sum()
+        loss = oracle(inputs, {"beta": [beta], "progress": [training_progress(step, options.steps)]}).sum()
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip_norm)

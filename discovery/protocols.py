@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from db.records import Prompt, Proposal, Reply, Score
 from sandbox.contract import Contract
@@ -114,3 +114,11 @@ class Proposer(Protocol):
         """Raises ProposerError."""
 
     async def aclose(self) -> None: ...
+
+
+@runtime_checkable
+class Preflight(Protocol):
+    """What a proposer may have besides: a quick test of its key, model and connection before anything is started."""
+
+    async def preflight(self) -> None:
+        """Raises ProposerError only where no request could succeed. Takes some ten seconds at most."""

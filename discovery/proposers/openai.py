@@ -13,6 +13,7 @@ import random
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -27,9 +28,11 @@ log = logging.getLogger(__name__)
 OPENAI_URL = "https://api.openai.com/v1"
 NO_KEY = "no-key"  # the client insists on some key; servers without keys ignore it
 LONGEST_WAIT_S = 120.0  # a server that asks for more patience is reported, not obeyed
+PREFLIGHT_S = 10.0
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,47}\Z")
 _JSON_MODES = ("auto", "on", "off")
+_REFUSALS = (0, 401, 402, 403, 404, 429)  # not 400: the test request itself may not suit a server
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,44 @@ class OpenAIProposer:
                 wait += self.options.backoff_s * jitter.uniform(0.0, 0.25)
             log.info("proposal %d: %s; asking again in %.1f s", request.plan.index, outcome.short, wait)
             await asyncio.sleep(wait)
+
+    async def preflight(self) -> None:
+        """Try key, model and connection with a request or two; whatever is no clear refusal is left to `propose`.
+
+        Raises:
+            ProposerError: fatal: a refused key, an unknown model, nobody there, no chat endpoint.
+        """
+        await self._connect()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PREFLIGHT_S):
+                if not await self._is_listed():
+                    await self._try_a_word()
+
+    async def _is_listed(self) -> bool:
+        """Whether the list of models names ours. Keys may be barred from the list, and servers may lack it."""
+        import openai
+
+        try:
+            listed = await self._client.models.list()
+        except (openai.OpenAIError, ValueError) as error:
+            fault = fault_of(error, self._wire, PREFLIGHT_S)
+            if fault.fatal and not fault.status:
+                raise ProposerError(self._wire.redact(fault.message), fatal=True) from None
+            return False
+        models = getattr(listed, "data", None)
+        return isinstance(models, list) and any(getattr(m, "id", None) == self.options.model for m in models)
+
+    async def _try_a_word(self) -> None:
+        messages = [{"role": "user", "content": "Say yes."}]
+        outcome = await self._ask({"model": self.options.model, "messages": messages, self._length_name: 1})
+        if not isinstance(outcome, Fault):
+            try:
+                text_of(outcome, self._wire)
+            except ProposerError as error:
+                if error.fatal:
+                    raise
+        elif outcome.fatal and outcome.status in _REFUSALS:
+            raise ProposerError(self._wire.redact(outcome.message), fatal=True)
 
     async def aclose(self) -> None:
         """Close the connections. May be called again; a later `propose` opens new ones."""

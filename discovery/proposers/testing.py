@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, ClassVar
 
 from db.records import Prompt, PromptPart, Reply
-from discovery.protocols import Plan, Proposer, Request
+from discovery.protocols import Plan, Preflight, Proposer, Request
 from discovery.replies import parse_reply
 from evaluators.options import OptionsError
 from sandbox.contract import Contract
@@ -103,6 +103,19 @@ class ProposerConformance:
             await proposer.aclose()
 
         asyncio.run(close_twice())
+
+    def test_a_preflight_passes_and_answers_are_as_without_it(self) -> None:
+        async def ask_after_it() -> Reply:
+            proposer = self.make_proposer()
+            try:
+                if isinstance(proposer, Preflight):
+                    await proposer.preflight()
+                return await proposer.propose(self.make_request())
+            finally:
+                await proposer.aclose()
+
+        reply = asyncio.run(ask_after_it())
+        assert parse_reply(reply.text, self.contract().function).code
 
     def test_shows_no_secret(self) -> None:
         proposer = self.make_proposer()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ def objective(folder: Path) -> dict[str, Any]:
     return {"evaluator": EVALUATOR, "seeds": 1, "options": {"folder": str(folder)}}
 
 
-def run_refused(folder: Path, proposer: dict[str, Any]) -> str:
+def run_refused(folder: Path, proposer: dict[str, Any], stored: Sequence[str] = ()) -> str:
+    """Run into a SearchError; `stored` names what the archive holds then."""
     with pytest.raises(SearchError) as caught:
         Campaign(
             config(folder, objective=objective(folder), proposer=proposer, budget={"candidates": 2}, **ONE_SLOT)
@@ -40,7 +42,7 @@ def run_refused(folder: Path, proposer: dict[str, Any]) -> str:
     found = kept(folder / "archive.db")
     assert found.status == "stopped by an error"
     assert {t.status for t in found.trials.values()} <= {"done", "pending"}
-    assert [p.name for p in found.proposals if p.origin == "known"] == ["dpo"]
+    assert [p.name for p in found.proposals] == list(stored)
     return message
 
 
@@ -67,8 +69,9 @@ def test_a_wrong_key_ends_it_in_one_line_and_the_right_one_goes_on(
 def test_an_unknown_model_or_nobody_there_ends_it_in_one_line(tmp_path: Path) -> None:
     with ChatServer(always=status(404, "The model `stand-in` does not exist", "model_not_found")) as server:
         url = server.base_url
-        assert "stand-in" in run_refused(tmp_path, endpoint(url))
-    assert url in run_refused(tmp_path, endpoint(url, max_retries=0))  # closed by now
+        assert "stand-in" in run_refused(tmp_path, endpoint(url, model="other"))  # not listed, so a word is tried
+        assert "stand-in" in run_refused(tmp_path, endpoint(url), stored=["dpo"])  # listed, refused when asked
+    assert url in run_refused(tmp_path, endpoint(url, max_retries=0), stored=["dpo"])  # closed by now
 
 
 def recorded(folder: Path) -> list[Any]:

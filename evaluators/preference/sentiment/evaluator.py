@@ -98,7 +98,8 @@ class SentimentEvaluator:
         return (
             f"A transformer language model of width {o.width} with {o.layers} layers, first trained on real reviews (the "
             f"SFT model, which is the reference), continues openings of {o.prompt_tokens} words by up to "
-            f"{o.response_tokens} words. The reward is the log-odds of positive sentiment by a classifier of whole reviews, in deviations over "
+            f"{o.response_tokens} words. The reward is the log-odds of positive sentiment by a classifier "
+            "of whole reviews, in deviations over "
             f"SFT responses. Each pair is two SFT responses, labelled with P(a preferred to b) = sigmoid("
             f"{o.label_sharpness:g} * (reward(a) - reward(b))); a trial trains on {o.train_pairs} pairs. It trains a "
             f"separate policy for each beta of the grid {', '.join(f'{b:g}' for b in o.betas)}, all with the same loss: "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from sandbox.text import clean_text, one_line
 TEMPLATES = Path(__file__).parent / "templates"
 KINDS = ("system", "user", "repair")
 
-MAX_REPLY = 40_000  # characters of the model's own reply sent back with a repair
+MAX_REPLY = 6_000  # characters of the model's own reply sent back with a repair: 1,500 tokens at the usual 4 a token
 MAX_THOUGHT = 1_200
 MAX_LINE = 300
 
@@ -102,15 +103,12 @@ class PromptBuilder:
 
     def build(self, plan: Plan) -> Prompt:
         """The prompt that asks for a new loss: the system parts, one part per loss shown in full, the list, the ask."""
-        values = {
-            "index": plan.index,
-            "in_full": [_view(p) for p in plan.in_full],
-            "in_brief": [_view(p) for p in plan.in_brief],
-        }
-        return Prompt((*self._system, *self._render("user", "user", values)))
+        return Prompt((*self._system, *self._render("user", "user", _of_plan(plan))))
 
     def repair(self, prompt: Prompt, reply: str, failure: str) -> Prompt:
-        """The same conversation, then the model's reply and the error it led to, both word for word.
+        """The same question, then the model's reply and the error it led to, both word for word.
+
+        Only the last reply is shown, so a repair is never longer than its question by more than a reply and an error.
 
         Args:
             prompt: what was asked; itself a repair prompt from the second repair on.
@@ -119,7 +117,8 @@ class PromptBuilder:
         """
         answer = PromptPart("assistant", clean_text(reply, MAX_REPLY).strip() or "(empty reply)")
         asked = self._render("repair", "user", {"failure": clean_text(failure, 4000)})
-        return Prompt((*prompt.parts, answer, *asked))
+        question = takewhile(lambda part: part.role != "assistant", prompt.parts)
+        return Prompt((*question, answer, *asked))
 
     def _variables(self) -> dict[str, Any]:
         contract = self._context.contract
@@ -160,14 +159,13 @@ class PromptBuilder:
         failed = Past("1" * 64, "a", "b", "c", "proposed", failure=Failure(FailureKind.CRASH, "d"))
         trials: Mapping[str, Callable[[], Prompt]] = {
             "system": lambda: Prompt(self._render("system", "system", {})),
-            "user": lambda: Prompt(self._render("user", "user", {"index": 0, "in_full": [], "in_brief": []})),
+            "user": lambda: Prompt(self._render("user", "user", _of_plan(Plan(0, 0)))),
             "repair": lambda: Prompt(self._render("repair", "user", {"failure": "d"})),
         }
         try:
             prompt = trials[kind]()
             if kind == "user":
-                past = {"index": 1, "in_full": [_view(scored)], "in_brief": [_view(failed)]}
-                self._render("user", "user", past)
+                self._render("user", "user", _of_plan(Plan(1, 0, (scored,), (failed,))))
         except _TEMPLATE_ERRORS as error:
             raise ConfigError(f"prompts.{kind}: {path}: {_said(error)}") from None
         if not prompt.parts:
@@ -177,6 +175,23 @@ class PromptBuilder:
         text = self._templates[kind].render({**self._shared, **values})
         texts = (piece.strip("\n") for piece in text.split(_PART_BREAK))
         return tuple(PromptPart(role, piece) for piece in texts if piece.strip())
+
+
+def _of_plan(plan: Plan) -> dict[str, Any]:
+    """The variables of the `user` template."""
+    best = _best((*plan.in_full, *plan.in_brief))
+    return {
+        "index": plan.index,
+        "in_full": [_view(p) for p in plan.in_full],
+        "in_brief": [_view(p) for p in plan.in_brief],
+        "best": _view(best) if best else None,
+    }
+
+
+def _best(shown: Iterable[Past]) -> Past | None:
+    """The best scored one; the first of equals. Plans that explore do not show it first, and sometimes only in brief."""
+    scored = [(p.score.mean if p.score.higher_is_better else -p.score.mean, p) for p in shown if p.score is not None]
+    return max(scored, key=lambda pair: pair[0])[1] if scored else None
 
 
 def _view(past: Past) -> dict[str, str]:

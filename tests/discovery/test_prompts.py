@@ -1,10 +1,12 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from db.records import Score
 from discovery.config import ConfigError
 from discovery.prompts.builder import fence
 from discovery.protocols import Plan
@@ -54,12 +56,39 @@ def test_a_fence_is_longer_than_any_run_inside(text):
     assert not any(last in line for line in body)
 
 
-def test_repairs_of_repairs_grow_the_conversation():
+def test_a_second_repair_shows_the_last_reply_only():
     once = builder().repair(conversation(), "reply one", "STATIC: a")
     twice = builder().repair(once, "reply two\x00", "CRASH: b")
-    assert [m["role"] for m in twice.messages()] == ["system", "user", "assistant", "user", "assistant", "user"]
+    assert [m["role"] for m in twice.messages()] == ["system", "user", "assistant", "user"]
+    assert twice.parts[: len(conversation().parts)] == conversation().parts
     assert twice.messages()[-2]["content"] == "reply two"
     assert "CRASH: b" in twice.messages()[-1]["content"]
+    assert "STATIC: a" not in shown(twice)
+
+
+def test_a_long_reply_is_cut_in_repairs():
+    repaired = builder().repair(conversation(), "x" * 100_000, "y" * 100_000)
+    assert len(shown(repaired)) < len(shown(conversation())) + 11_000
+
+
+def ask(prompt):
+    return prompt.parts[-1].text
+
+
+def test_the_ask_names_the_best_loss_wherever_it_is_shown():
+    plan = Plan(1, 1, (past("second", 0.5), past("third", 0.4)), (past("best", 0.7), past("broken", error="boom")))
+    assert "best: score 0.7050 (2 seeds)" in ask(builder().build(plan))
+    assert "best: score 0.7050" in ask(builder().build(Plan(1, 1, (), plan.in_brief)))
+
+
+def test_the_ask_names_the_lowest_score_where_lower_is_better():
+    low, high = (replace(past(n, 0.0), score=Score("kl", False, {0: v})) for n, v in (("low", 0.2), ("high", 0.9)))
+    assert "low: score 0.2000 (1 seed)" in ask(builder().build(Plan(1, 1, (high, low))))
+
+
+def test_nothing_is_said_to_be_best_before_there_is_a_score():
+    text = ask(builder().build(Plan(1, 1, (), (past("broken", error="boom"), past("running")))))
+    assert "No loss has a score yet" in text
 
 
 def test_an_override_is_used(tmp_path):

@@ -8,25 +8,13 @@ from evaluators.preference.sentiment.preparation import Prepared
 from evaluators.preference.sentiment.trial import evaluate, frontier_value, training_set
 from sandbox.failure import CandidateError, FailureKind
 from sandbox.server import OracleServer
-from tests.support.sentiment_setup import SMALL, oracle_of
+from tests.support.sentiment_setup import oracle_of
 
 
 @pytest.fixture(scope="module")
 def server():
     with OracleServer() as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def evaluator(cache):
-    made = SentimentEvaluator(SMALL, cache)
-    made.prepare()
-    return made
 
 
 def prepared_of(evaluator) -> Prepared:
@@ -86,7 +74,7 @@ def test_reference_log_probs_are_those_of_the_sft_model(evaluator):
     prepared = prepared_of(evaluator)
     model = prepared.model(torch.device("cpu"))
     tokens = prepared.pair_tokens.flatten(0, 1)
-    found = model.sequence_logps(tokens, SMALL["prompt_tokens"]).detach().view(-1, 2)
+    found = model.sequence_logps(tokens, evaluator.options.prompt_tokens).detach().view(-1, 2)
     torch.testing.assert_close(found, prepared.pair_logps, atol=1e-4, rtol=1e-5)
     assert (tokens.view(-1, 2, 8)[:, 0, :2] == tokens.view(-1, 2, 8)[:, 1, :2]).all()  # one prompt for both
 
@@ -107,13 +95,13 @@ def test_praise_scores_above_scorn(evaluator):
     assert praise > scorn + 1.0
 
 
-def test_too_few_prompts_is_one_clear_line(tmp_path):
+def test_too_few_prompts_is_one_clear_line(small, tmp_path):
     with pytest.raises(OptionsError, match="100000 are needed; give more texts"):
-        SentimentEvaluator({**SMALL, "eval_prompts": 100_000}, tmp_path).prepare()
+        SentimentEvaluator({**small, "eval_prompts": 100_000}, tmp_path).prepare()
 
 
-def test_a_diverging_policy_is_the_candidates_failure(cache, server):
-    wild = SentimentEvaluator({**SMALL, "lr": 1e30, "steps": 4}, cache)
+def test_a_diverging_policy_is_the_candidates_failure(small, sentiment_cache, server):
+    wild = SentimentEvaluator({**small, "lr": 1e30, "steps": 4}, sentiment_cache)
     with pytest.raises(CandidateError) as caught:
         trial(wild, server, 0)
     assert caught.value.failure.kind is FailureKind.NON_FINITE

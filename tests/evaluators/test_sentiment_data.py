@@ -16,12 +16,11 @@ def source(**options):
 
 
 @pytest.fixture(scope="module")
-def reviews():
+def reviews(imdb):
     """The first 150 different IMDb reviews of each label."""
-    found = source().load()
     rows = []
     for wanted in (True, False):
-        rows += [(t, y) for t, y in zip(found.texts, found.labels, strict=True) if y == wanted][:150]
+        rows += [(t, y) for t, y in zip(imdb.texts, imdb.labels, strict=True) if y == wanted][:150]
     return rows
 
 
@@ -32,8 +31,8 @@ def write_csv(path, rows, header=("text", "label")):
         writer.writerows(rows)
 
 
-def test_package_sets_have_the_known_sizes():
-    imdb, snippets = source().load(), source(data="rotten_tomatoes").load()
+def test_package_sets_have_the_known_sizes(imdb):
+    snippets = source(data="rotten_tomatoes").load()
     assert len(imdb.texts) == 24_904  # 25,000 rows, 96 of them repeats
     assert sum(snippets.labels) == pytest.approx(4265, abs=5)
     assert not set(imdb.texts) & set(snippets.texts)

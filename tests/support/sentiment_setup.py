@@ -25,6 +25,7 @@ SMALL = {
     "betas": [0.1, 1.0],
     "train_pairs": 96,
     "steps": 5,
+    "lr": 4e-2,
     "batch": 16,
     "prepare_threads": 1,
 }

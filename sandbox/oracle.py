@@ -56,6 +56,11 @@ class Answer:
     losses: Tensor
     means: Tensor
 
+    def split(self, runs: int) -> list[Answer]:
+        """The same in consecutive pieces of `runs` runs."""
+        parts = zip(self.gradients.split(runs), self.losses.split(runs), self.means.split(runs), strict=True)  # type: ignore[no-untyped-call]
+        return [Answer(self.numbers, *part) for part in parts]
+
     @property
     def largest(self) -> Tensor:
         """(R,) largest absolute gradient per run, NaN where one is NaN."""

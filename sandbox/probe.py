@@ -7,6 +7,7 @@ or between processes. Everything else is a property, recorded and not judged.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,12 +23,10 @@ from sandbox.reports import ProbeReport, Properties
 from sandbox.server import OracleServer
 
 _SEED = 7
-_BATCH = 16
+_BATCH = 32  # runs of this size can be grouped by the oracle
 _SIZES = (1, 400)
 _EXTREMES = (10.0, 100.0, 1e3, 1e4)  # log-ratios far outside what training sees
-_COUPLED = (
-    1e-5  # relative change of one example's loss when others change; sigmoid alone moves the last bit with batch size
-)
+_COUPLED = 1e-5  # relative change of one example's loss when others change; sigmoid alone moves the last bit
 _STEP = 1e-6  # of the directional finite difference, in float64
 _DETACHED = 1e-3
 
@@ -39,7 +38,7 @@ def probe(
     parameters: tuple[str, ...],
     limits: Limits | None = None,
 ) -> ProbeReport:
-    """Measure a candidate that the gate accepted. At most two children.
+    """Measure a candidate that the gate accepted. One child, or two where the source could keep state.
 
     Raises:
         InfrastructureError: our own fault; the candidate has not been judged.
@@ -49,20 +48,19 @@ def probe(
         with LossOracle(server, candidate, contract, parameters, limits) as oracle:
             session = _Probe(oracle)
             report = session.run()
-        with LossOracle(server, candidate, contract, parameters, limits) as fresh:
-            again = _Probe(fresh)
-            again.ask(again.inputs(_SIZES[-1]))  # what a loss keeps from its first call differs between the two
-            _require_same(session.first, again.ask(session.ordinary), "in another process")
+        calls = oracle.calls
+        if not oracle.grouped:  # plain arithmetic has nowhere to keep state
+            with LossOracle(server, candidate, contract, parameters, limits) as fresh:
+                again = _Probe(fresh)
+                again.ask(again.inputs(_SIZES[-1]))  # what a loss keeps from its first call differs between the two
+                _require_same(session.first, again.ask(session.ordinary), "in another process")
+            calls += fresh.calls
     except CandidateError as error:
         return ProbeReport(failure=error.failure, facts={"wall_ms": 1e3 * (time.perf_counter() - started)})
     return ProbeReport(
         properties=report.properties,
         fingerprint=report.fingerprint,
-        facts={
-            **report.facts,
-            "wall_ms": 1e3 * (time.perf_counter() - started),
-            "calls": float(oracle.calls + fresh.calls),
-        },
+        facts={**report.facts, "wall_ms": 1e3 * (time.perf_counter() - started), "calls": float(calls)},
     )
 
 
@@ -98,6 +96,12 @@ class _Probe:
 
     def ask(self, inputs: _Inputs) -> Answer:
         return self.oracle.evaluate(inputs.tensors, inputs.scalars)
+
+    def ask_all(self, several: Sequence[_Inputs]) -> list[Answer]:
+        """The answers to several inputs of one batch size, as runs of one packed call."""
+        tensors = {n: torch.cat([i.tensors[n] for i in several]) for n in several[0].tensors}
+        scalars = {n: [v for i in several for v in i.scalars[n]] for n in several[0].scalars}
+        return self.oracle.evaluate(tensors, scalars).split(self.rows)
 
     def run(self) -> ProbeReport:
         self.first = self.ask(self.ordinary)
@@ -163,12 +167,12 @@ class _Probe:
         along: dict[str, Tensor] = {}
         for spec in self.gradient_inputs():
             along[spec.name] = torch.randn(self.rows, _BATCH, generator=generator, dtype=torch.float64)
-        here = self.ask(base)
         moved = [
-            self.ask(_Inputs({n: t + s * _STEP * along.get(n, 0.0) for n, t in base.tensors.items()}, self.scalars))
+            _Inputs({n: t + s * _STEP * along.get(n, 0.0) for n, t in base.tensors.items()}, self.scalars)
             for s in (1.0, -1.0)
         ]
-        measured = (moved[0].means - moved[1].means) / (2 * _STEP)
+        here, forward, backward = self.ask_all([base, *moved])
+        measured = (forward.means - backward.means) / (2 * _STEP)
         stated = sum((here.gradients[:, i] * v).sum(1) for i, v in enumerate(along.values()))
         scale = here.gradients.abs().sum(dim=(1, 2)) + 1e-12
         gap = ((measured - stated) / scale).abs()
@@ -176,15 +180,11 @@ class _Probe:
 
     def _extremes(self) -> tuple[bool, bool]:
         """Whether losses stay bounded below, and finite, as log-ratios grow to 1e4, with equal inputs among them."""
-        lowest, finite = [], True
-        for ratio in _EXTREMES:
-            answer = self.ask(self.inputs(_BATCH, ratio=ratio))
-            finite &= bool(answer.losses.isfinite().all()) and bool(answer.gradients.isfinite().all())
-            lowest.append(float(answer.losses.nan_to_num(nan=0.0).min()))
-        equal = self.ask(
-            _Inputs({n: torch.full_like(t, -20.0) for n, t in self.ordinary.tensors.items()}, self.scalars)
-        )
-        finite &= bool(equal.losses.isfinite().all())
+        equal = _Inputs({n: torch.full_like(t, -20.0) for n, t in self.ordinary.tensors.items()}, self.scalars)
+        *grown, level = self.ask_all([*(self.inputs(_BATCH, ratio=r) for r in _EXTREMES), equal])
+        finite = all(bool(a.losses.isfinite().all()) and bool(a.gradients.isfinite().all()) for a in grown)
+        finite &= bool(level.losses.isfinite().all())
+        lowest = [float(a.losses.nan_to_num(nan=0.0).min()) for a in grown]
         falling = lowest[-1] < -1.0 and lowest[-1] < 5 * min(lowest[-2], -0.1)
         return not falling, finite
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import signal
 import threading
@@ -41,7 +42,7 @@ SEARCH = "search"
 
 @dataclass(frozen=True)
 class CampaignResult:
-    """How a campaign ended. `status` is finished, interrupted or out of time; all but the first can be resumed."""
+    """How a campaign ended. `status` is finished or interrupted; either can be taken up again."""
 
     campaign: str
     archive: str
@@ -103,6 +104,7 @@ class Campaign:
         self._require_an_end()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
+        self._deadline = math.inf
 
     @property
     def baselines(self) -> tuple[str, ...]:
@@ -143,6 +145,7 @@ class Campaign:
 
     async def _main(self) -> CampaignResult:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        self._deadline = self._loop.time() + (self.config.budget.wall_s or math.inf)
         config = self.config
         secrets = [os.environ.get(name, "") for name in self._secret_names()]
         with (
@@ -190,22 +193,19 @@ class Campaign:
             self._listener(event)
 
     async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> str:
-        """Await the work, a stop request or the end of the wall-time budget, whichever comes first."""
+        """Await the work or a stop request, whichever comes first."""
         assert self._stopping is not None
         working = asyncio.ensure_future(work)
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
-            await asyncio.wait(
-                {working, stopping}, timeout=self.config.budget.wall_s, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if working.done():
                 error = working.exception()
                 if error is not None:
                     raise _innermost(error) from None
                 return "finished"
-            status = "interrupted" if stopping.done() else "out of time"
-            self.progress.say("note", f"{status}: ending what runs; Ctrl-C ends it at once")
-            return status
+            self.progress.say("note", "interrupted: ending what runs; Ctrl-C ends it at once")
+            return "interrupted"
         finally:
             for task in (working, stopping):
                 task.cancel()
@@ -247,7 +247,7 @@ class Campaign:
             self.config, record.id, self._contract, archive, executor, queue, self._strategy, self._proposer,
             self._builder, self.progress, self._search.stage,
         )  # fmt: skip
-        search = Search(parts, Ledger(self.config.budget))
+        search = Search(parts, Ledger(self.config.budget), deadline=self._deadline)
         todo = restore(search)
         needed = [*self.baselines, *(name for p in self.config.promotions for name in p.baselines)]
         for name in dict.fromkeys(needed):

@@ -163,7 +163,10 @@ class BudgetConfig(_Model):
     wall_s: float | None = Field(
         default=None,
         gt=0,
-        description="Wall-clock seconds of one run; a resumed campaign gets them anew; null: no limit.",
+        description=(
+            "Wall-clock seconds of one run after which nothing new is proposed; what is accepted by then is still trained, "
+            "and promotions run. A resumed campaign gets them anew; null: no limit."
+        ),
     )
     tokens: int | None = Field(default=None, ge=1, description="Prompt and completion tokens together; null: no limit.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -79,7 +80,9 @@ class Search:
     _baselines_open: int = 0
     _training: int = 0
     _lost_in_a_row: int = 0
+    deadline: float = math.inf  # on the event loop's clock: nothing new is asked from then on
     _exhausted: bool = False
+    _refusal: ProposerError | None = None
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _group: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
 
@@ -88,11 +91,17 @@ class Search:
         config, pending, in_flight = self.parts.config, self.parts.queue.pending, self.ledger.in_flight
         seeds, slots = len(self.parts.stage.seeds), config.workers.trial_slots
         return (
-            in_flight < config.proposals.in_flight
+            not self._closed
+            and in_flight < config.proposals.in_flight
             and in_flight * seeds + pending < config.proposals.in_flight * seeds + 2 * slots
             and not (self._baselines_open and pending > slots)
             and self.ledger.has_room()
         )
+
+    @property
+    def _closed(self) -> bool:
+        """Whether nothing more is asked, not even a repair."""
+        return self._refusal is not None or asyncio.get_running_loop().time() >= self.deadline
 
     def remember(self, proposal: Proposal) -> None:
         """An accepted candidate, so that copies of it are recognised."""
@@ -113,10 +122,12 @@ class Search:
         """Finish what is resumed, then propose until a budget is used up and everything accepted is trained.
 
         Raises:
-            SearchError: the proposer cannot go on (wrong key, unknown model, nobody there), or keeps failing. It comes
-                inside an ExceptionGroup.
+            SearchError: the proposer could not go on (wrong key, unknown model, nobody there), or kept failing. What had
+                been accepted is trained by then.
         """
         self.parts.queue.on_change = self._wake.set
+        if self.deadline < math.inf:
+            asyncio.get_running_loop().call_at(self.deadline, self._time_is_up)
         async with self._group:
             for item in resumed:
                 self._resume(item)
@@ -125,6 +136,17 @@ class Search:
                     self._start(self._propose(self._new_question()))
                 self._wake.clear()
                 await self._wake.wait()
+        if self._refusal is not None:
+            raise SearchError(
+                f"{self._refusal}; what was accepted before is trained and stored, and the same command goes on"
+            ) from self._refusal
+
+    def _time_is_up(self) -> None:
+        if not self._finished():
+            self.parts.progress.say(
+                "note", "budget.wall_s is used up: nothing new is proposed, what is accepted is trained"
+            )
+        self._wake.set()
 
     def _start(self, proposing: Coroutine[Any, Any, None]) -> None:
         self.ledger.in_flight += 1
@@ -213,6 +235,7 @@ class Search:
     def _repair(self, asked: Asked, failure: Failure) -> Asked | None:
         """The question that gives the error back, if another attempt is allowed and can help."""
         allowed = asked.attempt < self.parts.config.proposals.max_repairs and self.ledger.has_room_for_repair()
+        allowed = allowed and not self._closed
         repairable = failure.kind.candidates_fault and failure.kind is not FailureKind.DUPLICATE
         if not (allowed and repairable and self.parts.proposer.repairs and asked.reply is not None):
             return None
@@ -220,13 +243,15 @@ class Search:
         return Asked(asked.plan, prompt, self.ledger.take_other(), asked.attempt + 1, repair_of=asked.index)
 
     def _lost(self, error: ProposerError) -> None:
-        """No reply: count it, and give up if that is all that happens."""
+        """No reply: count it, and stop asking if that is all that happens."""
         self._lost_in_a_row += 1
         self.parts.progress.failures["NO_REPLY"] += 1
         patience = _GIVE_UP_AFTER * self.parts.config.proposals.in_flight
-        if error.fatal or self._lost_in_a_row >= patience:
-            raise SearchError(str(error))
-        self.parts.progress.say("note", f"no reply: {error}")
+        if self._refusal is None and (error.fatal or self._lost_in_a_row >= patience):
+            self._refusal = error
+            self.parts.progress.say("note", f"nothing more is proposed, what is accepted is trained: {error}")
+        elif self._refusal is None:
+            self.parts.progress.say("note", f"no reply: {error}")
 
     # verdicts
 

@@ -27,7 +27,6 @@ _EXIT_CODES = {"interrupted": INTERRUPTED}
 _ENDINGS = {
     "finished": "finished",
     "interrupted": "interrupted; everything so far is stored",
-    "out of time": "out of time (budget.wall_s); everything so far is stored",
 }
 
 

@@ -41,8 +41,8 @@ def run_refused(folder: Path, proposer: dict[str, Any], stored: Sequence[str] = 
     assert "\n" not in message
     found = kept(folder / "archive.db")
     assert found.status == "stopped by an error"
-    assert {t.status for t in found.trials.values()} <= {"done", "pending"}
     assert [p.name for p in found.proposals] == list(stored)
+    assert [t.status for t in found.trials.values()] == ["done"] * len(stored)  # what was accepted is trained first
     return message
 
 
@@ -134,17 +134,24 @@ def test_an_archive_that_fails_in_the_middle_ends_it_in_one_line(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_wall_time_is_a_hard_stop_and_the_rest_is_done_later(tmp_path: Path) -> None:
-    slow = {"evaluator": EVALUATOR, "seeds": 1, "options": {"folder": str(tmp_path), "seconds": 300.0}}
-    quick = {**slow, "options": {"folder": str(tmp_path)}}
+def test_wall_time_ends_proposing_and_the_rest_is_trained_and_promoted(tmp_path: Path) -> None:
+    slow = {"evaluator": EVALUATOR, "seeds": 1, "options": {"folder": str(tmp_path), "seconds": 2.0}}
+    promotion = {**slow, "seeds": [7], "top": 1, "baselines": ["dpo"]}
+    said = []
     with ChatServer() as server:
-        proposer = endpoint(server.base_url)
-        made = config(tmp_path, objective=slow, proposer=proposer, budget={"candidates": 1, "wall_s": 45.0}, **ONE_SLOT)
-        assert Campaign(made).run().status == "out of time"
-        assert kept(tmp_path / "archive.db").status == "out of time"
-        made = config(tmp_path, objective=quick, proposer=proposer, budget={"candidates": 1}, **ONE_SLOT)
-        assert Campaign(made).run().status == "finished"
-    assert {t.status for t in kept(tmp_path / "archive.db").trials.values()} == {"done"}
+        made = config(
+            tmp_path, objective=slow, proposer=endpoint(server.base_url), promotions=[promotion],
+            budget={"candidates": 1000, "wall_s": 20.0}, **ONE_SLOT,
+        )  # fmt: skip
+        result = Campaign(made, lambda event: said.append(event.text)).run()
+        asked = len(server.received)
+    found = kept(tmp_path / "archive.db")
+    assert result.status == found.status == "finished"
+    assert len(found.asked) == asked < 100
+    assert {t.status for t in found.trials.values()} == {"done"}
+    assert all(found.of(p) for p in found.accepted)
+    assert [r.entry.name for r in result.board.stages[1].rows if r.is_baseline] == ["dpo"]
+    assert not found.accepted or any("budget.wall_s is used up" in text for text in said)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,15 @@ import ast
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evaluators.options import OptionsError, nearest
 from sandbox.candidate import Candidate
+
+if TYPE_CHECKING:
+    from sandbox.contract import Contract
+    from sandbox.fingerprint import KnownLosses
+    from sandbox.server import OracleServer
 
 
 @dataclass(frozen=True)
@@ -49,3 +55,19 @@ def known_objective(contract: str, name: str) -> Objective:
     if name not in known:
         raise OptionsError(f"no known objective {name!r} for {contract}; {nearest(name, list(known))}")
     return known[name]
+
+
+def known_losses(server: OracleServer, contract: Contract) -> KnownLosses:
+    """All known objectives of a contract, fingerprinted for `match`. Takes about a second.
+
+    Raises:
+        CandidateError, InfrastructureError: from the oracle.
+    """
+    from sandbox.fingerprint import KnownLosses  # torch
+    from sandbox.gate import check_source
+
+    known = {
+        name: (objective.candidate, check_source(objective.candidate, contract).parameters)
+        for name, objective in known_objectives(contract.name).items()
+    }
+    return KnownLosses(server, contract, known)

@@ -169,7 +169,7 @@ def check(
 ) -> None:
     """Gate and probe one loss file.
 
-    As a campaign does before training. Exit code 2 if a campaign would refuse it.
+    As a campaign does before training. Exit code 2 if a campaign would refuse it, also as a copy of a known loss.
     """
     from discovery.cli.files import check
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from discovery.cli.files import read_loss
+from discovery.cli.files import print_violations, read_loss
 from discovery.cli.platforms import allow_local_plugins, require_linux
 from discovery.cli.tables import add_figure, add_name, add_word, name_cell, table
 from discovery.cli.terminal import duration, number, print_json, stdout_console, words
@@ -105,6 +105,9 @@ def _run(
     with OracleServer() as server:
         gate, probe = check_candidate(server, candidate, evaluator.contract)
         failure = refusal(gate, probe)
+        if not gate.accepted:
+            print_violations(console, name, gate)
+            raise OptionsError(f"{name} is refused by the gate for what is listed above; nothing was trained")
         if failure is not None:
             raise OptionsError(f"{name} is refused: {one_line(str(failure), 600)}")
         console.print(Text(f"{name} ({candidate.short_id}) on {evaluator.name}, seeds {_listed(seeds)}"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,15 @@ from discovery.cli.tables import key_values
 from discovery.cli.terminal import print_json, stdout_console, words
 from evaluators.options import OptionsError
 from sandbox.candidate import MAX_SOURCE_BYTES, Candidate
+from sandbox.failure import Failure, FailureKind
 from sandbox.text import clean_text, one_line
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from sandbox.contract import Contract
-    from sandbox.failure import Failure
     from sandbox.reports import GateReport, ProbeReport
+    from sandbox.server import OracleServer
 
 
 def init(path: Path, force: bool) -> None:
@@ -70,81 +74,89 @@ def read_loss(path: Path, contract: str) -> Candidate:
 
 
 def check(path: Path, contract_name: str, as_json: bool) -> int:
-    """`discovery check`: 0 if a campaign would train it, else 2. Raises OptionsError, InfrastructureError."""
+    """`discovery check`: 0 if a campaign would train it, else 2. Raises OptionsError, InfrastructureError.
+
+    The source of a known objective itself is no copy: a campaign trains it as a baseline.
+    """
     require_linux("check")
     candidate = read_loss(path, contract_name)
     contract = contract_named(contract_name)
+    from evaluators.objectives import known_objectives
     from sandbox.check import check_candidate, refusal
     from sandbox.server import OracleServer
 
+    itself = next((n for n, o in known_objectives(contract.name).items() if o.candidate.id == candidate.id), None)
     with OracleServer() as server:
         gate, probe = check_candidate(server, candidate, contract)
         failure = refusal(gate, probe)
-        known = _known(server, contract, probe) if failure is None else None
+        known = itself or (_known(server, contract, probe) if failure is None else None)
+    if known and not itself:
+        failure = Failure(FailureKind.DUPLICATE, f"({known}): a campaign would not train a copy of a known loss")
+    verdict = Verdict(one_line(str(path)), candidate, gate, probe, failure)
     if as_json:
-        print_json(_as_values(candidate, gate, probe, failure) | {"known": known})
+        print_json(_as_values(verdict) | {"known": known})
     else:
-        _print_check(path, candidate, gate, probe, failure, known)
+        _print_check(verdict, itself)
     return 0 if failure is None else BAD_INPUT
 
 
-def _known(server: Any, contract: Contract, probe: ProbeReport | None) -> str | None:
+@dataclass(frozen=True)
+class Verdict:
+    """What a check found. `name` is what the loss is called in messages."""
+
+    name: str
+    candidate: Candidate
+    gate: GateReport
+    probe: ProbeReport | None
+    failure: Failure | None
+
+
+def _known(server: OracleServer, contract: Contract, probe: ProbeReport | None) -> str | None:
     """The known loss that it computes, if any, as ``dpo`` or ``dpo, beta x 2``."""
-    from evaluators.objectives import known_objectives
-    from sandbox.fingerprint import KnownLosses
-    from sandbox.gate import check_source
+    from evaluators.objectives import known_losses
 
     if probe is None or probe.fingerprint is None:
         return None
-    known = {
-        name: (objective.candidate, check_source(objective.candidate, contract).parameters)
-        for name, objective in known_objectives(contract.name).items()
-    }
-    match = KnownLosses(server, contract, known).match(probe.fingerprint)
+    match = known_losses(server, contract).match(probe.fingerprint)
     return match.describe(contract.scale_scalar) if match else None
 
 
-def _as_values(
-    candidate: Candidate, gate: GateReport, probe: ProbeReport | None, failure: Failure | None
-) -> dict[str, Any]:
+def _as_values(verdict: Verdict) -> dict[str, Any]:
+    probe = verdict.probe
     return {
-        "candidate": candidate.id,
-        "contract": candidate.contract,
-        "accepted": failure is None,
-        "failure": failure,
-        "violations": gate.violations,
-        "parameters": gate.parameters,
+        "candidate": verdict.candidate.id,
+        "contract": verdict.candidate.contract,
+        "accepted": verdict.failure is None,
+        "failure": verdict.failure,
+        "violations": verdict.gate.violations,
+        "parameters": verdict.gate.parameters,
         "properties": probe.properties if probe else None,
         "facts": probe.facts if probe else {},
     }
 
 
-def _print_check(
-    path: Path,
-    candidate: Candidate,
-    gate: GateReport,
-    probe: ProbeReport | None,
-    failure: Failure | None,
-    known: str | None,
-) -> None:
-    console = stdout_console()
-    name = one_line(str(path))
-    if failure is not None:
-        console.print(Text.assemble(("refused ", "bold red"), f"{name} ({candidate.short_id}) as {candidate.contract}"))
-        for violation in gate.violations:
-            where = f"{name}:{violation.line}: " if violation.line else f"{name}: "
-            console.print(words(f"{where}{violation.problem}. {violation.instead}", limit=600), soft_wrap=True)
-        if gate.accepted:
-            console.print(Text(clean_text(str(failure))), soft_wrap=True)
-        return
-    console.print(Text.assemble(("accepted ", "bold green"), f"{name} ({candidate.short_id}) as {candidate.contract}"))
-    grid = key_values()
-    grid.add_row("reads", ", ".join(gate.parameters))
-    for label, value in properties(probe):
-        grid.add_row(label, value)
-    if known:
-        grid.add_row("computes", words(f"({known}), a known loss; a campaign would refuse it as a duplicate"))
-    console.print(grid)
+def print_violations(console: Console, name: str, gate: GateReport) -> None:
+    """Each refused line of a source with what to do instead, one a line."""
+    for violation in gate.violations:
+        where = f"{name}:{violation.line}: " if violation.line else f"{name}: "
+        console.print(words(f"{where}{violation.problem}. {violation.instead}", limit=600), soft_wrap=True)
+
+
+def _print_check(verdict: Verdict, itself: str | None) -> None:
+    console, failure = stdout_console(), verdict.failure
+    heading = Text("accepted ", "bold green") if failure is None else Text("refused ", "bold red")
+    console.print(heading + Text(f"{verdict.name} ({verdict.candidate.short_id}) as {verdict.candidate.contract}"))
+    print_violations(console, verdict.name, verdict.gate)
+    if failure is not None and verdict.gate.accepted:
+        console.print(Text(clean_text(str(failure))), soft_wrap=True)
+    if itself:
+        console.print(Text(f"this is the known objective {itself}"))
+    if failure is None or failure.kind is FailureKind.DUPLICATE:
+        grid = key_values()
+        grid.add_row("reads", ", ".join(verdict.gate.parameters))
+        for label, value in properties(verdict.probe):
+            grid.add_row(label, value)
+        console.print(grid)
 
 
 def properties(probe: ProbeReport | None) -> list[tuple[str, str]]:

@@ -67,8 +67,25 @@ def test_check_accepts_a_new_loss_and_prints_its_properties(tmp_path):
 def test_check_recognises_a_known_loss_at_another_beta(tmp_path):
     body = """    d = policy_chosen_logps - policy_rejected_logps - reference_chosen_logps + reference_rejected_logps
     return torch.nn.functional.softplus(-2 * beta * d)"""
-    values = json.loads(discovery("check", loss_file(tmp_path, body), "--json").stdout)
+    path = loss_file(tmp_path, body)
+    ended = discovery("check", path)
+    assert ended.code == 2
+    assert "refused" in ended.stdout
+    assert "DUPLICATE: (dpo, beta x 2)" in ended.stdout
+    assert "gradient to" in ended.stdout
+    values = json.loads(discovery("check", path, "--json").stdout)
     assert values["known"] == "dpo, beta x 2"
+    assert values["accepted"] is False
+    assert values["failure"]["kind"] == "DUPLICATE"
+
+
+def test_check_takes_a_known_objective_for_what_it_is(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(known_objectives(PAIRS)["dpo"].candidate.source, encoding="utf-8")
+    ended = discovery("check", path)
+    assert ended.code == 0
+    assert "this is the known objective dpo" in ended.stdout
+    assert json.loads(discovery("check", path, "--json").stdout)["accepted"] is True
 
 
 def test_check_points_at_each_line_that_the_gate_refuses(tmp_path):
@@ -135,6 +152,14 @@ def test_evaluate_refuses_what_a_campaign_refuses(tmp_path):
     ended = discovery("evaluate", loss_file(tmp_path, "    return beta"), *SLEEPER)
     assert ended.code == 2
     assert "mine.py is refused: CONTRACT" in ended.error
+
+
+def test_evaluate_lists_what_the_gate_refuses(tmp_path):
+    path = loss_file(tmp_path, "    import os\n    while True:\n        pass\n    return policy_chosen_logps")
+    ended = discovery("evaluate", path, *SLEEPER)
+    assert ended.code == 2
+    assert [line.split(": ")[0] for line in ended.stdout.splitlines()] == ["mine.py:5", "mine.py:6"]
+    assert "listed above" in ended.error
 
 
 def test_evaluate_names_the_seed_that_failed(tmp_path):

@@ -6,20 +6,20 @@ import asyncio
 import logging
 import math
 import os
-import signal
-import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from db.archive import Archive
+from db.archive import Archive, ArchiveError
 from db.records import CampaignRecord, Proposal
 from discovery.campaign_log import campaign_log
+from discovery.changes import changed_keys, refuse_another_ranking
 from discovery.config import CampaignConfig, ObjectiveConfig, PromotionConfig
 from discovery.config_errors import ConfigError
 from discovery.executor import Pools, RayExecutor
+from discovery.interrupts import interrupts
 from discovery.leaderboard import Board, stage_board
 from discovery.ledger import Ledger
 from discovery.progress import Event, Progress
@@ -151,10 +151,11 @@ class Campaign:
         with (
             Archive(config.archive, create=True) as archive,
             campaign_log(config.log_dir, config.name, secrets) as log,
-            _interrupts(self.stop),
+            interrupts(self.stop),
         ):
             self.progress.listener = lambda event: self._news(log, event)
             stage = self._search.stage
+            refuse_another_ranking(archive, config.name, stage)
             record = archive.start_campaign(
                 config.name,
                 config.public(),
@@ -163,14 +164,21 @@ class Campaign:
                 higher_is_better=stage.higher_is_better,
                 seeds=stage.seeds,
             )
+            if record.previous_config is not None:
+                keys = changed_keys(record.previous_config, record.config)
+                self.progress.say("note", f"settings that changed since the last run: {', '.join(keys)}")
             try:
-                status = await self._until_stopped(self._work(archive, record))
+                status = await self._until_stopped(self._work(archive, record, log))
                 archive.reset_running(record.id)
                 archive.finish_campaign(record.id, status)
-            except (SearchError, InfrastructureError, OptionsError, ConfigError) as error:
-                log.error("%s", error)
-                archive.reset_running(record.id)
-                archive.finish_campaign(record.id, "stopped by an error")
+            except BaseException as error:
+                expected = isinstance(
+                    error, (SearchError, InfrastructureError, OptionsError, ConfigError, ArchiveError)
+                )
+                log.error("%s", error, exc_info=None if expected else error)
+                with suppress(ArchiveError):  # it may be the archive that failed
+                    archive.reset_running(record.id)
+                    archive.finish_campaign(record.id, "stopped by an error")
                 raise
             finally:
                 with suppress(asyncio.CancelledError):
@@ -211,11 +219,11 @@ class Campaign:
                 task.cancel()
             await asyncio.gather(working, stopping, return_exceptions=True)
 
-    async def _work(self, archive: Archive, record: CampaignRecord) -> None:
+    async def _work(self, archive: Archive, record: CampaignRecord, log: logging.Logger) -> None:
         """Everything between opening the archive and the leaderboard."""
         measured = [self._search, *self._promotions]
         executor = RayExecutor(
-            self._pools(), {m.stage.key: m.spec for m in measured}, self._contract, self.config.limits.sandbox()
+            self._pools(), {m.stage.key: m.spec for m in measured}, self._contract, self.config.limits.sandbox(), log
         )
         await self._preflight()
         self._enter("starting Ray", self._search.stage)
@@ -250,9 +258,8 @@ class Campaign:
         search = Search(parts, Ledger(self.config.budget), deadline=self._deadline)
         todo = restore(search)
         needed = [*self.baselines, *(name for p in self.config.promotions for name in p.baselines)]
-        for name in dict.fromkeys(needed):
-            if name not in search.ledger.baselines:
-                todo.append(await self._admit(search, name))
+        new = [name for name in dict.fromkeys(needed) if name not in search.ledger.baselines]
+        todo += await self._admit(search, new)
         self._enter("search", self._search.stage)
         self._expect(search, todo)
         await search.run(todo)
@@ -272,19 +279,22 @@ class Campaign:
         progress.trials_finished_in_stage = 0
         progress.say("stage", what)
 
-    async def _admit(self, search: Search, name: str) -> Resumed:
-        """Check a known objective like any candidate and record it."""
-        objective = known_objective(self._contract.name, name)
-        check = await search.check(objective.candidate, against_known=False)
-        if check.failure is not None:
-            raise InfrastructureError(f"the baseline {name} does not pass its own checks: {check.failure}")
-        proposal = Proposal(
-            index=search.ledger.take_other(), origin="known", proposer="library", name=name, thought=objective.summary,
-            candidate=objective.candidate, gate=check.gate, probe=check.probe,
-        )  # fmt: skip
-        search.parts.archive.record_known(search.parts.campaign, proposal)
-        search.remember(proposal)
-        return Resumed(proposal, accepted=True)
+    async def _admit(self, search: Search, names: Sequence[str]) -> list[Resumed]:
+        """Check known objectives like any candidate and record them, in this order."""
+        known = {name: known_objective(self._contract.name, name) for name in names}
+        checking = (search.check(objective.candidate, against_known=False) for objective in known.values())
+        admitted = []
+        for (name, objective), check in zip(known.items(), await asyncio.gather(*checking), strict=True):
+            if check.failure is not None:
+                raise InfrastructureError(f"the baseline {name} does not pass its own checks: {check.failure}")
+            proposal = Proposal(
+                index=search.ledger.take_other(), origin="known", proposer="library", name=name,
+                thought=objective.summary, candidate=objective.candidate, gate=check.gate, probe=check.probe,
+            )  # fmt: skip
+            search.parts.archive.record_known(search.parts.campaign, proposal)
+            search.remember(proposal)
+            admitted.append(Resumed(proposal, accepted=True))
+        return admitted
 
     def _expect(self, search: Search, todo: list[Resumed]) -> None:
         """How many trials the search has ahead of it, as far as the budget says."""
@@ -309,11 +319,12 @@ class Campaign:
         await asyncio.gather(*works)
 
     def _pools(self) -> Pools:
-        workers, wanted = self.config.workers, self._search.evaluator.resources
+        workers = self.config.workers
+        wanted = [m.evaluator.resources for m in (self._search, *self._promotions)]  # the same actors serve all stages
         resources = Resources(
-            cpus=wanted.cpus if workers.cpus_per_trial is None else workers.cpus_per_trial,
-            gpus=wanted.gpus if workers.gpus_per_trial is None else workers.gpus_per_trial,
-            memory_mb=wanted.memory_mb,
+            cpus=max(w.cpus for w in wanted) if workers.cpus_per_trial is None else workers.cpus_per_trial,
+            gpus=max(w.gpus for w in wanted) if workers.gpus_per_trial is None else workers.gpus_per_trial,
+            memory_mb=max(w.memory_mb for w in wanted),
         )
         return Pools(workers.trial_slots, workers.probe_workers, workers.ray_address, resources, self._secret_names())
 
@@ -340,26 +351,3 @@ def _innermost(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-@contextmanager
-def _interrupts(stop: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C asks the campaign to stop; a second one ends the process at once (its Ray and children end with it)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    asked = False
-
-    def on_interrupt(number: int, frame: object) -> None:
-        nonlocal asked
-        if asked:
-            os._exit(130)
-        asked = True
-        stop()
-
-    before = {number: signal.signal(number, on_interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -48,11 +48,19 @@ class RayExecutor:
     in the returned value. An actor that dies is replaced, and its work comes back as an INFRASTRUCTURE failure.
 
     Raises:
-        InfrastructureError: Ray cannot be started or reached.
+        InfrastructureError: Ray cannot be started or reached. OptionsError: workers that this machine has no room for.
     """
 
-    def __init__(self, pools: Pools, tasks: Mapping[str, TaskSpec], contract: Contract, limits: Limits) -> None:
+    def __init__(
+        self,
+        pools: Pools,
+        tasks: Mapping[str, TaskSpec],
+        contract: Contract,
+        limits: Limits,
+        log: logging.Logger | None = None,
+    ) -> None:
         self._pools, self._tasks, self._contract, self._limits = pools, tasks, contract, limits
+        self._log = log or logging.getLogger(__name__)  # gets the tracebacks of our own faults in workers
         self._trial: asyncio.Queue[Any] = asyncio.Queue()
         self._check: asyncio.Queue[Any] = asyncio.Queue()
         self._actors: set[Any] = set()
@@ -74,6 +82,8 @@ class RayExecutor:
             with _without_secrets(self._pools.secrets), _import_path():
                 _init_ray(self._pools.address, max(os.cpu_count() or 1, int(needed + 0.999)))
             self._ray = ray
+            if not self._pools.address:
+                require_room(self._pools, ray.cluster_resources())
             for _ in range(self._pools.trial_slots):
                 self._trial.put_nowait(self._new_trial_actor())
             for _ in range(self._pools.check_workers):
@@ -137,6 +147,7 @@ class RayExecutor:
         except RayTaskError as error:  # our own code raised: the actor is alive
             if isinstance(error.cause, OptionsError):
                 raise OptionsError(str(error.cause)) from None
+            self._log.error("a fault in a worker (%s)", method, exc_info=error)
             return Failure(FailureKind.INFRASTRUCTURE, f"{type(error.cause).__name__}: {one_line(str(error.cause))}")
         except (RayActorError, TimeoutError, GetTimeoutError, RayError) as error:
             what = f"no answer within {limit} s" if isinstance(error, TimeoutError) else "the worker process died"
@@ -157,6 +168,8 @@ class RayExecutor:
     def _new_trial_actor(self) -> Any:
         r = self._pools.resources
         options = {"num_cpus": r.cpus, "num_gpus": r.gpus, "max_restarts": 0, "max_task_retries": 0}
+        if self._pools.address:  # which node has the memory; a local Ray has one node, and the rest of it is not Ray's
+            options["memory"] = r.memory_mb * 2**20
         return self._new(TrialWorker, options, dict(self._tasks), self._limits)
 
     def _new_check_actor(self) -> Any:
@@ -166,6 +179,16 @@ class RayExecutor:
         actor = self._ray.remote(cls).options(**options).remote(*arguments)
         self._actors.add(actor)
         return actor
+
+
+def require_room(pools: Pools, available: Mapping[str, float]) -> None:
+    """Ray would wait for ever for what a machine does not have. Raises OptionsError."""
+    gpus, there = pools.trial_slots * pools.resources.gpus, available.get("GPU", 0.0)
+    if gpus > there:
+        raise OptionsError(
+            f"workers: {pools.trial_slots} trial_slots of {pools.resources.gpus:g} GPUs each need {gpus:g}, this machine "
+            f"has {there:g}; lower workers.gpus_per_trial or workers.trial_slots"
+        )
 
 
 def _init_ray(address: str | None, cpus: int) -> None:

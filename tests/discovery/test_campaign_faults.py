@@ -13,12 +13,15 @@ import pytest
 from db.archive import ArchiveError
 from db.records import Prompt, PromptPart, Reply
 from discovery.campaign import Campaign
+from discovery.changes import changed_keys
 from discovery.config import BudgetConfig, make_config
 from discovery.config_errors import ConfigError
+from discovery.executor import Pools, require_room
 from discovery.ledger import Ledger
 from discovery.progress import Event
 from discovery.proposers.replay import recorded_line
 from discovery.search import SearchError
+from evaluators.base import Resources
 from evaluators.options import OptionsError
 from tests.support.campaigns import EVALUATOR, config, endpoint, kept, reply, settings
 from tests.support.chat_server import ChatServer, distinct_loss, status
@@ -61,6 +64,14 @@ def test_a_wrong_key_ends_it_in_one_line_and_the_right_one_goes_on(
         assert Campaign(made).run().status == "finished"
     found = kept(tmp_path / "archive.db")
     assert len(found.accepted) == 2
+    changed = {
+        "other seeds": {"objective": {**objective(tmp_path), "seeds": 2}},
+        "another evaluator": {"objective": {**objective(tmp_path), "options": {"variant": 3}}},
+    }
+    for said, changes in changed.items():
+        with pytest.raises(OptionsError, match=f"started with {said}.*give this one another name"):
+            Campaign(config(tmp_path, **changes)).run()
+    assert kept(tmp_path / "archive.db") == found
     assert len(found.trials) == 3
     assert found.status == "finished"
 
@@ -169,6 +180,20 @@ def test_bad_settings_are_refused_before_anything_starts(tmp_path: Path, changes
         Campaign(make_config(settings(tmp_path, **changes)))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "archive.db").exists()
+
+
+def test_changed_settings_are_named_by_their_dotted_keys() -> None:
+    before = {"seed": 0, "budget": {"candidates": 3, "tokens": None}, "options": {}, "gone": 1}
+    after = {"seed": 0, "budget": {"candidates": 4, "tokens": None}, "options": {"x": {"y": 1}}}
+    assert changed_keys(before, after) == ["budget.candidates", "gone", "options", "options.x.y"]
+    assert changed_keys(before, before) == []
+
+
+def test_more_gpus_than_there_are_is_an_error_and_not_a_wait() -> None:
+    pools = Pools(2, 1, None, Resources(1.0, 0.5, 100))
+    require_room(pools, {"CPU": 2.0, "GPU": 1.0})
+    with pytest.raises(OptionsError, match=r"has 0; lower workers.gpus_per_trial"):
+        require_room(pools, {"CPU": 2.0})
 
 
 def paid(total: int) -> Reply:

@@ -263,3 +263,9 @@ def test_no_secret_is_left_anywhere(ran: Ran) -> None:
 
 def test_nothing_is_left_running(ran: Ran) -> None:
     assert ran.left == []
+
+
+def test_the_log_keeps_the_tracebacks_of_our_own_faults(ran: Ran) -> None:
+    log = (ran.folder / "small.log").read_text()
+    assert "LookupError: a bug of the evaluator" in log
+    assert "in run" in log

@@ -158,7 +158,9 @@ class BudgetConfig(_Model):
         default=20, ge=0, description="Candidates accepted for training, besides the baselines; null: no limit."
     )
     proposals: int | None = Field(
-        default=None, ge=0, description="Proposals asked for, repairs included; null: no limit."
+        default=None,
+        ge=0,
+        description="Proposals asked for, repairs included; null: ten times `candidates`, no limit if that is null too.",
     )
     wall_s: float | None = Field(
         default=None,

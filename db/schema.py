@@ -85,6 +85,11 @@ def _check_path(target: Target, create: bool) -> None:
             raise ArchiveError(f"{target.shown} is not a file: name another")
         if not create and not path.exists():
             raise ArchiveError(f"there is no archive at {target.shown}: check the name, or start a campaign in it")
+        above = next((p for p in path.parents if p.exists()), path)
+        if not above.is_dir():
+            raise ArchiveError(
+                f"the archive {target.shown} cannot be made: {above} is a file, not a folder; name another"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -142,9 +142,11 @@ def test_a_missing_archive_is_not_made_by_reading(tmp_path: Path) -> None:
 
 def test_a_path_under_a_file_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for create in (True, False):
-        with pytest.raises(ArchiveError, match=r"cannot be opened|there is no archive"):
+    for create, said in ((True, "file is a file, not a folder"), (False, "there is no archive")):
+        with pytest.raises(ArchiveError, match=said):
             Archive(tmp_path / "file" / "a.db", create=create)
+    with pytest.raises(ArchiveError, match="file is a file, not a folder"):
+        Archive(tmp_path / "file" / "below" / "a.db", create=True)
 
 
 def test_upgrade_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

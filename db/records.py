@@ -70,7 +70,7 @@ class Idea:
     code: str
 
 
-Origin = Literal["known", "proposed", "repaired", "file"]
+Origin = Literal["known", "proposed", "repaired"]
 
 
 @dataclass(frozen=True)

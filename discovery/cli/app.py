@@ -94,7 +94,7 @@ def candidates(
         str | None, typer.Option("--campaign", help="Only this one. Default: all, newest first.")
     ] = None,
     status: Annotated[str | None, typer.Option("--status", help="ranked, accepted, failed or refused.")] = None,
-    origin: Annotated[str | None, typer.Option("--origin", help="known, proposed, repaired or file.")] = None,
+    origin: Annotated[str | None, typer.Option("--origin", help="known, proposed or repaired.")] = None,
     search: Annotated[str | None, typer.Option("--search", help="Text in name, thought or code.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Rows at most.")] = 30,
     offset: Annotated[int, typer.Option("--offset", min=0, help="Rows to leave out.")] = 0,

@@ -120,7 +120,8 @@ def candidates(archive: str | None, wanted: Filter, as_json: bool) -> None:
     if more:
         console.print(Text(f"\nmore follow: --offset {wanted.offset + wanted.limit}", style="dim"))
     option = option_for(archive_url(archive), shown)
-    console.print(Text(f"\nNext: discovery show {entries[0].candidate.short_id}{option}", style="dim"))
+    new = next((e for e in entries if e.origin != "known"), entries[0])  # best first, and a baseline is no news
+    console.print(Text(f"\nNext: discovery show {new.candidate.short_id}{option}", style="dim"))
 
 
 def _table(entries: list[Entry], wide: bool) -> Any:

@@ -101,6 +101,14 @@ def test_show_tells_why_something_failed(archive):
     assert "imports os" in refused
 
 
+def test_candidates_point_at_the_best_that_is_no_baseline(archive):
+    ended = discovery("candidates", "--archive", archive)
+    assert f"discovery show {WINNER.short_id} " in ended.stdout
+    known = discovery("candidates", "--origin", "known", "--archive", archive).stdout
+    assert "discovery show " in known
+    assert WINNER.short_id not in known
+
+
 def test_the_archive_can_be_named_by_the_environment(archive, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DISCOVERY_ARCHIVE", str(archive))

@@ -40,15 +40,15 @@ def run(path: Path, archive: str | None, settings: Sequence[str], best_to: Path 
     require_linux("run")
     allow_local_plugins()
     config = configuration(path, archive, settings)
-    console = stdout_console()
-    console.print(Text(f"Campaign {config.name}", style="bold"))
-    announce(console, config)
     from discovery.campaign import Campaign
     from discovery.cli.board import print_board, print_commands
     from discovery.cli.views import LiveView, PlainView, View
 
     view: View | None = None
     campaign = Campaign(config, lambda event: view(event) if view is not None else None)
+    console = stdout_console()  # nothing is printed before the settings are known to be good
+    console.print(Text(f"Campaign {config.name}", style="bold"))
+    announce(console, config)
     if not campaign.uses_llm:
         console.print(words(without_llm(config)), style="yellow")
     console.print(Text("Ctrl-C stops it; the same command resumes.", style="dim"))

@@ -165,6 +165,7 @@ def test_a_wrong_setting_is_one_line_before_anything_starts(setting, said, tmp_p
     assert ended.code == 2
     assert said in ended.error
     assert "sk-abc" not in ended.error
+    assert ended.stdout == ""
     assert not (tmp_path / "runs").exists()
 
 

@@ -15,6 +15,7 @@ from typing import ClassVar
 
 from db.records import Entry, TrialRecord
 from discovery.exporters.base import ExportContext, ExportError
+from sandbox.contract import Contract
 from sandbox.text import clean_text, one_line
 
 WIDTH = 110
@@ -39,7 +40,7 @@ class PythonExporter:
             raise ExportError(f"{entry.candidate.short_id} is not valid Python ({one_line(str(error), 80)})") from None
         _check_imports(tree, entry.candidate.short_id)
         own_doc, code = _split_docstring(source, tree)
-        body = "\n".join(_provenance(entry, trials, context))
+        body = "\n".join(_provenance(entry, trials, context, _parameters(tree, context.contract)))
         if own_doc:
             body += f"\n\nThe source's own documentation:\n\n{textwrap.indent(_plain(own_doc), '    ')}"
         docstring = _escape(body.rstrip() + "\n")
@@ -49,7 +50,20 @@ class PythonExporter:
         return text
 
 
-def _provenance(entry: Entry, trials: Sequence[TrialRecord], context: ExportContext) -> Iterable[str]:
+def _parameters(tree: ast.Module, contract: Contract) -> tuple[str, ...]:
+    """The contract's inputs that the candidate's function takes, in contract order."""
+    taken = {
+        argument.arg
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and node.name == contract.function
+        for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+    }
+    return tuple(i.name for i in contract.inputs if i.name in taken)
+
+
+def _provenance(
+    entry: Entry, trials: Sequence[TrialRecord], context: ExportContext, parameters: tuple[str, ...]
+) -> Iterable[str]:
     candidate, contract = entry.candidate, context.contract
     yield f"Training objective {one_line(entry.name, 80) or 'unnamed'}, exported from an archive of objective-discovery."
     yield ""
@@ -79,16 +93,16 @@ def _provenance(entry: Entry, trials: Sequence[TrialRecord], context: ExportCont
     yield ""
     yield "Use, with one value per example in every tensor:"
     yield ""
-    required = ", ".join(f"{name}=..." for name in contract.required)
+    passed = ", ".join(f"{name}=..." for name in parameters)
     yield from textwrap.wrap(
-        f"{contract.function}({required}).mean().backward()",
+        f"{contract.function}({passed}).mean().backward()",
         WIDTH,
         initial_indent="    ",
         subsequent_indent=" " * (5 + len(contract.function)),
     )
     yield ""
-    for item in contract.inputs:
-        wrapped = textwrap.wrap(f"{item.name}: {item.description}{' (optional)' if item.optional else ''}", WIDTH - 8)
+    for item in (i for i in contract.inputs if i.name in parameters):
+        wrapped = textwrap.wrap(f"{item.name}: {item.description}", WIDTH - 8)
         yield from textwrap.indent("\n".join(wrapped), "    ").split("\n")
 
 

@@ -55,6 +55,16 @@ def test_an_exported_module_passes_the_gate_again(name):
     assert check_source(Candidate(PAIRS.name, export(source=KNOWN[name].candidate.source)), PAIRS).accepted
 
 
+def test_the_documentation_names_the_inputs_that_the_function_takes():
+    plain = KNOWN["dpo"].candidate.source
+    assert "progress" not in export(source=plain)
+    with_progress = plain.replace("logps, beta)", "logps, beta, progress=1.0)")
+    assert with_progress != plain
+    doc = ast.get_docstring(ast.parse(export(source=with_progress)))
+    assert "progress=...)" in doc
+    assert "progress: how far training is" in doc
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.parametrize("field", ["name", "thought", "source"])
 def test_hostile_text_cannot_leave_the_docstring_or_the_comments(text, field):

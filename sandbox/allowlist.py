@@ -78,6 +78,9 @@ DOTTED = frozenset(
 
 MODULES = frozenset(["torch", "torch.nn", "torch.nn.functional", "torch.special", "torch.linalg", "math"])
 
+_ALIASES = {"torch.nn.functional": "torch.nn.functional as F"}
+IMPORTS = tuple(_ALIASES.get(m, m) for m in sorted(MODULES))  # as people write them
+
 ATTRIBUTES = frozenset([*_BOTH, *_METHOD_ONLY]) - RANDOM
 
 BUILTINS = frozenset(

@@ -11,7 +11,7 @@ import ast
 import difflib
 import re
 
-from sandbox.allowlist import ATTRIBUTES, BUILTINS, DOTTED, KEYWORDS, MODULES, RANDOM, TYPING
+from sandbox.allowlist import ATTRIBUTES, BUILTINS, DOTTED, IMPORTS, KEYWORDS, MODULES, RANDOM, TYPING
 from sandbox.candidate import MAX_SOURCE_BYTES, Candidate
 from sandbox.contract import Contract
 from sandbox.reports import GateReport, Violation
@@ -194,7 +194,7 @@ class _Walker:
                     self.refuse(node, f"assigns to `{node.id}`", "Pick another variable name")
 
     def _import(self, node: ast.Import | ast.ImportFrom) -> None:
-        allowed = "Import only torch, torch.nn.functional as F, and math"
+        allowed = f"Import only {', '.join(IMPORTS[:-1])} and {IMPORTS[-1]}"
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name not in MODULES:

@@ -17,7 +17,7 @@ from discovery.config_errors import ConfigError
 from discovery.protocols import Past, Plan
 from evaluators.base import MetricSpec
 from evaluators.objectives import Objective
-from sandbox.allowlist import MODULES
+from sandbox.allowlist import IMPORTS
 from sandbox.candidate import MAX_SOURCE_BYTES
 from sandbox.contract import Contract
 from sandbox.failure import Failure, FailureKind
@@ -31,7 +31,6 @@ MAX_THOUGHT = 1_200
 MAX_LINE = 300
 
 _PART_BREAK = "\x1e"  # clean_text strips it from everything that comes from outside, so text cannot forge a break
-_USUAL_ALIAS = {"torch.nn.functional": "torch.nn.functional as F"}
 
 # what a template may raise: Jinja2's own errors, and Python's from an expression in it
 _TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
@@ -130,7 +129,7 @@ class PromptBuilder:
             "scalars": contract.scalars,
             "optional": contract.optional,
             "scale_scalar": contract.scale_scalar,
-            "modules": [f"`{_USUAL_ALIAS.get(m, m)}`" for m in sorted(MODULES)],
+            "modules": [f"`{m}`" for m in IMPORTS],
             "known": [{"name": o.name, "summary": o.summary.rstrip(".")} for o in self._context.known],
             "task": self._context.task,
             "metric": self._context.metric,

@@ -47,13 +47,33 @@ def _title(stage: StageBoard) -> str:
 
 
 def _reading(stages: Sequence[StageBoard]) -> str:
-    effects = sorted({r.difference.minimum_effect for s in stages for r in s.rows if r.difference is not None})
+    differences = [r.difference for s in stages for r in s.rows if r.difference is not None]
+    effects = sorted({d.minimum_effect for d in differences})
     beyond = f" beyond {' or '.join(f'{e:g}' for e in effects)}" if any(effects) else ""
     chosen = "" if any(s.fresh for s in stages) else " The search chose by these very seeds: confirm on fresh ones."
-    return (
-        "±: standard error over seeds. Difference: paired, to the best baseline, with its 95% interval; "
-        f"better or worse only if the whole interval lies on that side of 0{beyond}.{chosen}"
+    compared = max(sum(not r.is_baseline for r in s.rows) for s in stages)
+    luck = (
+        f" Each interval is 95% by itself: of {compared} losses, one may look better by luck." if compared > 1 else ""
     )
+    return (
+        f"±: standard error over seeds. Difference: paired, to the best baseline, with its 95% interval{_pairs(stages)}; "
+        f"better or worse only if the whole interval lies on that side of 0{beyond}.{luck}{chosen}"
+    )
+
+
+def _pairs(stages: Sequence[StageBoard]) -> str:
+    """`` (over 12 pairs by seed and world, then 8 by seed)``: what the intervals of each stage rest on."""
+    said = []
+    for stage in stages:
+        counts = sorted({r.difference.n for r in stage.rows if r.difference is not None})
+        if counts:
+            unit = "seed and world" if counts[-1] > len(stage.seeds) else "seed"
+            said.append((" or ".join(str(c) for c in counts), unit))
+    if not said:
+        return ""
+    (first, unit), *others = said
+    word = "pair" if first == "1" else "pairs"
+    return f" (over {first} {word} by {unit}{''.join(f', then {n} by {u}' for n, u in others)})"
 
 
 def stage_table(stage: StageBoard, wide: bool) -> Table:

@@ -8,10 +8,14 @@ import time
 import pytest
 from rich.console import Console
 
-from db.records import Score
+from db.records import Entry, Score
+from discovery.cli.board import print_board
 from discovery.cli.terminal import duration, number, plain, signed
 from discovery.cli.views import EVENTS_SHOWN, LiveView, PlainView, comparisons, panel
+from discovery.leaderboard import Board, StageBoard
 from discovery.progress import Event, Progress, Running
+from discovery.statistics import Comparison, leaderboard
+from sandbox.candidate import Candidate
 
 HOSTILE = "[bold red]x[/]\x1b[2J\u202e\nsecond line"
 
@@ -111,3 +115,35 @@ def test_json_values_have_no_nan():
         "a": [None, None, 1.5],
         "2": {"metric": "m", "higher_is_better": True, "by_seed": {"3": 0.5}},
     }
+
+
+def entry(name: str, values: list[float], origin: str) -> Entry:
+    score = Score("loss_value", False, dict(enumerate(values)))
+    return Entry(Candidate("c", f"# {name}"), name, "", origin, "evolve", "run", score=score)
+
+
+def board(unit_per_seed: int) -> Board:
+    entries = [
+        entry("dpo", [0.5, 0.4, 0.6], "known"),
+        *(entry(f"m{i}", [0.1 * i, 0.3, 0.2], "proposed") for i in (1, 2)),
+    ]
+    finer = {
+        e.candidate.id: {(s, w): v + 0.01 * w * s for s, v in e.score.by_seed.items() for w in range(unit_per_seed)}
+        for e in entries
+    }
+    rows = leaderboard(entries, entries[:1], 10, Comparison(0.0, values=finer if unit_per_seed > 1 else None))
+    return Board("run", (StageBoard("search", "loss_value", False, (0, 1, 2), False, rows),))
+
+
+@pytest.mark.parametrize(
+    ("unit_per_seed", "said"), [(1, "over 3 pairs by seed)"), (4, "over 12 pairs by seed and world)")]
+)
+def test_the_board_says_what_its_intervals_rest_on(unit_per_seed, said):
+    console = Console(width=80, file=io.StringIO(), color_system=None)
+    print_board(console, board(unit_per_seed))
+    lines = console.file.getvalue().splitlines()
+    assert max(len(line) for line in lines) <= 80
+    text = " ".join(" ".join(lines).split())
+    assert said in text
+    assert "of 2 losses, one may look better by luck" in text
+    assert "confirm on fresh ones" in text

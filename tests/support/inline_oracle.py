@@ -40,9 +40,7 @@ class InlineOracle:
     def close(self) -> None:
         """Nothing to end."""
 
-    def __call__(
-        self, inputs: Mapping[str, torch.Tensor], scalars: Mapping[str, Sequence[float]]
-    ) -> torch.Tensor:
+    def __call__(self, inputs: Mapping[str, torch.Tensor], scalars: Mapping[str, Sequence[float]]) -> torch.Tensor:
         started = time.perf_counter()
         tensors = [t.name for t in self.contract.tensors_of(self.parameters)]
         numbers = [s.name for s in self.contract.scalars_of(self.parameters)]

@@ -6,6 +6,7 @@ or between processes. Everything else is a property, recorded and not judged.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -136,14 +137,26 @@ class _Probe:
         return [t for t in self.contract.tensors_of(self.oracle.parameters) if t.carries_gradient]
 
     def _coupling(self) -> float:
-        """Largest relative change of the first half's losses when only the second half changes."""
+        """Largest relative change of the first half's losses when only the second half changes.
+
+        The other half is shuffled and shrunk; then each policy input of it is moved far up and far down: a clamped statistic
+        shows in one direction only.
+        """
         half = _BATCH // 2
-        other = {n: torch.cat([t[:, :half], t[:, half:].flip(1) * 0.9], 1) for n, t in self.ordinary.tensors.items()}
+        mixed = {n: torch.cat([t[:, :half], t[:, half:].flip(1) * 0.9], 1) for n, t in self.ordinary.tensors.items()}
         for spec in self.contract.tensors:
             if spec.dtype != "float32":
-                other[spec.name] = self.ordinary.tensors[spec.name]
-        a, b = self.first.losses[:, :half], self.ask(_Inputs(other, self.scalars)).losses[:, :half]
-        return float(((a - b).abs() / (a.abs() + b.abs() + 1e-6)).max())
+                mixed[spec.name] = self.ordinary.tensors[spec.name]
+        variants = [_Inputs(mixed, self.scalars)]
+        for name, shift in itertools.product(self.gradient_names(), (20.0, -20.0)):
+            moved = self.ordinary.tensors[name].clone()
+            moved[:, half:] += shift
+            variants.append(_Inputs({**self.ordinary.tensors, name: moved}, self.scalars))
+        a = self.first.losses[:, :half]
+        gaps = [
+            (a - v.losses[:, :half]).abs() / (a.abs() + v.losses[:, :half].abs() + 1e-6) for v in self.ask_all(variants)
+        ]
+        return float(torch.stack(gaps).max())
 
     def _require_placeless(self) -> None:
         """An example's loss must be the same in a smaller batch and at another place in it."""

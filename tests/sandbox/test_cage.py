@@ -110,10 +110,19 @@ def test_a_computing_hang_is_killed_and_blamed(lines: str, server: OracleServer)
 
 def test_a_trial_of_many_slow_calls_is_blamed_as_a_trial(server: OracleServer) -> None:
     slow = body("x = torch.ones(600, 600)\nfor i in range(12): x = torch.tanh(x @ x)\nreturn d")
-    with oracle_of(server, slow, Limits(call_s=20.0, trial_s=1.0)) as oracle, pytest.raises(CandidateError) as caught:
-        ask_often(oracle)
-    assert caught.value.failure.kind is FailureKind.TIMEOUT
-    assert "1 s in one trial" in caught.value.failure.message or "CPU time in one trial" in caught.value.failure.message
+    failure = None
+    for _ in range(8):  # a busy machine robs the child of CPU time, and is then blamed itself
+        with oracle_of(server, slow, Limits(call_s=20.0, trial_s=1.0)) as oracle:
+            try:
+                ask_often(oracle)
+            except CandidateError as error:
+                failure = error.failure
+                break
+            except InfrastructureError:
+                continue
+    assert failure is not None
+    assert failure.kind is FailureKind.TIMEOUT
+    assert "1 s in one trial" in failure.message or "CPU time in one trial" in failure.message
 
 
 def test_a_stopped_child_is_not_the_candidates_fault(server: OracleServer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -82,6 +83,7 @@ class Search:
     _lost_in_a_row: int = 0
     deadline: float = math.inf  # on the event loop's clock: nothing new is asked from then on
     _exhausted: bool = False
+    _failed_in_training: deque[tuple[Asked, Failure]] = field(default_factory=deque)  # to be repaired
     _refusal: ProposerError | None = None
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _group: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
@@ -133,7 +135,7 @@ class Search:
                 self._resume(item)
             while not self._finished():
                 while not self._exhausted and self._may_propose():
-                    self._start(self._propose(self._new_question()))
+                    self._start(self._propose(self._next_question()))
                 self._wake.clear()
                 await self._wake.wait()
         if self._refusal is not None:
@@ -172,6 +174,14 @@ class Search:
         self.ledger.in_flight -= 1
         self.parts.progress.proposals_in_flight = self.ledger.in_flight
         self._wake.set()
+
+    def _next_question(self) -> Asked:
+        """A repair of what failed in training if there is one, else a new question."""
+        while self._failed_in_training:
+            repair = self._repair(*self._failed_in_training.popleft())
+            if repair is not None:
+                return repair
+        return self._new_question()
 
     def _new_question(self) -> Asked:
         number = self.ledger.take_question()
@@ -328,10 +338,8 @@ class Search:
         self._training -= 1
         self._baselines_open -= proposal.origin == "known"
         self.report(proposal, result)
-        if asked is not None and result.failure is not None and self.ledger.has_room():
-            question = self._repair(asked, result.failure)
-            if question is not None:
-                self._start(self._propose(question))
+        if asked is not None and result.failure is not None:
+            self._failed_in_training.append((asked, result.failure))
         self._wake.set()
 
     def report(self, proposal: Proposal, result: Result) -> None:

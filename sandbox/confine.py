@@ -22,6 +22,8 @@ _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
 _SYS_CAPSET = 126
 _CAPABILITIES_3 = 0x20080522
+_MB = 1024 * 1024
+_READ_ONLY_MB = 64  # address space that is reserved and never written; without a limit its page tables alone fill a machine
 
 # loaded in the zygote, before any descriptor is closed or limit set
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -62,7 +64,9 @@ def confine(limits: Limits, channel: int, cage: Cage) -> None:
     """
     os.setsid()
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    _limit(resource.RLIMIT_DATA, _private_memory_bytes() + limits.memory_mb * 1024 * 1024)
+    all_bytes, private_bytes = _memory_bytes()
+    _limit(resource.RLIMIT_DATA, private_bytes + limits.memory_mb * _MB)
+    _limit(resource.RLIMIT_AS, all_bytes + limits.memory_mb * _MB + _READ_ONLY_MB * _MB)
     _limit(resource.RLIMIT_CPU, int(limits.trial_s) + 1)
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_CORE, 0)
@@ -82,11 +86,11 @@ def hide() -> None:
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
-def _private_memory_bytes() -> int:
-    """What RLIMIT_DATA counts now (VmData)."""
+def _memory_bytes() -> tuple[int, int]:
+    """Address space, and what of it RLIMIT_DATA counts (with the stack), now."""
     with open("/proc/self/statm", encoding="ascii") as status:
-        data_and_stack = int(status.read().split()[5])
-    return data_and_stack * resource.getpagesize()
+        pages = status.read().split()
+    return int(pages[0]) * resource.getpagesize(), int(pages[5]) * resource.getpagesize()
 
 
 def _prctl(option: int, value: int) -> None:

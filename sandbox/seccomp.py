@@ -6,6 +6,7 @@ A classic BPF program over `struct seccomp_data` (nr, arch, instruction pointer,
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import struct
@@ -20,11 +21,11 @@ ALLOWED = {
     "mremap": 25,
     "madvise": 28,
     "sched_yield": 24,  # while it waits for the next call
-    "futex": 202,  # locks of torch and of the allocator; there is no other thread to wait for
     "clock_gettime": 228,  # only where the kernel cannot answer without a system call
     "exit_group": 231,
 }
 _MMAP, _MPROTECT = 9, 10  # allowed too, but not with every argument
+_IOCTL = 16  # answered "not a terminal": torch asks when it words a TypeError, and an honest mistake is no attack
 
 _ARCH_X86_64 = 0xC000003E
 _X32_BIT = 0x40000000  # the x32 table has other calls behind the same numbers
@@ -32,7 +33,7 @@ _NR, _ARCH, _ARGUMENT_2, _ARGUMENT_3 = 0, 4, 32, 40  # offsets; the low half of 
 _PROT_EXEC = 0x4
 _MAP_SHARED, _MAP_GROWSDOWN, _MAP_HUGETLB = 0x1, 0x100, 0x40000  # none of them counts as RLIMIT_DATA
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_ALLOW, _KILL_PROCESS = 0x7FFF0000, 0x80000000
+_ALLOW, _KILL_PROCESS, _NOT_A_TERMINAL = 0x7FFF0000, 0x80000000, 0x00050000 | errno.ENOTTY
 _SYS_SECCOMP, _SET_MODE_FILTER, _GET_ACTION_AVAIL = 317, 1, 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -59,17 +60,19 @@ def program() -> bytes:
         (_LOAD, 0, 0, _NR),
         (_AT_LEAST, "kill", 0, _X32_BIT),
         *((_EQUAL, "allow", 0, number) for number in ALLOWED.values()),
+        (_EQUAL, "ioctl", 0, _IOCTL),
         (_EQUAL, "mprotect", 0, _MPROTECT),
         (_EQUAL, 0, "kill", _MMAP),
         (_LOAD, 0, 0, _ARGUMENT_3),
         (_ANY_BIT, "kill", 0, _MAP_SHARED | _MAP_GROWSDOWN | _MAP_HUGETLB),
     ]
-    labels = {"mprotect": len(lines), "allow": len(lines) + 2, "kill": len(lines) + 3}
+    labels = {name: len(lines) + at for name, at in (("mprotect", 0), ("allow", 2), ("kill", 3), ("ioctl", 4))}
     lines += [
         (_LOAD, 0, 0, _ARGUMENT_2),
         (_ANY_BIT, "kill", 0, _PROT_EXEC),
         (_RETURN, 0, 0, _ALLOW),
         (_RETURN, 0, 0, _KILL_PROCESS),
+        (_RETURN, 0, 0, _NOT_A_TERMINAL),
     ]
 
     def jump(to: int | str, at: int) -> int:

@@ -194,6 +194,7 @@ def require_room(pools: Pools, available: Mapping[str, float]) -> None:
 def _init_ray(address: str | None, cpus: int) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: training would starve on a machine in use
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)  # it warns about threads and tokens that are as they should be

@@ -120,7 +120,8 @@ def answer(function: Callable[..., Any], entry: Entry, frame: Frame, shape: Shap
         result = function(**arguments)
         check_result(result, size, block.dtype)
         losses.append(result)
-        means += [result.mean()] if len(group) == 1 else [r.mean() for r in result.view(-1, shape.batch).unbind(0)]
+        parts = [result] if len(group) == 1 else result.view(-1, shape.batch).unbind(0)
+        means += [torch.mean(part) for part in parts]  # not a method: a tensor can carry another one of that name
     found = torch.autograd.grad(means, leaves, allow_unused=True)
     with torch.no_grad():
         gradients = [torch.zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True)]

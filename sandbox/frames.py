@@ -30,6 +30,7 @@ _DATA_AT = _TEXT_AT + TEXT_BYTES
 
 
 SPIN_S = 1e-3  # how long either side watches the frame before it sleeps
+_YIELD_AFTER_S = 150e-6
 SPIN_AFTER = 64  # calls: a probe is over by then; what goes on is training, where every step waits for its loss
 
 
@@ -128,16 +129,18 @@ class Frame:
         return Header(*_HEADER.unpack_from(self.memory, 0))
 
     def await_status(self, pending: bool, seconds: float) -> None:
-        """Watch the header for a request (pending) or an answer, for so long at most, letting others have the core.
+        """Watch the header for a request (pending) or an answer, for so long at most.
 
         Waking a sleeping process costs more than a small loss. This is only a hint for when to look at the channel: the
-        byte there is what counts.
+        byte there is what counts. Where it takes longer, others are let in between looks.
         """
-        until = time.perf_counter() + seconds
+        started = time.perf_counter()
         while (_STATUS.unpack_from(self.memory, _STATUS_AT)[0] == Status.PENDING) is not pending:
-            if time.perf_counter() > until:
+            waited = time.perf_counter() - started
+            if waited > seconds:
                 return
-            os.sched_yield()
+            if waited > _YIELD_AFTER_S:
+                os.sched_yield()
 
     def write_text(self, text: bytes) -> int:
         cut = text[:TEXT_BYTES]

@@ -246,17 +246,21 @@ class LossOracle:
         child.channel.settimeout(first)
         with suppress(TimeoutError):
             return _bell(child)
-        before, used = _cpu_seconds(child.pid), 0.0
+        (before, _), used, asleep = _activity(child.pid), 0.0, True
         watched, started = max(allowed - first, _SHORTEST_WATCH_S), time.perf_counter()
         child.channel.settimeout(min(watched, _LOOK_S))
         while (waited := time.perf_counter() - started) < _PATIENCE * watched:
             with suppress(TimeoutError):
                 return _bell(child)
             self._watch_memory(child)
-            used = _cpu_seconds(child.pid) - before
+            cpu_s, state = _activity(child.pid)
+            used, asleep = cpu_s - before, asleep and state == "S"
             if waited >= watched and used >= _BLAME_SHARE * watched:
                 self.close()
                 raise _fault(FailureKind.TIMEOUT, _TOO_SLOW.format(allowed, "one call"))
+            if waited >= watched and asleep:  # nothing that computes sleeps, however busy the machine
+                self.close()
+                raise _fault(FailureKind.TIMEOUT, f"the loss slept for {waited:.3g} s in one call; a loss only computes")
         self.close()
         raise _starved(used, waited)
 
@@ -269,7 +273,7 @@ class LossOracle:
 
     def _require_time_left(self, child: Child) -> None:
         """Called when a trial's calls have taken `trial_s`: raises unless the child has been starved of CPU time."""
-        used, limit = self._cpu_s + _cpu_seconds(child.pid), self.limits.trial_s
+        used, limit = self._cpu_s + _activity(child.pid)[0], self.limits.trial_s
         if used >= _BLAME_SHARE * limit:
             self.close()
             raise _fault(FailureKind.TIMEOUT, _TOO_SLOW.format(limit, "one trial"))
@@ -366,11 +370,11 @@ def _bell(child: Child) -> bool:
         return False
 
 
-def _cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far; 0 if it is gone."""
+def _activity(pid: int) -> tuple[float, str]:
+    """User and system time of a process so far, and its state (R, S, D, T, ...); 0 and "" if it is gone."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
             fields = stat.read().rpartition(")")[2].split()
     except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / float(os.sysconf("SC_CLK_TCK"))
+        return 0.0, ""
+    return (int(fields[11]) + int(fields[12])) / float(os.sysconf("SC_CLK_TCK")), fields[0]

@@ -30,6 +30,8 @@ _EXTREMES = (10.0, 100.0, 1e3, 1e4)  # log-ratios far outside what training sees
 _COUPLED = 1e-5  # relative change of one example's loss when others change; sigmoid alone moves the last bit
 _STEP = 1e-6  # of the directional finite difference, in float64
 _DETACHED = 1e-3
+_PRECISION = 1e-2  # between float32 and float64, relative to the largest loss
+_MAY_DIFFER = 0.1  # of the losses may differ more: those that fall on the other side of a step
 
 
 def probe(
@@ -127,8 +129,11 @@ class _Probe:
             ),
         )
         found = fingerprint(self.oracle)
-        _require_same(self.first, self.ask(self.ordinary), f"after {self.oracle.calls} calls")
+        self._require_stateless()
         return ProbeReport(properties=properties, fingerprint=found, facts=facts)
+
+    def _require_stateless(self) -> None:
+        _require_same(self.first, self.ask(self.ordinary), f"after {self.oracle.calls} calls")
 
     def gradient_names(self) -> list[str]:
         return [t.name for t in self.gradient_inputs()]
@@ -185,11 +190,29 @@ class _Probe:
             for s in (1.0, -1.0)
         ]
         here, forward, backward = self.ask_all([base, *moved])
+        self._require_one_function(here)
         measured = (forward.means - backward.means) / (2 * _STEP)
         stated = sum((here.gradients[:, i] * v).sum(1) for i, v in enumerate(along.values()))
         scale = here.gradients.abs().sum(dim=(1, 2)) + 1e-12
         gap = ((measured - stated) / scale).abs()
         return float(gap[gap.isfinite()].max()) if bool(gap.isfinite().any()) else 0.0
+
+    def _require_one_function(self, double: Answer) -> None:
+        """The loss that is fingerprinted in float64 must be the one that trains in float32, and its mean must be its mean."""
+        a, b = self.first.losses.double(), double.losses
+        scale = b.abs().amax(1, keepdim=True) + 1e-6
+        differ = ((a - b).abs() / scale > _PRECISION) & b.isfinite()
+        if float(differ.double().mean()) > _MAY_DIFFER:
+            self._require_stateless()
+            gap = float((a - b).abs()[differ].max())
+            raise CandidateError(
+                Failure(FailureKind.CONTRACT, f"losses in float32 and float64 differ by {gap:.3g}; it must be one function")
+            )
+        off = (double.means - b.mean(1)).abs() / scale.squeeze(1)
+        if bool((off > 1e-6).any()):
+            raise CandidateError(
+                Failure(FailureKind.CONTRACT, f"the mean loss is off the losses' mean by {float(off.max()):.3g} (relative)")
+            )
 
     def _extremes(self) -> tuple[bool, bool]:
         """Whether losses stay bounded below, and finite, as log-ratios grow to 1e4, with equal inputs among them."""

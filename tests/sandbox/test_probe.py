@@ -110,6 +110,7 @@ def stateful(module: str, lines: str) -> Candidate:
         (expression("d * torch.rand(1)"), FailureKind.CONTRACT, "differ by"),
         (expression("d + 0 * torch.randn_like(d) + torch.rand(()) * 1e-3"), FailureKind.CONTRACT, "differ by"),
         (expression("d * torch.sys.modules['time'].monotonic()"), FailureKind.CONTRACT, "differ by"),
+        (expression("d * (1 + (d.dtype == torch.float64))"), FailureKind.CONTRACT, "float32 and float64 differ by"),
         (expression("d.mean()"), FailureKind.CONTRACT, "must be (32,)"),
         (expression("d.unsqueeze(1)"), FailureKind.CONTRACT, "(32, 1)"),
         (expression("d * torch.ones(32)"), FailureKind.CONTRACT, "returned shape (32,), must be (1,)"),

@@ -155,4 +155,5 @@ def trial_details(report: TrialReport) -> Columns:
         "peak_memory_mb": report.peak_memory_mb,
         "oracle_calls": report.oracle_calls,
         "setup": dict(report.setup),
+        "sandbox": report.sandbox,
     }

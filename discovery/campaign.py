@@ -67,6 +67,8 @@ class Campaign:
     Args:
         config: from `load_config`.
         listener: called with each piece of news, on the campaign's thread.
+        unsafe_no_sandbox: run candidates without the system-call filter where it cannot be had. Recorded with every trial,
+            and no setting of a file: a configuration from somebody else must not switch it on.
 
     Raises:
         OptionsError, ConfigError: something in the configuration is wrong (from the constructor).
@@ -75,8 +77,14 @@ class Campaign:
             stored so far in the archive, and the same call resumes.
     """
 
-    def __init__(self, config: CampaignConfig, listener: Callable[[Event], None] | None = None) -> None:
+    def __init__(
+        self,
+        config: CampaignConfig,
+        listener: Callable[[Event], None] | None = None,
+        unsafe_no_sandbox: bool = False,
+    ) -> None:
         self.config = config
+        self._unsafe_no_sandbox = unsafe_no_sandbox
         self.progress = Progress()
         self._listener = listener
         self._search = _measure(SEARCH, config.objective)
@@ -176,6 +184,8 @@ class Campaign:
                     error, (SearchError, InfrastructureError, OptionsError, ConfigError, ArchiveError)
                 )
                 log.error("%s", error, exc_info=None if expected else error)
+                if isinstance(error, SearchError):
+                    error.board = self._board(archive, record.id)
                 with suppress(ArchiveError):  # it may be the archive that failed
                     archive.reset_running(record.id)
                     archive.finish_campaign(record.id, "stopped by an error")
@@ -230,7 +240,8 @@ class Campaign:
         try:
             await asyncio.to_thread(executor.start)
             await self._prepare(archive, executor, self._search)
-            queue = TrialQueue(archive, record.id, executor, self.progress, self.config.workers.max_attempts)
+            attempts = self.config.workers.max_attempts
+            queue = TrialQueue(archive, record.id, executor, self.progress, attempts, self._unsafe_no_sandbox)
             async with asyncio.TaskGroup() as group:
                 serving = group.create_task(queue.run(self.config.workers.trial_slots))
                 await self._measure_all(archive, record, executor, queue)
@@ -268,7 +279,7 @@ class Campaign:
 
     async def _prepare(self, archive: Archive, executor: RayExecutor, measured: _Measured) -> None:
         self._enter(f"preparing {measured.spec.evaluator}", measured.stage)
-        prepared = await executor.prepare(measured.stage.key)
+        prepared = await executor.prepare(measured.stage.key, lambda line: self.progress.say("prepare", line))
         archive.record_task(measured.stage.task, prepared.facts)
         facts = ", ".join(f"{name} {value:.4g}" for name, value in prepared.facts.items())
         self.progress.say("stage", f"{measured.spec.evaluator} is ready" + (f" ({facts})" if facts else ""))
@@ -326,7 +337,14 @@ class Campaign:
             gpus=max(w.gpus for w in wanted) if workers.gpus_per_trial is None else workers.gpus_per_trial,
             memory_mb=max(w.memory_mb for w in wanted),
         )
-        return Pools(workers.trial_slots, workers.probe_workers, workers.ray_address, resources, self._secret_names())
+        return Pools(
+            workers.trial_slots,
+            workers.probe_workers,
+            workers.ray_address,
+            resources,
+            self._secret_names(),
+            self._unsafe_no_sandbox,
+        )
 
     def _secret_names(self) -> tuple[str, ...]:
         """The environment variable that the proposer's key is in."""

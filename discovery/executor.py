@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,13 +32,17 @@ _OBJECT_STORE_BYTES = 200 * 1024 * 1024  # reports are small; the default takes 
 
 @dataclass(frozen=True)
 class Pools:
-    """How many actors, with what, and where. `secrets`: environment variables that no other process may see."""
+    """How many actors, with what, and where.
+
+    `secrets`: environment variables that no other process may see. `unsafe_no_sandbox`: see `OracleServer`.
+    """
 
     trial_slots: int
     check_workers: int
     address: str | None
     resources: Resources
     secrets: tuple[str, ...] = ()
+    unsafe_no_sandbox: bool = False
 
 
 class RayExecutor:
@@ -102,9 +106,26 @@ class RayExecutor:
                 self._reaper.close()
             self._ray = self._reaper = None
 
-    async def prepare(self, task: str) -> Prepared:
-        """Prepare a task on one actor; the others find it cached. Raises OptionsError or InfrastructureError."""
-        result = await self._on(self._trial, self._new_trial_actor, None, "prepare", task)
+    async def prepare(self, task: str, tell: Callable[[str], None]) -> Prepared:
+        """Prepare a task on one actor; the others find it cached. `tell` hears how it goes.
+
+        Raises OptionsError or InfrastructureError.
+        """
+
+        async def listen(lines: Any) -> Any:
+            async for line in lines:
+                heard = await line
+                if not isinstance(heard, str):
+                    return heard
+                tell(heard)
+            raise InfrastructureError(f"preparing {task} ended without a result")
+
+        result = await self._on(
+            self._trial,
+            self._new_trial_actor,
+            None,
+            lambda actor: listen(actor.prepare_aloud.options(num_returns="streaming").remote(task)),
+        )
         if isinstance(result, Failure):
             raise InfrastructureError(f"preparing {task}: {result.message}")
         prepared: Prepared = result
@@ -116,13 +137,15 @@ class RayExecutor:
         """One trial on the next free slot."""
         limit = 2 * self._limits.trial_s + 60  # the oracle's own limit comes first; this one frees the slot
         result: TrialReport | Failure = await self._on(
-            self._trial, self._new_trial_actor, limit, "run", task, candidate, parameters, seed
+            self._trial, self._new_trial_actor, limit, lambda a: a.run.remote(task, candidate, parameters, seed)
         )
         return result
 
     async def check(self, candidate: Candidate, against_known: bool = True) -> Check:
         """Gate, probe and comparison with the known losses, on a check actor."""
-        result = await self._on(self._check, self._new_check_actor, 300, "check", candidate, against_known)
+        result = await self._on(
+            self._check, self._new_check_actor, 300, lambda actor: actor.check.remote(candidate, against_known)
+        )
         if isinstance(result, Failure):
             from sandbox.reports import GateReport
 
@@ -135,19 +158,18 @@ class RayExecutor:
         pool: asyncio.Queue[Any],
         replacement: Callable[[], Any],
         limit: float | None,
-        method: str,
-        *arguments: Any,
+        call: Callable[[Any], Awaitable[Any]],
     ) -> Any:
-        """Call a method on the next free actor of a pool and give the actor back, or a new one if it is lost."""
+        """Call the next free actor of a pool and give it back, or a new one if it is lost."""
         from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
         actor = await pool.get()
         try:
-            return await asyncio.wait_for(getattr(actor, method).remote(*arguments), limit)
+            return await asyncio.wait_for(call(actor), limit)
         except RayTaskError as error:  # our own code raised: the actor is alive
             if isinstance(error.cause, OptionsError):
                 raise OptionsError(str(error.cause)) from None
-            self._log.error("a fault in a worker (%s)", method, exc_info=error)
+            self._log.error("a fault in a worker", exc_info=error)
             return Failure(FailureKind.INFRASTRUCTURE, f"{type(error.cause).__name__}: {one_line(str(error.cause))}")
         except (RayActorError, TimeoutError, GetTimeoutError, RayError) as error:
             what = f"no answer within {limit} s" if isinstance(error, TimeoutError) else "the worker process died"
@@ -170,10 +192,11 @@ class RayExecutor:
         options = {"num_cpus": r.cpus, "num_gpus": r.gpus, "max_restarts": 0, "max_task_retries": 0}
         if self._pools.address:  # which node has the memory; a local Ray has one node, and the rest of it is not Ray's
             options["memory"] = r.memory_mb * 2**20
-        return self._new(TrialWorker, options, dict(self._tasks), self._limits)
+        return self._new(TrialWorker, options, dict(self._tasks), self._limits, self._pools.unsafe_no_sandbox)
 
     def _new_check_actor(self) -> Any:
-        return self._new(CheckWorker, {"num_cpus": 1, "max_restarts": 0}, self._contract, self._limits)
+        options = {"num_cpus": 1, "max_restarts": 0}
+        return self._new(CheckWorker, options, self._contract, self._limits, self._pools.unsafe_no_sandbox)
 
     def _new(self, cls: type, options: Mapping[str, Any], *arguments: Any) -> Any:
         actor = self._ray.remote(cls).options(**options).remote(*arguments)

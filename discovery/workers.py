@@ -5,8 +5,10 @@ Everything returned is a frozen value of ours. No exception that a candidate rai
 
 from __future__ import annotations
 
+import queue
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,11 +59,11 @@ class Check:
     match: str | None = None
 
 
-def _warming_server() -> OracleServer:
+def _warming_server(unsafe_no_sandbox: bool) -> OracleServer:
     """A fork server that imports torch while the worker does the same; whoever needs it first waits for it."""
     from sandbox.server import OracleServer
 
-    server = OracleServer()
+    server = OracleServer(unsafe_no_sandbox)
     threading.Thread(target=_start, args=(server,), daemon=True).start()
     return server
 
@@ -74,28 +76,37 @@ def _start(server: OracleServer) -> None:
 class TrialWorker:
     """Runs trials one at a time and keeps its evaluators prepared between them."""
 
-    def __init__(self, tasks: Mapping[str, TaskSpec], limits: Limits) -> None:
+    def __init__(self, tasks: Mapping[str, TaskSpec], limits: Limits, unsafe_no_sandbox: bool = False) -> None:
         self._tasks, self._limits = tasks, limits
         self._evaluators: dict[str, Evaluator] = {}
-        self._server = _warming_server()
+        self._server = _warming_server(unsafe_no_sandbox)
 
-    def prepare(self, task: str) -> Prepared:
+    def prepare(self, task: str, tell: Callable[[str], None] | None = None) -> Prepared:
         """Build and prepare the task's evaluator. Raises OptionsError."""
         evaluator = self._tasks[task].build()
-        facts = evaluator.prepare()
+        facts = evaluator.prepare(tell)
         self._evaluators[task] = evaluator
         return Prepared(facts, evaluator.task.provenance)
 
+    def prepare_aloud(self, task: str) -> Iterator[str | Prepared]:
+        """The same, with what the evaluator says meanwhile; the result comes last. Raises OptionsError."""
+        said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        with ThreadPoolExecutor(1) as beside:
+            preparing = beside.submit(self.prepare, task, said.put)
+            preparing.add_done_callback(lambda _: said.put(None))
+            while (line := said.get()) is not None:
+                yield line
+            yield preparing.result()
+
     def run(self, task: str, candidate: Candidate, parameters: tuple[str, ...], seed: int) -> TrialReport | Failure:
         """One trial; a Failure says whose fault it was."""
-        from sandbox.oracle import LossOracle
+        from evaluators.trial import run_trial
 
         if task not in self._evaluators:
             self.prepare(task)
         evaluator = self._evaluators[task]
         try:
-            with LossOracle(self._server, candidate, evaluator.contract, parameters, self._limits) as oracle:
-                return evaluator.run(oracle, seed)
+            return run_trial(self._server, evaluator, candidate, parameters, seed, self._limits)
         except (CandidateError, InfrastructureError) as error:
             return error.failure
 
@@ -103,9 +114,9 @@ class TrialWorker:
 class CheckWorker:
     """Gate, probe and comparison with the known losses of one contract."""
 
-    def __init__(self, contract: Contract, limits: Limits) -> None:
+    def __init__(self, contract: Contract, limits: Limits, unsafe_no_sandbox: bool = False) -> None:
         self._contract, self._limits = contract, limits
-        self._server = _warming_server()
+        self._server = _warming_server(unsafe_no_sandbox)
         self._known: Any = None
 
     def check(self, candidate: Candidate, against_known: bool) -> Check:

@@ -23,7 +23,9 @@ _PR_SET_NO_NEW_PRIVS = 38
 _SYS_CAPSET = 126
 _CAPABILITIES_3 = 0x20080522
 _MB = 1024 * 1024
-_READ_ONLY_MB = 64  # address space that is reserved and never written; without a limit its page tables alone fill a machine
+_READ_ONLY_MB = (
+    64  # address space that is reserved and never written; without a limit its page tables alone fill a machine
+)
 
 # loaded in the zygote, before any descriptor is closed or limit set
 _libc = ctypes.CDLL(None, use_errno=True)

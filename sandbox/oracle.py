@@ -260,7 +260,9 @@ class LossOracle:
                 raise _fault(FailureKind.TIMEOUT, _TOO_SLOW.format(allowed, "one call"))
             if waited >= watched and asleep:  # nothing that computes sleeps, however busy the machine
                 self.close()
-                raise _fault(FailureKind.TIMEOUT, f"the loss slept for {waited:.3g} s in one call; a loss only computes")
+                raise _fault(
+                    FailureKind.TIMEOUT, f"the loss slept for {waited:.3g} s in one call; a loss only computes"
+                )
         self.close()
         raise _starved(used, waited)
 

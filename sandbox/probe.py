@@ -198,7 +198,7 @@ class _Probe:
         return float(gap[gap.isfinite()].max()) if bool(gap.isfinite().any()) else 0.0
 
     def _require_one_function(self, double: Answer) -> None:
-        """The loss that is fingerprinted in float64 must be the one that trains in float32, and its mean must be its mean."""
+        """What is fingerprinted in float64 must be what trains in float32, and the mean must be the losses' mean."""
         a, b = self.first.losses.double(), double.losses
         scale = b.abs().amax(1, keepdim=True) + 1e-6
         differ = ((a - b).abs() / scale > _PRECISION) & b.isfinite()
@@ -206,12 +206,16 @@ class _Probe:
             self._require_stateless()
             gap = float((a - b).abs()[differ].max())
             raise CandidateError(
-                Failure(FailureKind.CONTRACT, f"losses in float32 and float64 differ by {gap:.3g}; it must be one function")
+                Failure(
+                    FailureKind.CONTRACT, f"losses in float32 and float64 differ by {gap:.3g}; it must be one function"
+                )
             )
         off = (double.means - b.mean(1)).abs() / scale.squeeze(1)
         if bool((off > 1e-6).any()):
             raise CandidateError(
-                Failure(FailureKind.CONTRACT, f"the mean loss is off the losses' mean by {float(off.max()):.3g} (relative)")
+                Failure(
+                    FailureKind.CONTRACT, f"the mean loss is off the losses' mean by {float(off.max()):.3g} (relative)"
+                )
             )
 
     def _extremes(self) -> tuple[bool, bool]:

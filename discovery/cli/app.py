@@ -28,6 +28,13 @@ ArchiveUrl = Annotated[
         help="SQLite file, SQLAlchemy URL or env:NAME. Default: $DISCOVERY_ARCHIVE, else runs/discovery.db.",
     ),
 ]
+NoSandbox = Annotated[
+    bool,
+    typer.Option(
+        "--unsafe-no-sandbox",
+        help="Run candidates without the system-call filter, where this machine has none. Recorded with every trial.",
+    ),
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting; repeatable.")
 ]
@@ -73,11 +80,13 @@ def run(
     best_to: Annotated[
         Path | None, typer.Option("--export-best", help="Write the best loss here at the end, replacing the file.")
     ] = None,
+    unsafe_no_sandbox: NoSandbox = False,
+    as_json: Json = False,
 ) -> None:
     """Run a campaign, or go on with an interrupted one."""
-    from discovery.cli.run import run
+    from discovery.cli.run import Ending, run
 
-    raise typer.Exit(run(config, archive, settings or [], best_to))
+    raise typer.Exit(run(config, archive, settings or [], Ending(best_to, as_json), unsafe_no_sandbox))
 
 
 @app.command()
@@ -165,6 +174,7 @@ def evaluators(
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE.py", help="A file that defines the loss.")],
     contract: Annotated[str, typer.Option("--contract", help="Interface it is written for.")] = "preference.pairs",
+    unsafe_no_sandbox: NoSandbox = False,
     as_json: Json = False,
 ) -> None:
     """Gate and probe one loss file.
@@ -173,7 +183,7 @@ def check(
     """
     from discovery.cli.files import check
 
-    raise typer.Exit(check(file, contract, as_json))
+    raise typer.Exit(check(file, contract, as_json, unsafe_no_sandbox))
 
 
 @app.command()
@@ -184,6 +194,7 @@ def evaluate(
     ] = "preference.enumerable",
     seeds: Annotated[str, typer.Option("--seeds", metavar="N|LIST", help="A count, or seeds such as 1000,1001.")] = "1",
     settings: Settings = None,
+    unsafe_no_sandbox: NoSandbox = False,
     archive: ArchiveUrl = None,
     as_json: Json = False,
 ) -> None:
@@ -193,7 +204,7 @@ def evaluate(
     """
     from discovery.cli.evaluate import Trials, evaluate
 
-    evaluate(loss, Trials(evaluator, seeds, tuple(settings or ())), archive, as_json)
+    evaluate(loss, Trials(evaluator, seeds, tuple(settings or ()), unsafe_no_sandbox), archive, as_json)
 
 
 @app.command()

@@ -73,7 +73,7 @@ def read_loss(path: Path, contract: str) -> Candidate:
         raise OptionsError(f"{str(path)!r} is not a UTF-8 text file") from None
 
 
-def check(path: Path, contract_name: str, as_json: bool) -> int:
+def check(path: Path, contract_name: str, as_json: bool, unsafe_no_sandbox: bool = False) -> int:
     """`discovery check`: 0 if a campaign would train it, else 2. Raises OptionsError, InfrastructureError.
 
     The source of a known objective itself is no copy: a campaign trains it as a baseline.
@@ -86,7 +86,7 @@ def check(path: Path, contract_name: str, as_json: bool) -> int:
     from sandbox.server import OracleServer
 
     itself = next((n for n, o in known_objectives(contract.name).items() if o.candidate.id == candidate.id), None)
-    with OracleServer() as server:
+    with OracleServer(unsafe_no_sandbox) as server:
         gate, probe = check_candidate(server, candidate, contract)
         failure = refusal(gate, probe)
         known = itself or (_known(server, contract, probe) if failure is None else None)

@@ -239,7 +239,7 @@ class Campaign:
         self._enter("starting Ray", self._search.stage)
         try:
             await asyncio.to_thread(executor.start)
-            await self._prepare(archive, executor, self._search)
+            await asyncio.gather(self._prepare(archive, executor, self._search), self._test_sandbox(executor))
             attempts = self.config.workers.max_attempts
             queue = TrialQueue(archive, record.id, executor, self.progress, attempts, self._unsafe_no_sandbox)
             async with asyncio.TaskGroup() as group:
@@ -251,13 +251,27 @@ class Campaign:
 
     async def _preflight(self) -> None:
         """A wrong key is found now, and not after the preparation and the baselines."""
-        if not isinstance(self._proposer, Preflight):
-            return
-        self._enter(f"asking whether the proposer {self.config.proposer.kind} is there", self._search.stage)
+        if isinstance(self._proposer, Preflight):
+            self._enter(f"asking whether the proposer {self.config.proposer.kind} is there", self._search.stage)
         try:
-            await self._proposer.preflight()
+            await self.preflight()
         except ProposerError as error:
             raise SearchError(str(error)) from error
+
+    async def preflight(self) -> bool:
+        """Ask the proposer's endpoint; whether it has one. Raises ProposerError."""
+        if not isinstance(self._proposer, Preflight):
+            return False
+        await self._proposer.preflight()
+        return True
+
+    async def _test_sandbox(self, executor: RayExecutor) -> None:
+        """Candidates are confined on this machine, today: seen, not assumed."""
+        if self._unsafe_no_sandbox:
+            self.progress.say("note", "no sandbox: candidates run with this account's rights")
+            return
+        tested = await executor.self_test()
+        self.progress.say("stage", f"the sandbox holds ({tested.cage}; tested in {1e3 * tested.wall_s:.0f} ms)")
 
     async def _measure_all(
         self, archive: Archive, record: CampaignRecord, executor: RayExecutor, queue: TrialQueue

@@ -16,7 +16,7 @@ from typing import Any
 
 from db.redact import redact_url
 from discovery.reaper import Reaper
-from discovery.workers import Check, CheckWorker, Prepared, TaskSpec, TrialWorker
+from discovery.workers import Check, CheckWorker, Prepared, SelfTest, TaskSpec, TrialWorker
 from evaluators.base import Resources, TrialReport
 from evaluators.options import OptionsError
 from sandbox.candidate import Candidate
@@ -141,6 +141,15 @@ class RayExecutor:
         )
         return result
 
+    async def self_test(self) -> SelfTest:
+        """The sandbox's test of itself, where candidates are checked. Raises InfrastructureError if anything got through."""
+        result = await self._on(self._check, self._new_check_actor, 300, lambda actor: actor.self_test.remote())
+        problem = result.message if isinstance(result, Failure) else result.problem
+        if problem is not None:
+            raise InfrastructureError(f"the sandbox's self-test failed: {problem}")
+        tested: SelfTest = result
+        return tested
+
     async def check(self, candidate: Candidate, against_known: bool = True) -> Check:
         """Gate, probe and comparison with the known losses, on a check actor."""
         result = await self._on(
@@ -212,6 +221,18 @@ def require_room(pools: Pools, available: Mapping[str, float]) -> None:
             f"workers: {pools.trial_slots} trial_slots of {pools.resources.gpus:g} GPUs each need {gpus:g}, this machine "
             f"has {there:g}; lower workers.gpus_per_trial or workers.trial_slots"
         )
+
+
+def cluster_resources(address: str) -> dict[str, float]:
+    """CPUs, GPUs and memory (GiB) of a running cluster. Raises InfrastructureError if it cannot be joined."""
+    import ray
+
+    _init_ray(address, 0)
+    try:
+        found = ray.cluster_resources()
+        return {name: found.get(name, 0.0) for name in ("CPU", "GPU")} | {"GiB": found.get("memory", 0.0) // 2**30}
+    finally:
+        ray.shutdown()
 
 
 def _init_ray(address: str | None, cpus: int) -> None:

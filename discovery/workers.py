@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -57,6 +58,15 @@ class Check:
     probe: ProbeReport | None
     failure: Failure | None
     match: str | None = None
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """What children are confined with on a worker's machine, and what is wrong with it, if anything."""
+
+    cage: str
+    problem: str | None
+    wall_s: float
 
 
 def _warming_server(unsafe_no_sandbox: bool) -> OracleServer:
@@ -118,6 +128,19 @@ class CheckWorker:
         self._contract, self._limits = contract, limits
         self._server = _warming_server(unsafe_no_sandbox)
         self._known: Any = None
+
+    def self_test(self) -> SelfTest:
+        """Whether what no candidate may do is stopped on this machine."""
+        from sandbox.self_test import not_stopped, self_test
+
+        started = time.perf_counter()
+        try:
+            cage = self._server.cage  # starts the server, which is not what is timed
+            started = time.perf_counter()
+            attempts = self_test(self._server)
+        except InfrastructureError as error:
+            return SelfTest("", str(error), time.perf_counter() - started)
+        return SelfTest(cage, not_stopped(attempts), time.perf_counter() - started)
 
     def check(self, candidate: Candidate, against_known: bool) -> Check:
         """`against_known` is off for the known losses themselves."""

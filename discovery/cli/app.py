@@ -90,6 +90,21 @@ def run(
 
 
 @app.command()
+def doctor(
+    config: Annotated[
+        Path | None, typer.Argument(help="A campaign's YAML file: its archive, cluster and endpoint are looked at too.")
+    ] = None,
+    archive: ArchiveUrl = None,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Say what this machine offers, and test live that candidates are confined."""
+    from discovery.cli.doctor import doctor
+
+    raise typer.Exit(doctor(config, archive, settings or [], as_json))
+
+
+@app.command()
 def campaigns(archive: ArchiveUrl = None, as_json: Json = False) -> None:
     """List the campaigns of an archive."""
     from discovery.cli.listings import campaigns

@@ -168,6 +168,10 @@ class LossOracle:
         self.wall_s += time.perf_counter() - started
         return Answer(numbers, *split_answer(numbers, shape))
 
+    def start(self, runs: int, batch: int) -> None:
+        """Start the child and load the candidate now instead of at the first call. Raises what a call raises."""
+        self._ready(shape_of(self._tensors, self._scalars, runs, batch, 4))
+
     def replay(self) -> None:
         """Ask a fresh child a few of the calls so far once more.
 

@@ -171,6 +171,32 @@ def objectives_show(
     show_objective(name, contract, as_json)
 
 
+@objectives_app.command("bench")
+def objectives_bench(
+    evaluator: Annotated[
+        str, typer.Option("--evaluator", help="See `discovery evaluators`.")
+    ] = "preference.enumerable",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=10_000, help="Seeds 0 to N-1.")] = 20,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="NAME", help="This objective; repeatable. Default: all.")
+    ] = None,
+    slots: Annotated[int, typer.Option("--slots", min=1, help="Trials running at the same time.")] = 2,
+    settings: Settings = None,
+    unsafe_no_sandbox: NoSandbox = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The ranking as a Markdown table on stdout.")] = False,
+    archive: ArchiveUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the known objectives on the same seeds and rank them.
+
+    Takes a while; stop it with Ctrl-C, and the same command goes on. --set gives options of the evaluator.
+    """
+    from discovery.cli.bench import Bench, bench
+
+    wanted = Bench(evaluator, seeds, tuple(only or ()), tuple(settings or ()), slots, unsafe_no_sandbox)
+    raise typer.Exit(bench(wanted, archive, as_json, markdown))
+
+
 @app.command()
 def evaluators(
     name: Annotated[str | None, typer.Argument(help="One of them, with its metrics and options.")] = None,

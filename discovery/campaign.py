@@ -103,6 +103,7 @@ class Campaign:
             metric=next(m for m in self._search.evaluator.metrics if m.name == self._search.stage.metric),
             task=self._search.evaluator.task_description,
             known=list(known_objectives(self._contract.name).values()),
+            described=self.baselines,
         )
         self._builder = PromptBuilder(context, config.prompts.model_dump())
         self._strategy: Strategy = load_plugin("strategies", config.strategy.kind)(config.strategy.options, config.seed)

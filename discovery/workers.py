@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluators.base import Evaluator, Provenance, TrialReport
-from evaluators.objectives import known_objectives
+from evaluators.objectives import known_losses
 from evaluators.plugins import load_plugin
 from sandbox.candidate import Candidate
 from sandbox.contract import Contract
@@ -161,13 +161,6 @@ class CheckWorker:
         return Check(gate, probe, failure)
 
     def _known_losses(self) -> Any:
-        from sandbox.fingerprint import KnownLosses
-        from sandbox.gate import check_source
-
         if self._known is None:
-            known = {
-                name: (objective.candidate, check_source(objective.candidate, self._contract).parameters)
-                for name, objective in known_objectives(self._contract.name).items()
-            }
-            self._known = KnownLosses(self._server, self._contract, known)
+            self._known = known_losses(self._server, self._contract)
         return self._known

@@ -34,14 +34,25 @@ class GateReport:
 
 @dataclass(frozen=True)
 class Properties:
-    """Measured behaviour that is recorded, not judged."""
+    """Measured behaviour that is recorded, not judged.
+
+    What has a default was not always measured: None in reports from before, and where a contract has no margin (how far the
+    policy has moved from the reference in the wanted direction, in nats; `sandbox.curve`). They describe the formula, also
+    where log-probs cannot go. Limits of the loss are text, as JSON has no infinity: a number, ``inf``, ``-inf``, or ``nan``
+    where the loss is not a number.
+    """
 
     batch_coupled: bool  # examples in a batch influence each other
     bounded_below: bool  # losses do not run off to minus infinity on extreme inputs
     finite_at_extremes: bool
-    monotone_decreasing: bool  # gradients never push the first policy input down nor the second up
+    monotone_decreasing: bool  # gradients never push a policy input the unwanted way
     detached_parts: bool  # the returned gradient is not the derivative of the returned loss (KTO)
-    inputs_with_gradient: tuple[str, ...]  # gradient is non-zero somewhere; reference-free losses have no others
+    inputs_with_gradient: tuple[str, ...]  # gradient is non-zero somewhere
+    uses_reference: bool | None = None  # losses or gradients change with the reference's values
+    convex_in_margin: bool | None = None
+    bounded_above: bool | None = None  # as the margin goes to plus or minus infinity
+    limit_at_plus_infinity: str | None = None  # of the margin
+    limit_at_minus_infinity: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,10 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class ProbeReport:
-    """Behaviour of a candidate in an oracle child, measured before any training is paid for."""
+    """Behaviour of a candidate in an oracle child, measured before any training is paid for.
+
+    `curve` is the loss over a fixed grid of margins, normalised, to compare with known losses; empty where there is none.
+    """
 
     failure: Failure | None = None
     properties: Properties | None = None
@@ -64,6 +78,7 @@ class ProbeReport:
     facts: dict[str, float] = field(
         default_factory=dict
     )  # the numbers behind a verdict: largest gradient, wall_ms, ...
+    curve: tuple[float, ...] = ()
 
     @property
     def accepted(self) -> bool:

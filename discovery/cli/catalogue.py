@@ -31,7 +31,7 @@ def objectives(as_json: bool) -> None:
     add_word(grid, "interface")
     grid.add_column("summary")
     for objective in found:
-        grid.add_row(name_cell(objective.name), objective.family, words(objective.summary))
+        grid.add_row(name_cell(objective.name), objective.contract, words(objective.summary))
     console = stdout_console()
     console.print(grid)
     console.print("\nNext: discovery objectives show NAME", style="dim")
@@ -47,13 +47,13 @@ def show_objective(name: str, contract: str | None, as_json: bool) -> None:
         names = sorted({n for f in families for n in known_objectives(f)})
         raise OptionsError(f"no known objective {one_line(name, 60)!r}; {nearest(name, names)}")
     if len(found) > 1:
-        raise OptionsError(f"{name!r} is in {', '.join(o.family for o in found)}; choose one with --contract")
+        raise OptionsError(f"{name!r} is in {', '.join(o.contract for o in found)}; choose one with --contract")
     if as_json:
         print_json(_objective(found[0]) | {"source": found[0].candidate.source})
         return
     grid = key_values()
     grid.add_row("name", found[0].name)
-    grid.add_row("interface", found[0].family)
+    grid.add_row("interface", found[0].contract)
     grid.add_row("candidate", found[0].candidate.id)
     console = stdout_console()
     console.print(Group(grid, Text()))
@@ -63,7 +63,10 @@ def show_objective(name: str, contract: str | None, as_json: bool) -> None:
 def _objective(objective: Objective) -> dict[str, Any]:
     return {
         "name": objective.name,
-        "contract": objective.family,
+        "contract": objective.contract,
+        "family": objective.family,
+        "year": objective.year,
+        "paper": objective.paper,
         "summary": objective.summary,
         "candidate": objective.candidate.id,
     }

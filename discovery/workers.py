@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from sandbox.limits import Limits
 from sandbox.reports import GateReport, ProbeReport
 
 if TYPE_CHECKING:
+    from sandbox.known import KnownLosses
     from sandbox.server import OracleServer
 
 
@@ -127,7 +128,7 @@ class CheckWorker:
     def __init__(self, contract: Contract, limits: Limits, unsafe_no_sandbox: bool = False) -> None:
         self._contract, self._limits = contract, limits
         self._server = _warming_server(unsafe_no_sandbox)
-        self._known: Any = None
+        self._known: KnownLosses | None = None
 
     def self_test(self) -> SelfTest:
         """Whether what no candidate may do is stopped on this machine."""
@@ -151,7 +152,9 @@ class CheckWorker:
             gate, probe = check_candidate(self._server, candidate, self._contract, self._limits)
             failure = refusal(gate, probe)
             if failure is None and against_known and probe is not None and probe.fingerprint is not None:
-                match = self._known_losses().match(probe.fingerprint)
+                known = self._known_losses()
+                match = known.match(probe.fingerprint)
+                probe = replace(probe, nearest=known.nearest(probe.fingerprint, probe.curve))
                 if match is not None:
                     name = match.describe(self._contract.scale_scalar)
                     duplicate = Failure(FailureKind.DUPLICATE, f"behaves like a known loss: ({name})")
@@ -160,7 +163,7 @@ class CheckWorker:
             return Check(GateReport(), None, error.failure)
         return Check(gate, probe, failure)
 
-    def _known_losses(self) -> Any:
+    def _known_losses(self) -> KnownLosses:
         if self._known is None:
             self._known = known_losses(self._server, self._contract)
         return self._known

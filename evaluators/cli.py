@@ -69,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--json", action="store_true", help="print one JSON object")
     run.add_argument("--debug", action="store_true", help="tracebacks instead of one line")
     run.set_defaults(command=_run)
+    measuring = commands.add_parser("measure", help="measure the properties of all known objectives and keep them")
+    measuring.add_argument("--debug", action="store_true", help="tracebacks instead of one line")
+    measuring.set_defaults(command=_measure)
     listing = commands.add_parser("list", help="evaluators and the objectives known for each")
     listing.add_argument("--json", action="store_true", help="print one JSON object")
     listing.add_argument("--debug", action="store_true", help="tracebacks instead of one line")
@@ -183,6 +186,20 @@ def _as_text(evaluator: Evaluator, given: argparse.Namespace, report: TrialRepor
         f"{report.threads} threads, {report.peak_memory_mb:.0f} MB, sandbox: {report.sandbox}"
     )
     return "\n".join([head, *lines, tail])
+
+
+def _measure(given: argparse.Namespace) -> int:
+    from evaluators.objectives import known_contract, known_families
+    from evaluators.properties import measure_properties, properties_file, write_properties
+    from sandbox.server import OracleServer
+
+    del given
+    with OracleServer() as server:
+        for name in known_families():
+            found = measure_properties(server, known_contract(name))
+            write_properties(name, found)
+            print(f"{properties_file(name)}: {len(found)} objectives")
+    return OK
 
 
 def _list(given: argparse.Namespace) -> int:

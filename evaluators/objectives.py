@@ -74,6 +74,16 @@ def known_families() -> list[str]:
     return sorted(_LIBRARIES)
 
 
+def known_folder(contract: str) -> Path:
+    """Where the objectives of a contract are. Raises KeyError for one that has none."""
+    return _LIBRARIES[contract].folder
+
+
+def known_contract(name: str) -> Contract:
+    """A contract that has known objectives, by name. Raises KeyError for another."""
+    return _LIBRARIES[name].contract
+
+
 def default_baselines(contract: str) -> tuple[str, ...]:
     """The known objectives that a campaign measures unless its configuration lists others; none for a foreign contract."""
     return _LIBRARIES[contract].baselines if contract in _LIBRARIES else ()

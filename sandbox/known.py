@@ -16,7 +16,7 @@ from sandbox.candidate import Candidate
 from sandbox.contract import Contract
 from sandbox.fingerprint import DUPLICATE_DISTANCE, distances, stack, table
 from sandbox.oracle import LossOracle
-from sandbox.reports import Fingerprint
+from sandbox.reports import Fingerprint, Match, Nearest
 from sandbox.server import OracleServer
 
 SCALES = (1 / 16, 16.0)  # a known loss at beta * c with c in here is a rescaled beta, not a discovery
@@ -31,35 +31,6 @@ _SIEVE = 16  # every so many table values are looked at first
 _PASSES = 0.5  # mean gap at the nearest of those beyond which no value in between can match
 
 Known = Mapping[str, tuple[Candidate, tuple[str, ...]]]  # name -> candidate, and the inputs that it reads
-
-
-@dataclass(frozen=True)
-class Match:
-    """A known loss, the factor of its scale scalar, and how far a candidate is from it there."""
-
-    name: str
-    scale: float
-    distance: float
-
-    def describe(self, scalar: str | None) -> str:
-        """``dpo`` or ``dpo, beta x 2``."""
-        if scalar is None or abs(self.scale - 1) < 1e-3:
-            return self.name
-        return f"{self.name}, {scalar} x {self.scale:.4g}"
-
-
-@dataclass(frozen=True)
-class Nearest:
-    """Known losses nearest first, each at the scale at which it is nearest.
-
-    Attributes:
-        by_fingerprint: distance is the mean relative difference of losses and gradients over the grid, 0 for a copy.
-        by_curve: distance is between the normalised loss curves, from 0 (one is a positive multiple of the other, plus a
-            constant) to 2 (its mirror image). Empty for a contract without a margin, or without a curve to compare.
-    """
-
-    by_fingerprint: tuple[Match, ...]
-    by_curve: tuple[Match, ...]
 
 
 @dataclass(frozen=True)
@@ -148,7 +119,11 @@ class KnownLosses:
         if losses and self._curves.shape[2] == len(losses):
             gaps = (self._curves - torch.tensor(losses)).norm(dim=2).nan_to_num(math.inf)
             bent = [_nearest_of(*item, self._curve_scales) for item in zip(self._names, gaps, strict=True)]
-        return Nearest(*(tuple(sorted(found, key=_nearness)[:limit]) for found in (near, bent)))
+        near.sort(key=_nearness)
+        order = {match.name: place for place, match in enumerate(near)}
+        # some known losses are equal along the margin and differ elsewhere: the fingerprint says which are meant
+        bent.sort(key=lambda match: (round(match.distance, 4), order.get(match.name, 0)))
+        return Nearest(tuple(near[:limit]), tuple(bent[:limit]))
 
     def _rescaled(self, position: int, name: str, one: Tensor) -> Match | None:
         """The match of one known loss at some scale, if there is one."""

@@ -66,10 +66,40 @@ class Fingerprint:
 
 
 @dataclass(frozen=True)
+class Match:
+    """A known loss, the factor of its scale scalar, and how far a candidate is from it there."""
+
+    name: str
+    scale: float
+    distance: float
+
+    def describe(self, scalar: str | None) -> str:
+        """``dpo`` or ``dpo, beta x 2``."""
+        if scalar is None or abs(self.scale - 1) < 1e-3:
+            return self.name
+        return f"{self.name}, {scalar} x {self.scale:.4g}"
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """Known losses nearest first, each at the scale at which it is nearest.
+
+    Attributes:
+        by_fingerprint: distance is the mean relative difference of losses and gradients over the grid, 0 for a copy.
+        by_curve: distance is between the normalised loss curves, from 0 (one is a positive multiple of the other, plus a
+            constant) to 2 (its mirror image). Empty for a contract without a margin, or without a curve to compare.
+    """
+
+    by_fingerprint: tuple[Match, ...]
+    by_curve: tuple[Match, ...]
+
+
+@dataclass(frozen=True)
 class ProbeReport:
     """Behaviour of a candidate in an oracle child, measured before any training is paid for.
 
     `curve` is the loss over a fixed grid of margins, normalised, to compare with known losses; empty where there is none.
+    `nearest` is filled in by whoever has the known losses at hand.
     """
 
     failure: Failure | None = None
@@ -79,6 +109,7 @@ class ProbeReport:
         default_factory=dict
     )  # the numbers behind a verdict: largest gradient, wall_ms, ...
     curve: tuple[float, ...] = ()
+    nearest: Nearest | None = None
 
     @property
     def accepted(self) -> bool:

@@ -228,6 +228,20 @@ def check(
 
 
 @app.command()
+def nearest(
+    loss: Annotated[str, typer.Argument(metavar="FILE.py|NAME|ID", help="A file, a known objective or a candidate.")],
+    contract: Annotated[str, typer.Option("--contract", help="Interface it is written for.")] = "preference.pairs",
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many to show.")] = 5,
+    archive: ArchiveUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Say which known objectives a loss behaves most like, at any beta."""
+    from discovery.cli.nearest import nearest_known
+
+    nearest_known(loss, contract, archive, as_json, limit)
+
+
+@app.command()
 def evaluate(
     loss: Annotated[str, typer.Argument(metavar="FILE.py|NAME|ID", help="A file, a known objective or a candidate.")],
     evaluator: Annotated[

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sandbox.contract import Contract
-    from sandbox.reports import GateReport, ProbeReport
+    from sandbox.reports import GateReport, Nearest, ProbeReport
     from sandbox.server import OracleServer
 
 
@@ -173,5 +173,13 @@ def properties(probe: ProbeReport | None) -> list[tuple[str, str]]:
         ("monotone", yes[found.monotone_decreasing]),
         ("batch-coupled", yes[found.batch_coupled]),
         ("detached parts", yes[found.detached_parts]),
+        *([("nearest known", _nearest(probe.nearest))] if probe.nearest is not None else []),
         *([("measured", one_line(facts))] if facts else []),
     ]
+
+
+def _nearest(found: Nearest) -> str:
+    """``dpo 0.012, ipo 0.1 (fingerprint); dpo 0.002 (curve)``, each at its best factor of the scale scalar."""
+    ways = (("fingerprint", found.by_fingerprint), ("curve", found.by_curve))
+    said = [f"{', '.join(f'{m.name} {m.distance:.3g}' for m in near)} (by {way})" for way, near in ways if near]
+    return "; ".join(said)

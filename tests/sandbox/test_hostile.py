@@ -86,7 +86,8 @@ def server(places: Places) -> Iterator[RecordingServer]:
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # whatever detaches itself would come to us
     try:
-        with RecordingServer() as running:
+        running = RecordingServer()
+        with running:
             yield running
     finally:
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
@@ -179,7 +180,7 @@ def _skip_if_missing(attack: Attack, facts: dict[str, object]) -> None:
 
 def _ourselves() -> tuple[dict[str, str], dict[str, float]]:
     """Settings of this process, and what a campaign's evaluator would say here."""
-    model = torch.nn.utils.skip_init(torch.nn.Linear, 1, 1, bias=False)  # draws no random numbers
+    model = torch.nn.Linear(1, 1, bias=False, device="meta").to_empty(device="cpu")  # draws no random numbers
     torch.nn.init.ones_(model.weight)
     return state(), Evaluator().metric(model)
 

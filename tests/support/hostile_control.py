@@ -7,6 +7,7 @@ afterwards with all their descendants. Nothing else is ever signalled.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import json
 import os
@@ -45,7 +46,7 @@ def main(held: str) -> None:
             source = source.replace("@VICTIM@", str(victim.pid))
         facts = _supervised(source, request["check"], request["limit_s"], request["memory_kb"])
         if victim:
-            facts["victim_changed"] = victim.changed()
+            facts["victim_changed"] = victim.changed(_SLACK_S if request["check"] == "victim" else 0.0)
         _kill_descendants()
         print(json.dumps(facts), flush=True)
 
@@ -69,7 +70,11 @@ class _Victim:
                 signal.pause()
         self._before = self._look()
 
-    def changed(self) -> bool:
+    def changed(self, patience_s: float) -> bool:
+        """Dying takes a moment on a busy machine."""
+        until = time.monotonic() + patience_s
+        while self._look() == self._before and time.monotonic() < until:
+            time.sleep(_TICK_S)
         return self._look() != self._before
 
     def _look(self) -> tuple[Any, ...]:
@@ -130,23 +135,17 @@ def _watch_trainer(source: str, check: str, limit_s: float, memory_kb: int) -> d
     os.close(writer)
     facts: dict[str, Any] = {"running": False, "grown_kb": 0}
     base = _footprint_kb(pid)
-    text, until = b"", time.monotonic() + limit_s
-    while True:
-        if select.select([reader], [], [], _TICK_S)[0]:
-            chunk = os.read(reader, 1 << 16)
-            text += chunk
-            if not chunk and check != "time":
-                break
-        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            break
+    until = time.monotonic() + limit_s
+    while not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
         facts["grown_kb"] = max(facts["grown_kb"], _footprint_kb(pid) - base)
         facts["running"] = time.monotonic() >= until
         if facts["running"] or facts["grown_kb"] > memory_kb:
             os.kill(pid, signal.SIGKILL)
             break
+        time.sleep(_TICK_S)
     _, status = os.waitpid(pid, 0)
-    # what died in the middle of a report has not reported
-    with suppress(ValueError):
+    text = os.read(reader, 1 << 16) if select.select([reader], [], [], 0)[0] else b""
+    with suppress(ValueError):  # what died in the middle of a report has not reported
         facts |= json.loads(text)
         facts["reported"] = True
     if os.WIFSIGNALED(status):
@@ -162,15 +161,11 @@ def _become_trainer(writer: int, source: str, check: str) -> NoReturn:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         report = hostile_trainer.play(source, check)
-        os.write(writer, json.dumps(report).encode())
+        os.write(writer, json.dumps(report).encode())  # smaller than a pipe holds
         if check == "time":
-            sys.exit(0)  # the ordinary way, through exit handlers; the descriptor closes at the very end
-        os._exit(0)
-    except BaseException:  # noqa: BLE001 - a fork must never return into the server's loop
-        if check == "time":
-            import atexit
-
             atexit._run_exitfuncs()
+        os._exit(0)
+    finally:  # a fork must never return into the server's loop
         os._exit(1)
 
 

@@ -194,7 +194,8 @@ def _observe_numbers(source: str, _: str) -> dict[str, Any]:
     if losses.requires_grad:
         losses.mean().backward()
     zeros = torch.zeros(_BATCH)
-    chosen, rejected = (inputs[n].grad if inputs[n].grad is not None else zeros for n in POLICY)
+    found = [inputs[n].grad for n in POLICY]
+    chosen, rejected = (zeros if g is None else g for g in found)
     gradient = torch.cat([chosen, rejected])
     mean = float(losses.detach().mean())
     return {

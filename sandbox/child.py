@@ -158,8 +158,8 @@ def _scatter(
 
 def check_result(result: Any, batch: int, dtype: torch.dtype) -> None:
     """Shape, dtype and graph of what the candidate returned. Raises ContractError."""
-    if not isinstance(result, torch.Tensor):
-        raise ContractError(f"returned {type(result).__name__}, not a tensor of shape ({batch},)")
+    if type(result) is not torch.Tensor:
+        raise ContractError(f"returned {type(result).__name__}, not a plain tensor of shape ({batch},)")
     if tuple(result.shape) != (batch,):
         raise ContractError(f"returned shape {tuple(result.shape)}, must be ({batch},): one loss per example")
     if result.dtype != dtype:

@@ -21,7 +21,7 @@ from sandbox.child_spec import ChildSpec
 from sandbox.contract import Contract
 from sandbox.elementwise import is_elementwise
 from sandbox.failure import CandidateError, Failure, FailureKind, InfrastructureError
-from sandbox.frames import SPIN_AFTER, SPIN_S, Frame, Header, Op, Shape, Status, shape_of, split_answer
+from sandbox.frames import SPIN_AFTER, SPIN_S, TEXT_BYTES, Frame, Header, Op, Shape, Status, shape_of, split_answer
 from sandbox.limits import Limits
 from sandbox.replay import Recorder
 from sandbox.server import Child, OracleServer, resident_pages
@@ -219,6 +219,8 @@ class LossOracle:
         self.close()
         self._child = self._server.fork(self._spec, max(shape.frame_bytes, _SMALLEST_FRAME))
         source = self.candidate.source.encode("utf-8", "replace")
+        if len(source) > TEXT_BYTES:
+            raise _fault(FailureKind.STATIC, f"the source is longer than {TEXT_BYTES} bytes")
         length = self._child.frame.write_text(source)
         self._round_trip(self._child, Header(Op.LOAD, Status.PENDING, 0, 0, 4, length, 0))
         return self._child

@@ -7,6 +7,7 @@ or between processes. Everything else is a property, recorded and not judged.
 from __future__ import annotations
 
 import itertools
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from sandbox.server import OracleServer
 _SEED = 7
 _BATCH = 32  # runs of this size can be grouped by the oracle
 _SIZES = (1, 400)
+_ODD_SIZE = 200  # an unforeseen batch size is smaller
 _EXTREMES = (10.0, 100.0, 1e3, 1e4)  # log-ratios far outside what training sees
 _COUPLED = 1e-5  # relative change of one example's loss when others change; sigmoid alone moves the last bit
 _STEP = 1e-6  # of the directional finite difference, in float64
@@ -185,19 +187,28 @@ class _Probe:
         return not (torch.equal(found.losses, self.first.losses) and torch.equal(found.gradients, self.first.gradients))
 
     def _require_placeless(self) -> None:
-        """An example's loss must be the same in a smaller batch and at another place in it."""
-        half = _BATCH // 2
+        """An example's loss must be the same in a smaller batch, at another place in it, and in a batch of any size.
+
+        The last size is drawn from the system's randomness: a candidate that knows which sizes are probed and behaves
+        at those alone is found out at another.
+        """
+        half, size = _BATCH // 2, random.SystemRandom().randrange(_BATCH + 1, _ODD_SIZE)
         moved = {n: t[:, half:].flip(1) for n, t in self.ordinary.tensors.items()}
-        a, b = self.first.losses[:, half:].flip(1), self.ask(_Inputs(moved, self.scalars)).losses
-        gap = float(((a - b).abs() / (a.abs().amax(1, keepdim=True) + 1e-6)).max())
-        if gap > _COUPLED:
-            raise CandidateError(
-                Failure(
-                    FailureKind.CONTRACT,
-                    f"an example's loss changes by {gap:.3g} (relative) with the batch size or its place in the batch; "
-                    "it must depend on the values only",
+        tiled = {n: t.repeat(1, -(-size // _BATCH))[:, :size] for n, t in self.ordinary.tensors.items()}
+        for tensors, expected in (
+            (moved, self.first.losses[:, half:].flip(1)),
+            (tiled, self.first.losses.repeat(1, -(-size // _BATCH))[:, :size]),
+        ):
+            found = self.ask(_Inputs(tensors, self.scalars)).losses
+            gap = float(((found - expected).abs() / (expected.abs().amax(1, keepdim=True) + 1e-6)).max())
+            if gap > _COUPLED:
+                raise CandidateError(
+                    Failure(
+                        FailureKind.CONTRACT,
+                        f"an example's loss changes by {gap:.3g} (relative) with the batch size or its place in the batch; "
+                        "it must depend on the values only",
+                    )
                 )
-            )
 
     def _detached(self) -> float:
         """Relative mismatch between the returned gradient and a finite difference along a random direction."""

@@ -25,7 +25,7 @@ def test_what_is_known_of_some():
         True,
         False,
     )
-    assert (dpo.limit_at_plus_infinity, dpo.limit_at_minus_infinity) == ("0.0", "inf")
+    assert (dpo.limit_at_plus_infinity, dpo.limit_at_minus_infinity) == ("0", "inf")
     assert (ipo.monotone_decreasing, ipo.convex_in_margin) == (False, True)
     assert simpo.uses_reference is False
     assert rdpo.bounded_below is False, "legitimately: its slope stays negative"

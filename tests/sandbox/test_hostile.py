@@ -33,7 +33,7 @@ _FATES = {"SIGSYS", "LIMIT", "TIME", "INVALID", "PROBE", "REPLAY", "HARMLESS"}
 _RARE_ENTRIES = ("int 0x80", "vsyscall page")
 
 GATE_HOLES = {"x206": "any keyword passes once a helper has a parameter of that name"}
-CAGE_HOLES = {"x144": "a child that closes its channel and lives on is taken for one that was killed from outside"}
+CAGE_HOLES: dict[str, str] = {}
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,7 @@ def _become_child(zygote: socket.socket, request: dict[str, Any], descriptors: l
             tuple(TensorInput(name, "", 0, 0, grad, dtype) for name, dtype, grad in request["tensors"]),
             tuple(ScalarInput(name, "", 0, ()) for name in request["scalars"]),
             request["grouped"],
+            request["module"],
         )
         os.write(channel, b"!")
         child.serve(channel, frame, entry)

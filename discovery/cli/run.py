@@ -61,9 +61,10 @@ def run(path: Path, archive: str | None, settings: Sequence[str], best_to: Path 
     print_board(console, result.board)
     print_commands(console, next_commands(config, result, sys.argv))
     if best_to is not None and result.status == "finished" and result.board.best is not None:
-        from discovery.cli.export import Target, export
+        from discovery.cli.export import Target, Wanted, export
 
-        export(config.archive, result.board.best.candidate.id, Target(best_to, force=True))
+        best = result.board.best
+        export(config.archive, Wanted(best.candidate.id, best.campaign), Target(best_to, force=True))
     return _EXIT_CODES.get(result.status, 0)
 
 

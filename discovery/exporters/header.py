@@ -98,7 +98,8 @@ def scores(dossier: Dossier) -> Iterable[str]:
     for measurement in dossier.measurements:
         score = measurement.score
         direction = "higher" if score.higher_is_better else "lower"
-        yield f"{one_line(score.metric, 60)} ({direction} is better) on {describe(measurement)}: {mean_of(measurement)}"
+        yield f"{one_line(score.metric, 40)} ({direction} is better) on {describe(measurement)}:"
+        yield f"    mean: {mean_of(measurement)}"
         for seed, value in sorted(score.by_seed.items()):
             yield f"    seed {seed}: {value:.6g}"
         for other in measurement.versus:

@@ -175,7 +175,7 @@ def test_export_writes_a_module_that_computes_the_loss(archive, tmp_path):
     assert module.loss(*inputs, beta=0.5).item() == pytest.approx(torch.tensor(-0.5 * 0.75).exp().item())
     for fact in (WINNER.id, "a-model", "dpo", f"discovery export {WINNER.short_id} -o {path} --archive {archive}"):
         assert fact in module.__doc__
-    assert "frontier (higher is better) on preference.sentiment, another task: 2.5, 1 seed" in module.__doc__
+    assert "frontier (higher is better) on preference.sentiment, another task:\n    mean: 2.5, 1 seed" in module.__doc__
     assert "minus dpo (0.78125)" in module.__doc__
     again = discovery("export", WINNER.short_id, "-o", path, "--archive", archive)
     assert again.code == 2
@@ -206,7 +206,7 @@ def test_a_known_objective_needs_no_archive_and_takes_its_scores_from_one(archiv
     assert "command:   discovery export dpo\n" in alone.stdout
     measured = discovery("export", "dpo", "--archive", archive)
     assert "campaign:  small" in measured.stdout
-    assert "by which the search ranked: 0.78125" in measured.stdout
+    assert "by which the search ranked:\n    mean: 0.78125" in measured.stdout
     assert "Not measured." in discovery("export", "hinge", "--archive", archive).stdout
 
 

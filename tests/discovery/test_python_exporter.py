@@ -115,8 +115,8 @@ def test_module_docstrings_of_all_shapes_move_into_ours(source):
 
 def test_scores_come_with_intervals_and_paired_differences():
     text = export()
-    assert "frontier (higher is better) on preference.enumerable, by which the search ranked: 0.625" in text
-    assert "95% interval [-0.9633, 2.213], 2 seeds" in text
+    assert "frontier (higher is better) on preference.enumerable, by which the search ranked:\n" in text
+    assert "    mean: 0.625, 95% interval [-0.9633, 2.213], 2 seeds\n    seed 0: 0.5\n" in text
     assert "    seed 1: 0.75\n    minus dpo (0.375): +0.25, 95% interval [0.25, 0.25], better" in text
 
 

@@ -201,3 +201,4 @@ def warm() -> None:
     y = torch.nn.functional.logsigmoid(x) + torch.nn.functional.softplus(x).clamp(min=0).exp()
     torch.autograd.grad([torch.where(x > 0, y, -y).mean()], [x])
     torch.stack([x.detach(), x.detach()]).view(2, 4).transpose(0, 1).tolist()
+    torch.tensor(0.0)  # its first call imports a module of torch by name, which a candidate's own imports may not

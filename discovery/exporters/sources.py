@@ -11,6 +11,13 @@ from discovery.exporters.base import ExportError
 from sandbox.contract import Contract, TensorInput
 from sandbox.text import one_line
 
+_OUR_IMPORTS = {
+    "torch": ("import torch",),
+    "nn": ("from torch import nn", "import torch.nn as nn"),
+    "Tensor": ("from torch import Tensor",),
+    "Any": ("from typing import Any",),
+    "Sequence": ("from collections.abc import Sequence", "from typing import Sequence"),
+}
 STANDARD = frozenset(["math", "typing", "collections", "__future__"])
 
 
@@ -210,6 +217,23 @@ def top_level_names(tree: ast.Module) -> set[str]:
         else:
             found |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     return found
+
+
+def binds_as_ours(tree: ast.Module, name: str) -> bool:
+    """Whether every statement that binds the name imports what our own import of it means."""
+    usual = _OUR_IMPORTS.get(name, ())
+    for node in tree.body:
+        if name not in top_level_names(ast.Module([node], [])):
+            continue
+        if not isinstance(node, (ast.Import, ast.ImportFrom)):
+            return False
+        for alias in node.names:
+            single = ast.Import([alias]) if isinstance(node, ast.Import) else ast.ImportFrom(node.module, [alias], 0)
+            if name in top_level_names(ast.Module([single], [])):
+                text = ast.unparse(single)
+                if text not in usual and not (name == "torch" and text.startswith("import torch.")):
+                    return False
+    return True
 
 
 def _columns(line: str, start: int, end: int | None) -> str:

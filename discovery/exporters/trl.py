@@ -15,7 +15,14 @@ from discovery.dossier import Dossier
 from discovery.exporters.base import CALL, Export, ExportContext, Exporter, ExportError, Runnable
 from discovery.exporters.header import WIDTH, docstring, name_of, thought_comment
 from discovery.exporters.rendering import BEGIN, END, render_around
-from discovery.exporters.sources import parse_accepted, split_docstring, split_future, top_level_names, typed
+from discovery.exporters.sources import (
+    binds_as_ours,
+    parse_accepted,
+    split_docstring,
+    split_future,
+    top_level_names,
+    typed,
+)
 from sandbox.contract import TensorInput
 from sandbox.elementwise import is_elementwise
 from sandbox.text import one_line
@@ -65,7 +72,7 @@ class TrlExporter(Exporter):
         candidate, contract = dossier.entry.candidate, dossier.contract
         require_inputs(dossier)
         tree = parse_accepted(candidate.source, candidate.short_id)
-        taken = (top_level_names(tree) & _OURS) - {n for n in ("Any", "torch") if _binds_as_ours(tree, n)}
+        taken = {n for n in top_level_names(tree) & _OURS if not binds_as_ours(tree, n)}
         if taken:
             raise ExportError(
                 f"{candidate.short_id} defines {', '.join(sorted(taken))}, a name that the file needs for itself; "
@@ -141,19 +148,6 @@ def _value(item: object) -> str:
     value = _GIVEN[item.name]
     counts = value.endswith("_tokens") and isinstance(item, TensorInput) and item.dtype == "float32"
     return f"{value}.to(chosen.dtype)" if counts else value
-
-
-def _binds_as_ours(tree: ast.Module, name: str) -> bool:
-    """Whether every statement that binds the name imports what our own import of it means."""
-    usual = {"Any": "from typing import Any", "torch": "import torch"}[name]
-    for node in tree.body:
-        single = ast.Module([node], [])
-        if name in top_level_names(single):
-            parts = [ast.unparse(type(node)(**{**vars(node), "names": [a]})) for a in getattr(node, "names", [])]
-            bound = [p for p in parts if name in top_level_names(ast.parse(p))]
-            if not bound or any(p != usual and not p.startswith("import torch.") for p in bound):
-                return False
-    return True
 
 
 def _needs_trl(node: ast.stmt) -> bool:

@@ -34,9 +34,18 @@ if TYPE_CHECKING:
 
 BESIDE = ("dpo", "hinge", "ipo", "lrml")  # known losses that curves are drawn beside
 CURVE_BETA = 0.1
-MARGINS = 10.0  # nats each way
-_POINTS = 401
+MARGINS = 15.0  # nats each way
+_POINTS = 601
 _FORMULA_TOLERANCE = 1e-9  # relative: a formula is reordered arithmetic, so it is equal up to rounding
+
+
+@dataclass(frozen=True)
+class Typed:
+    """What a person asked for, as the file tells it: the command, its `--archive`, and the folder beside the file."""
+
+    command: str = "discovery export"
+    archive: str = ""
+    folder: str = "export_files"
 
 
 @dataclass(frozen=True)
@@ -48,16 +57,13 @@ class Exported:
     compared: bool
 
 
-def make_export(
-    exporter: Exporter, dossier: Dossier, command: str, folder: str, server: OracleServer | None
-) -> Exported:
+def make_export(exporter: Exporter, dossier: Dossier, typed: Typed, server: OracleServer | None) -> Exported:
     """Export one loss and verify the result.
 
     Args:
         exporter: the format.
         dossier: what is known of the loss.
-        command: what was typed, for the file.
-        folder: name of the folder beside the file for attachments.
+        typed: what the person wrote.
         server: where processes for candidate code come from; None on a platform that has none.
 
     Raises:
@@ -65,8 +71,9 @@ def make_export(
         InfrastructureError: a process could not be had.
     """
     require_usable(exporter, dossier)
+    now = datetime.now(UTC).replace(microsecond=0)
     context = ExportContext(
-        command, datetime.now(UTC).replace(microsecond=0), version("objective-discovery"), folder=folder
+        typed.command, now, version("objective-discovery"), folder=typed.folder, archive=typed.archive
     )
     if dossier.gate.accepted and dossier.entry.failure is None:
         if server is not None:
@@ -238,7 +245,7 @@ def _curves(server: OracleServer, dossier: Dossier) -> Sequence[Curve]:
 
 
 def curve(server: OracleServer, name: str, candidate: Candidate, contract: Contract) -> Curve:
-    """A loss over margins from -10 to 10 nats, evenly spread in one batch, at one beta.
+    """A loss over margins from -15 to 15 nats, evenly spread in one batch, at one beta.
 
     The chosen log-ratio is half the margin and the rejected one minus that. Other inputs lie in the middle of their range.
     The slope is that of the batch's summed loss along one example's margin: for a loss that treats each example by itself,

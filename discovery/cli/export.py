@@ -55,16 +55,16 @@ def export(archive: str | None, wanted: Wanted, target: Target) -> None:
     dossier, option = _dossier(archive, wanted)
     if target.path is not None:
         require_writable(target.path, target.force)
-    from discovery.exporting import make_export
+    from discovery.exporting import Typed, make_export
 
-    command = _command(dossier, wanted, target) + option
+    typed = Typed(_command(dossier, wanted, target) + option, option, _folder(target.path))
     with ExitStack() as stack:
         server = None
         if runs_candidates():
             from sandbox.server import OracleServer
 
             server = stack.enter_context(OracleServer())
-        made = make_export(exporter, dossier, command, _folder(target.path), server)
+        made = make_export(exporter, dossier, typed, server)
     if target.path is None:
         _to_stdout(made, exporter)
     else:

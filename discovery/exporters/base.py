@@ -48,6 +48,7 @@ class ExportContext:
         no_formula: why there is none.
         curves: the loss and known ones beside it, if the exporter asked for them and candidates can be run here.
         folder: name of the folder beside the file that attachments go to.
+        archive: the `--archive` that other commands about the loss need, with a space before it; empty if none.
     """
 
     command: str
@@ -57,6 +58,7 @@ class ExportContext:
     no_formula: str = "it was not looked for"
     curves: Sequence[Curve] = ()
     folder: str = "export_files"
+    archive: str = ""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def docstring(title: str, dossier: Dossier, context: ExportContext, use: Iterabl
     lines = [title, "", *equation(context), *provenance(dossier, context), "", *scores(dossier), "", *use]
     body = "\n".join(lines)
     if own:
-        body += f"\n\nThe source's own documentation:\n\n{textwrap.indent(_plain(own), '    ')}"
+        body += f"\n\nThe source's own documentation:\n\n{textwrap.indent(plain_text(own), '    ')}"
     return f'"""{_escape(body.rstrip() + chr(10))}"""\n'
 
 
@@ -34,7 +34,7 @@ def thought_comment(dossier: Dossier) -> str:
     """The proposer's idea as a comment; empty if it had none, and for published losses, which document themselves."""
     if dossier.entry.origin == "known":
         return ""
-    wrapped = [part for line in _plain(dossier.entry.thought).split("\n") for part in textwrap.wrap(line, WIDTH)]
+    wrapped = [part for line in plain_text(dossier.entry.thought).split("\n") for part in textwrap.wrap(line, WIDTH)]
     if not wrapped:
         return ""
     return "".join(f"# {line}\n" for line in ["The idea, in its proposer's words:", *wrapped]) + "\n"
@@ -136,7 +136,7 @@ def _when(moment: datetime | None) -> str:
     return "unknown" if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds")
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """Clean lines; separators that some editors take for line ends are real ones here."""
     return "\n".join(clean_text(text, 8000).splitlines())
 

@@ -17,7 +17,7 @@ import pytest
 from db.records import Ancestor, Entry, Proposal, Score
 from discovery.dossier import Comparison, Dossier, Measurement
 from discovery.exporters.base import Curve, Export, ExportContext, Exporter
-from discovery.exporting import make_export, verify
+from discovery.exporting import Typed, make_export, verify
 from discovery.statistics import paired_difference
 from evaluators.objectives import known_objectives
 from evaluators.preference.contract import PAIRS
@@ -39,8 +39,8 @@ HOSTILE = (
 
 MARGINS = tuple(i / 10 - 5 for i in range(101))
 CURVES = tuple(
-    Curve(name, MARGINS, tuple(scale * m * m for m in MARGINS), tuple(2 * scale * m for m in MARGINS))
-    for scale, name in enumerate(("a_loss", "dpo", "hinge", "ipo", "lrml"), 1)
+    Curve(name, MARGINS, tuple(k * m * m / 50 - m for m in MARGINS), tuple(k * m / 25 - 1 for m in MARGINS))
+    for k, name in enumerate(("a_loss", "dpo", "hinge", "ipo", "lrml"), 1)
 )
 CONTEXT = ExportContext(
     command="discovery export 0123456789 -o loss.py",
@@ -109,7 +109,7 @@ class ExporterConformance:
         sources = [o.candidate.source for o in known_objectives(PAIRS.name).values()]
         with OracleServer() as server:
             for source in [*sources, *self.extra_sources]:
-                made = make_export(self.make_exporter(), dossier(source=source), "discovery export", "files", server)
+                made = make_export(self.make_exporter(), dossier(source=source), Typed(), server)
                 assert made.export.text
                 assert made.compared == bool(self.make_exporter().runnables(made.export, made.dossier))
 
@@ -133,7 +133,7 @@ class ExporterConformance:
             assert "boom" in exporter.export(failed, CONTEXT).text
         else:
             with pytest.raises(ValueError, match="boom"):
-                make_export(exporter, failed, "", "", None)
+                make_export(exporter, failed, Typed(), None)
 
     def test_hostile_text_leaves_no_control_characters(self) -> None:
         for text in self.hostile:

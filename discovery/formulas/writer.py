@@ -140,7 +140,9 @@ def _infix(style: Callable[[], _Style], op: str, sign: str) -> Callable[..., tup
         # a sign never follows an operator without parentheses, and a - (b + c) needs them
         tighter = own + 1 if op in ("sub", "div", "pow") or own == _SUM else own
         right_least = max(tighter, _PRODUCT)
-        return f"{_operand(left, own, style())}{sign}{_operand(right, right_least, style())}", own
+        signed = op in ("mul", "div") and left.op == "neg"  # (-a) b is -(a b)
+        first = _operand(left, _SIGN if signed else own, style())
+        return f"{first}{sign}{_operand(right, right_least, style())}", _SIGN if signed else own
 
     return write
 
@@ -168,8 +170,8 @@ def _latex_difference(left: Expr, right: Expr) -> tuple[str, int]:
 
 def _latex_product(left: Expr, right: Expr) -> tuple[str, int]:
     second = _operand(right, _PRODUCT, _LATEX)
-    first = _operand(left, _PRODUCT, _LATEX)
-    return f"{first}{_between(second)}{second}", _PRODUCT
+    least = _SIGN if left.op == "neg" else _PRODUCT  # (-a) b is -(a b)
+    return f"{_operand(left, least, _LATEX)}{_between(second)}{second}", least
 
 
 def _between(second: str) -> str:

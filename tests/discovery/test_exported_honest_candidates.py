@@ -8,7 +8,7 @@ from discovery.exporters.python import PythonExporter
 from discovery.exporters.testing import dossier
 from discovery.exporters.torch_module import TorchExporter
 from discovery.exporters.trl import TrlExporter
-from discovery.exporting import make_export
+from discovery.exporting import Typed, make_export
 from evaluators.preference.contract import PAIRS
 from sandbox.candidate import Candidate
 from sandbox.check import check_candidate
@@ -36,4 +36,4 @@ def test_it_exports_and_verifies(name, server, accepted):
     if name not in accepted:
         pytest.skip("does not pass the probe")
     for exporter in (PythonExporter(), TorchExporter(), TrlExporter()):
-        assert make_export(exporter, dossier(source=HONEST[name]), "", "", server).compared
+        assert make_export(exporter, dossier(source=HONEST[name]), Typed(), server).compared

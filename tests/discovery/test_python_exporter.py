@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from discovery.exporters.base import ExportError
 from discovery.exporters.python import PythonExporter
 from discovery.exporters.testing import CONTEXT, HOSTILE, ExporterConformance, dossier
-from discovery.exporting import make_export
+from discovery.exporting import Typed, make_export
 from evaluators.objectives import known_objectives
 from evaluators.preference.contract import PAIRS
 from sandbox.candidate import Candidate
@@ -176,7 +176,7 @@ def test_annotations_that_are_there_and_defaults_are_kept():
 
 
 def test_a_formula_stands_in_the_docstring(server):
-    made = make_export(PythonExporter(), dossier(source=KNOWN["lrml"].candidate.source), "", "", server).export.text
+    made = make_export(PythonExporter(), dossier(source=KNOWN["lrml"].candidate.source), Typed(), server).export.text
     assert (
         "    modulation = sigmoid(z / 0.05)\n    L = (1 - modulation) * (-logsigmoid(z)) + modulation * exp(-z)\n"
         in made

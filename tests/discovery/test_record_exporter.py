@@ -12,7 +12,7 @@ import pytest
 from db.records import TrialRecord
 from discovery.exporters.record import SCHEMA, RecordExporter
 from discovery.exporters.testing import CONTEXT, HOSTILE, ExporterConformance, dossier
-from discovery.exporting import make_export
+from discovery.exporting import Typed, make_export
 from evaluators.base import Metric
 from evaluators.objectives import known_objectives
 from evaluators.preference.contract import PAIRS
@@ -56,10 +56,9 @@ def test_hostile_text_is_kept_as_text(text):
 
 
 def test_the_formula_is_in_it_where_there_is_one():
+    ipo = dossier(source=known_objectives(PAIRS.name)["ipo"].candidate.source)
     with OracleServer() as server:
-        found = make_export(
-            RecordExporter(), dossier(source=known_objectives(PAIRS.name)["ipo"].candidate.source), "", "", server
-        )
+        found = make_export(RecordExporter(), ipo, Typed(), server)
     assert r"\frac{1}{2\,\beta}" in read(found.export.text)["formula"]["latex"]
     assert read(RecordExporter().export(dossier(), CONTEXT).text)["formula"]["why_not"] == CONTEXT.no_formula
 

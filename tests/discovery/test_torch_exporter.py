@@ -14,7 +14,7 @@ from discovery.exporters.base import ExportError
 from discovery.exporters.constants import lift
 from discovery.exporters.testing import CONTEXT, ExporterConformance, dossier
 from discovery.exporters.torch_module import TorchExporter
-from discovery.exporting import make_export
+from discovery.exporting import Typed, make_export
 from evaluators.objectives import known_objectives
 from evaluators.preference.contract import PAIRS
 from sandbox.candidate import Candidate
@@ -72,7 +72,7 @@ def server():
 
 def load(source: str, server: OracleServer, folder: Path) -> ModuleType:
     path = folder / "exported.py"
-    path.write_text(make_export(TorchExporter(), dossier(source=source), "", "", server).export.text, encoding="utf-8")
+    path.write_text(make_export(TorchExporter(), dossier(source=source), Typed(), server).export.text, encoding="utf-8")
     spec = importlib.util.spec_from_file_location("exported", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -19,7 +19,7 @@ import torch
 from discovery.exporters.base import ExportError
 from discovery.exporters.testing import CONTEXT, ExporterConformance, dossier
 from discovery.exporters.trl import TrlExporter
-from discovery.exporting import make_export
+from discovery.exporting import Typed, make_export
 from evaluators.objectives import known_objectives
 from evaluators.preference.contract import PAIRS
 from sandbox.contract import Contract, TensorInput
@@ -65,7 +65,7 @@ def trainers(work) -> dict[str, Any]:
     with OracleServer() as server:
         return {
             name: load(
-                make_export(TrlExporter(), dossier(name=name, source=source), "", "", server).export.text,
+                make_export(TrlExporter(), dossier(name=name, source=source), Typed(), server).export.text,
                 work / f"{name}_exported.py",
             ).LossTrainer
             for name, source in sources.items()
@@ -290,7 +290,7 @@ def test_inputs_are_looked_up_by_name(server):
     lengths = rich(
         "chosen_len, rejected_len", "beta * (policy_rejected_logps / rejected_len - policy_chosen_logps / chosen_len)"
     )
-    text = make_export(TrlExporter(), lengths, "", "", server).export.text
+    text = make_export(TrlExporter(), lengths, Typed(), server).export.text
     assert "chosen_len=chosen_tokens," in text
     assert "rejected_len=rejected_tokens.to(chosen.dtype)," in text
     with pytest.raises(ExportError, match="no chosen_score, which a_loss"):

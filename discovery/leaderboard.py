@@ -61,10 +61,10 @@ def stage_board(archive: Archive, campaign: int, stage: Stage, effect: float, fr
     entries, values = [], {}
     for entry in archive.entries(campaign):
         trials = archive.trials(entry.candidate.id, campaign=campaign, task=stage.task.id)
-        score = _score(trials, stage)
+        score = stage_score(trials, stage)
         if score is not None:
             entries.append(replace(entry, score=score, failure=None))
-            finer = _by_world(trials, stage)
+            finer = values_by_world(trials, stage)
             if finer:
                 values[entry.candidate.id] = finer
     baselines = [e for e in entries if e.origin == "known"]
@@ -73,7 +73,7 @@ def stage_board(archive: Archive, campaign: int, stage: Stage, effect: float, fr
     return StageBoard(stage.key, stage.metric, stage.higher_is_better, stage.seeds, fresh, rows, effect, values)
 
 
-def _score(trials: Iterable[TrialRecord], stage: Stage) -> Score | None:
+def stage_score(trials: Iterable[TrialRecord], stage: Stage) -> Score | None:
     """The score over all of the stage's seeds; None while one is missing or has failed."""
     done = {
         t.seed: next(m.value for m in t.metrics if m.name == stage.metric)
@@ -85,7 +85,8 @@ def _score(trials: Iterable[TrialRecord], stage: Stage) -> Score | None:
     return Score(stage.metric, stage.higher_is_better, done)
 
 
-def _by_world(trials: Iterable[TrialRecord], stage: Stage) -> dict[tuple[int, str], float]:
+def values_by_world(trials: Iterable[TrialRecord], stage: Stage) -> dict[tuple[int, str], float]:
+    """The metric's values by seed and world, where trials report it per world."""
     prefix = stage.metric + "/"
     return {
         (t.seed, m.name.removeprefix(prefix)): m.value

@@ -29,6 +29,17 @@ _LANES = (
     32  # a vectorised loop and its scalar tail may differ in the last bit: runs are grouped only where none has a tail
 )
 _DTYPES = {"float32": None, "int64": torch.int64, "bool": torch.bool}
+# what a class statement and a module of ours need besides: no way to look attributes up by name is among them
+_MODULE_BUILTINS = (
+    "__build_class__",
+    "super",
+    "property",
+    "staticmethod",
+    "classmethod",
+    "object",
+    "setattr",
+    "KeyError",
+)
 _OUT_OF_MEMORY_HINTS = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
 
 
@@ -44,6 +55,7 @@ class Entry:
     tensors: tuple[TensorInput, ...]
     scalars: tuple[ScalarInput, ...]
     grouped: bool = False  # runs with equal scalars may be called back to back as one batch
+    module: bool = False  # the source is a module of ours around a candidate, with classes in it
 
 
 def serve(channel: int, frame: Frame, entry: Entry) -> NoReturn:
@@ -60,7 +72,9 @@ def serve(channel: int, frame: Frame, entry: Entry) -> NoReturn:
         request = frame.read_header()
         try:
             if request.op == Op.LOAD:
-                function = load(frame.read_text(request.text_bytes).decode("utf-8", "replace"), entry.function)
+                function = load(
+                    frame.read_text(request.text_bytes).decode("utf-8", "replace"), entry.function, entry.module
+                )
             elif function is not None:
                 shape = shape_of(entry.tensors, entry.scalars, request.runs, request.batch, request.itemsize)
                 answer(function, entry, frame, shape)
@@ -79,9 +93,9 @@ def _restricted_import(name: str, *arguments: Any, **keywords: Any) -> ModuleTyp
     return builtins.__import__(name, *arguments, **keywords)
 
 
-def load(source: str, function: str) -> Callable[..., Any]:
+def load(source: str, function: str, module: bool = False) -> Callable[..., Any]:
     """Run the candidate's module level in a namespace with few builtins; return its entry function."""
-    allowed = {name: getattr(builtins, name) for name in BUILTINS}
+    allowed = {name: getattr(builtins, name) for name in (*BUILTINS, *(_MODULE_BUILTINS if module else ()))}
     allowed["__import__"] = _restricted_import
     namespace: dict[str, Any] = {"__builtins__": allowed, "__name__": "candidate", "torch": torch, "math": math}
     exec(compile(source, FILENAME, "exec", dont_inherit=True), namespace)

@@ -11,12 +11,13 @@ from sandbox.limits import Limits
 
 @dataclass(frozen=True)
 class ChildSpec:
-    """A contract narrowed to the inputs one candidate reads, its limits, and whether runs may be grouped."""
+    """A contract narrowed to the inputs one candidate reads, its limits, and how its source is run (see `child.Entry`)."""
 
     contract: Contract
     parameters: tuple[str, ...]
     limits: Limits
     grouped: bool = False
+    module: bool = False
 
     def entry(self) -> dict[str, Any]:
         """The plain JSON that the fork server passes on."""
@@ -26,4 +27,5 @@ class ChildSpec:
             "tensors": [[t.name, t.dtype, t.carries_gradient] for t in tensors],
             "scalars": [s.name for s in self.contract.scalars_of(self.parameters)],
             "grouped": self.grouped,
+            "module": self.module,
         }

@@ -86,6 +86,7 @@ class LossOracle:
         contract: the candidate's contract.
         parameters: the contract inputs that it reads (`GateReport.parameters`).
         limits: of the child.
+        module: the source is a module of ours around a candidate that the gate accepted; it may define classes.
 
     Attributes:
         calls, wall_s: round trips so far and the time they took, seen from the trainer.
@@ -100,6 +101,7 @@ class LossOracle:
         contract: Contract,
         parameters: tuple[str, ...],
         limits: Limits | None = None,
+        module: bool = False,
     ) -> None:
         self.candidate, self.contract, self.parameters = candidate, contract, parameters
         self.limits = limits or Limits()
@@ -110,7 +112,7 @@ class LossOracle:
         self._recorder = Recorder()
         self._server = server
         self.grouped = is_elementwise(candidate.source, contract)
-        self._spec = ChildSpec(contract, parameters, self.limits, self.grouped)
+        self._spec = ChildSpec(contract, parameters, self.limits, self.grouped, module)
         self._tensors = contract.tensors_of(parameters)
         self._scalars = contract.scalars_of(parameters)
         self._with_gradient = [i for i, t in enumerate(self._tensors) if t.carries_gradient]

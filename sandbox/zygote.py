@@ -160,6 +160,7 @@ def _become_child(request: dict[str, Any], descriptors: list[int], cage: Cage) -
             tuple(TensorInput(name, "", 0, 0, grad, dtype) for name, dtype, grad in request["tensors"]),
             tuple(ScalarInput(name, "", 0, ()) for name in request["scalars"]),
             request["grouped"],
+            request["module"],
         )
         try:
             confine.confine(Limits(**request["limits"]), channel, cage)

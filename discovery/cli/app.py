@@ -264,16 +264,25 @@ def evaluate(
 
 @app.command()
 def export(
-    candidate: Annotated[str, typer.Argument(metavar="ID", help="Id of a candidate, or the beginning of it.")],
+    loss: Annotated[
+        str, typer.Argument(metavar="ID|NAME", help="Id of a candidate, or the beginning of it; or a known objective.")
+    ],
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Default: stdout.")] = None,
-    export_format: Annotated[str, typer.Option("--format", help="An exporter.")] = "python",
+    export_format: Annotated[
+        str, typer.Option("--format", help="python, torch, trl, card, json, or another exporter.")
+    ] = "python",
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    campaign: Annotated[str | None, typer.Option("--campaign", help="Default: the newest that has it.")] = None,
+    contract: Annotated[
+        str | None, typer.Option("--contract", help="Where several families have a known objective of that name.")
+    ] = None,
     archive: ArchiveUrl = None,
 ) -> None:
-    """Write a candidate as a file of its own.
+    """Write a loss as a file of its own, to train with or to read.
 
-    It holds its provenance, and is run and compared with the archived loss before it is written.
+    It holds its provenance, and is run and compared with the archived loss before it is written. A known objective needs no
+    archive; with --archive, its scores there go into the file.
     """
-    from discovery.cli.export import Target, export
+    from discovery.cli.export import Target, Wanted, export
 
-    export(archive, candidate, Target(output, export_format, force))
+    export(archive, Wanted(loss, campaign, contract), Target(output, export_format, force))

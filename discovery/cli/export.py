@@ -1,13 +1,13 @@
-"""`discovery export`: write a candidate, once the file is known to compute what was archived."""
+"""`discovery export`: write a loss in another form, once what is written is known to compute what was archived."""
 
 from __future__ import annotations
 
-import ast
 import shlex
+import shutil
 import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,21 +16,19 @@ from rich.text import Text
 
 from discovery.cli.archives import archive_url, opened, option_for
 from discovery.cli.catalogue import contract_named
-from discovery.cli.files import write_text
+from discovery.cli.files import require_writable, write_bytes, write_text
 from discovery.cli.platforms import runs_candidates
-from discovery.exporters.base import Ancestor, ExportContext, Exporter, ExportError
-from evaluators.options import OptionsError
+from discovery.exporters.base import Exporter, ExportError
+from evaluators.objectives import Objective, known_families, known_objectives
+from evaluators.options import OptionsError, nearest
 from evaluators.plugins import load_plugin
-from sandbox.candidate import MAX_SOURCE_BYTES, Candidate
-from sandbox.gate import MAX_LINES, check_source
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
     from db.archive import Archive
-    from db.records import Entry, Proposal, TrialRecord
-    from sandbox.contract import Contract
-
-CANDIDATE_FORMATS = frozenset(["python"])  # whose text is itself in candidate form, so that it can be run and compared
+    from db.records import Proposal
+    from discovery.dossier import Dossier
+    from discovery.exporting import Exported
 
 
 @dataclass(frozen=True)
@@ -42,49 +40,86 @@ class Target:
     force: bool = False
 
 
-def export(archive: str | None, prefix: str, target: Target) -> None:
+@dataclass(frozen=True)
+class Wanted:
+    """Which loss: a known objective by name, or a candidate by the beginning of its id, as typed."""
+
+    loss: str
+    campaign: str | None = None
+    contract: str | None = None
+
+
+def export(archive: str | None, wanted: Wanted, target: Target) -> None:
     """Raises OptionsError, ArchiveError, ExportError, InfrastructureError, OSError."""
     exporter: Exporter = load_plugin("exporters", target.format)()
-    with opened(archive) as stored:
-        entry = stored.entry(prefix)
-        contract = contract_named(entry.candidate.contract)
-        output = f" -o {shlex.quote(str(target.path))}" if target.path else ""
-        option = option_for(archive_url(archive), stored.url)
-        command = f"discovery export {entry.candidate.short_id}{output}{option}"
-        trials = [_summary(t) for t in stored.trials(entry.candidate.id, campaign=entry.campaign)]
-        text = exporter.export(entry, trials, _context(stored, entry, contract, command))
-    checked = target.format in CANDIDATE_FORMATS
-    if checked:
-        verify(entry.candidate, text, contract)
+    dossier, option = _dossier(archive, wanted)
+    if target.path is not None:
+        require_writable(target.path, target.force)
+    from discovery.exporting import Typed, make_export
+
+    typed = Typed(_command(dossier, wanted, target) + option, option, _folder(target.path))
+    with ExitStack() as stack:
+        server = None
+        if runs_candidates():
+            from sandbox.server import OracleServer
+
+            server = stack.enter_context(OracleServer())
+        made = make_export(exporter, dossier, typed, server)
     if target.path is None:
-        sys.stdout.write(text)
-        return
-    write_text(target.path, text, target.force)
-    compared = "not run" if not runs_candidates() else "computes what was archived" if checked else "not compared"
-    console = Console(stderr=True, highlight=False)
-    console.print(Text(f"wrote {one_line(str(target.path))}: {one_line(entry.name, 80)}, {compared}"), soft_wrap=True)
+        _to_stdout(made, exporter)
+    else:
+        _to_files(made, target.path, target.force)
 
 
-def _summary(trial: TrialRecord) -> TrialRecord:
-    """Without the values per world, which are many and in the archive."""
-    return replace(trial, metrics=tuple(m for m in trial.metrics if "/" not in m.name))
+def _dossier(archive: str | None, wanted: Wanted) -> tuple[Dossier, str]:
+    """What is known of the loss, and the `--archive` that the command needs to find it again."""
+    from discovery.gathering import of_archived, of_known
+
+    objective = _known(wanted)
+    if objective is not None and archive is None:
+        return of_known(objective, contract_named(objective.family)), ""
+    with opened(archive) as stored:
+        option = option_for(archive_url(archive), stored.url)
+        if objective is not None:  # an archive that has it knows its scores
+            ids = {e.candidate.id for e in stored.entries(wanted.campaign)}
+            if objective.candidate.id not in ids:
+                return of_known(objective, contract_named(objective.family)), ""
+        prefix = wanted.loss if objective is None else objective.candidate.id
+        entry = stored.entry(prefix, wanted.campaign)
+        dossier = of_archived(stored, entry, contract_named(entry.candidate.contract))
+        return replace(dossier, model=_model(dossier.proposal), arrays=_arrays(stored, dossier)), option
 
 
-def _context(stored: Archive, entry: Entry, contract: Contract, command: str) -> ExportContext:
-    lineage = stored.lineage(entry.candidate.id, entry.campaign)
-    return ExportContext(
-        contract=contract,
-        command=command,
-        exported_at=datetime.now(UTC).replace(microsecond=0),
-        version=version("objective-discovery"),
-        model=_model(stored.proposal_of(entry.candidate.id, entry.campaign)),
-        lineage=tuple(Ancestor(a.candidate_id, a.name, a.origin) for a in lineage if a.depth > 0),
-    )
+def _known(wanted: Wanted) -> Objective | None:
+    """The known objective of that name; None where the text can be an id. Raises OptionsError."""
+    families = known_families() if wanted.contract is None else [wanted.contract]
+    found = [known_objectives(f)[wanted.loss] for f in families if wanted.loss in known_objectives(f)]
+    if len(found) > 1:
+        raise OptionsError(f"{wanted.loss!r} is in {', '.join(o.family for o in found)}; choose one with --contract")
+    if found:
+        return found[0]
+    if not wanted.loss or set(wanted.loss.strip().lower()) - set("0123456789abcdef"):
+        names = sorted({n for f in families for n in known_objectives(f)})
+        raise OptionsError(
+            f"{one_line(wanted.loss, 60)!r} is neither a candidate id (they are hexadecimal and may be shortened) "
+            f"nor a known objective; {nearest(wanted.loss, names)}"
+        )
+    return None
 
 
-def _model(proposal: Proposal) -> str | None:
+def _command(dossier: Dossier, wanted: Wanted, target: Target) -> str:
+    given = dossier.entry.name if not dossier.entry.campaign else dossier.entry.candidate.short_id
+    words = ["discovery", "export", given]
+    words += ["--format", target.format] if target.format != "python" else []
+    words += ["--campaign", wanted.campaign] if wanted.campaign else []
+    words += ["--contract", wanted.contract] if wanted.contract else []
+    words += ["-o", str(target.path)] if target.path else []
+    return shlex.join(words)
+
+
+def _model(proposal: Proposal | None) -> str | None:
     """The language model behind a proposal, None if there was none."""
-    if proposal.reply is None:
+    if proposal is None or proposal.reply is None:
         return None
     try:
         uses_llm = bool(load_plugin("proposers", proposal.proposer).uses_llm)
@@ -93,38 +128,43 @@ def _model(proposal: Proposal) -> str | None:
     return proposal.reply.model if uses_llm else None
 
 
-def verify(archived: Candidate, text: str, contract: Contract) -> None:
-    """Whether a module computes what the archived candidate computes: gate everywhere, and the fingerprint on Linux.
+def _arrays(stored: Archive, dossier: Dossier) -> Mapping[int, Mapping[str, Mapping[str, object]]]:
+    """Shape, type and range of each trial's arrays."""
+    from discovery.gathering import array_summaries
 
-    Raises:
-        ExportError: it does not. InfrastructureError: nothing could be run.
-    """
-    exported = Candidate(contract.name, _within_limits(text))
-    for what, candidate in (("the archived loss", archived), ("the exported module", exported)):
-        gate = check_source(candidate, contract)
-        if not gate.accepted:
-            raise ExportError(f"{what} is refused ({one_line(str(gate.violations[0]), 200)}); nothing was exported")
-    if not runs_candidates():
-        return
-    from sandbox.check import check_candidate
-    from sandbox.fingerprint import distance
-    from sandbox.server import OracleServer
-
-    with OracleServer() as server:
-        _, theirs = check_candidate(server, archived, contract)
-        _, ours = check_candidate(server, exported, contract)
-    if theirs is None or theirs.fingerprint is None:
-        failure = theirs.failure if theirs is not None else None
-        raise ExportError(f"the archived loss does not pass its checks ({failure}); nothing was exported")
-    if ours is None or ours.fingerprint is None or distance(theirs.fingerprint, ours.fingerprint) > 0:
-        raise ExportError("the exported module computes something else than the archived loss; nothing was exported")
+    return {t.id: array_summaries(stored.arrays(t.id)) for t in dossier.trials}
 
 
-def _within_limits(text: str) -> str:
-    """The module as it is, or its code alone where provenance and comments make it longer than a candidate may be."""
-    if len(text.encode()) <= MAX_SOURCE_BYTES and text.count("\n") < MAX_LINES:
-        return text
-    tree = ast.parse(text)
-    if ast.get_docstring(tree) is not None:
-        tree.body = tree.body[1:]
-    return ast.unparse(tree)
+def _folder(path: Path | None) -> str:
+    return f"{path.stem}_files" if path is not None else "export_files"
+
+
+def _to_stdout(made: Exported, exporter: Exporter) -> None:
+    if made.export.attachments:
+        raise ExportError(f"--format {exporter.name} writes more than one file; name one with -o FILE{exporter.suffix}")
+    sys.stdout.write(made.export.text)
+
+
+def _to_files(made: Exported, path: Path, force: bool) -> None:
+    """Attachments first, so that the file never refers to what is not there."""
+    folder = path.parent / _folder(path)
+    if made.export.attachments:
+        if folder.exists() and not force:
+            raise OptionsError(f"{str(folder)!r} exists already; --force overwrites what is in it")
+        new = not folder.exists()
+        folder.mkdir(exist_ok=True)
+        try:
+            for name, content in made.export.attachments.items():
+                write_bytes(folder / name, content, force=True)
+            write_text(path, made.export.text, force)
+        except BaseException:
+            if new:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+    else:
+        write_text(path, made.export.text, force)
+    compared = "not run" if not runs_candidates() else "computes what was archived" if made.compared else "not compared"
+    beside = f" and {len(made.export.attachments)} files in {folder.name}/" if made.export.attachments else ""
+    console = Console(stderr=True, highlight=False)
+    shown = f"wrote {one_line(str(path))}{beside}: {one_line(made.dossier.entry.name, 80)}, {compared}"
+    console.print(Text(shown), soft_wrap=True)

@@ -41,16 +41,26 @@ def init(path: Path, force: bool) -> None:
 
 def write_text(path: Path, text: str, force: bool) -> None:
     """Write a whole file or nothing. Raises OptionsError if it is there already, OSError if it cannot be written."""
+    write_bytes(path, text.encode(), force)
+
+
+def require_writable(path: Path, force: bool) -> None:
+    """Raises OptionsError if there is no place for a file there."""
     if path.is_dir():
         raise OptionsError(f"{str(path)!r} is a directory; name a file")
     if path.exists() and not force:
         raise OptionsError(f"{str(path)!r} exists already; --force overwrites it")
     if not path.parent.is_dir():
         raise OptionsError(f"there is no directory {str(path.parent)!r}; make it first")
+
+
+def write_bytes(path: Path, content: bytes, force: bool) -> None:
+    """The same for bytes."""
+    require_writable(path, force)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes it private

@@ -85,9 +85,10 @@ def run(
     if ending.as_json:
         print_json(_as_values(result))
     if ending.best_to is not None and result.status == "finished" and result.board.best is not None:
-        from discovery.cli.export import Target, export
+        from discovery.cli.export import Target, Wanted, export
 
-        export(config.archive, result.board.best.candidate.id, Target(ending.best_to, force=True))
+        best = result.board.best
+        export(config.archive, Wanted(best.candidate.id, best.campaign), Target(ending.best_to, force=True))
     return _EXIT_CODES.get(result.status, 0)
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from discovery.cli.export import verify
-from discovery.exporters.base import ExportError
-from evaluators.objectives import known_objective
+from discovery.exporters.base import CALL, ExportError, Runnable
+from discovery.exporting import verify
+from discovery.gathering import of_known
+from evaluators.objectives import Objective, known_objective
 from evaluators.preference.contract import PAIRS
-from sandbox.candidate import Candidate
+from sandbox.server import OracleServer
 from tests.support.command import discovery
 from tests.support.small_archive import CRASHED, REFUSED, SOURCE, WINNER, make_archive
 
@@ -148,6 +149,9 @@ def test_wrong_names_in_an_archive_are_bad_input(archive):
         (["show", "winner"], "hexadecimal"),
         (["show", WINNER.short_id, "--campaign", "smal"], "small"),
         (["export", WINNER.short_id, "--format", "pyton"], "python"),
+        (["export", "ffffffffff"], "ffffffffff"),
+        (["export", WINNER.short_id, "--campaign", "smal"], "small"),
+        (["export", "lrlm"], "lrml"),
         (["evaluate", "ffffffffff"], "ffffffffff"),
     ):
         ended = discovery(*arguments, "--archive", archive)
@@ -171,7 +175,8 @@ def test_export_writes_a_module_that_computes_the_loss(archive, tmp_path):
     assert module.loss(*inputs, beta=0.5).item() == pytest.approx(torch.tensor(-0.5 * 0.75).exp().item())
     for fact in (WINNER.id, "a-model", "dpo", f"discovery export {WINNER.short_id} -o {path} --archive {archive}"):
         assert fact in module.__doc__
-    assert "frontier/base" not in module.__doc__
+    assert "frontier (higher is better) on preference.sentiment, another task:\n    mean: 2.5, 1 seed" in module.__doc__
+    assert "minus dpo (0.78125)" in module.__doc__
     again = discovery("export", WINNER.short_id, "-o", path, "--archive", archive)
     assert again.code == 2
     assert "--force" in again.error
@@ -185,24 +190,45 @@ def test_export_without_a_file_goes_to_stdout(archive):
 
 
 def test_what_was_refused_is_not_exported(archive, tmp_path):
-    ended = discovery("export", REFUSED.short_id, "-o", tmp_path / "a.py", "--archive", archive)
-    assert ended.code == 2
-    assert "error: " in ended.error
-    assert list(tmp_path.iterdir()) == []
+    for candidate, said in ((REFUSED, "was refused (STATIC"), (CRASHED, "failed in training (NON_FINITE")):
+        ended = discovery("export", candidate.short_id, "-o", tmp_path / "a.py", "--archive", archive)
+        assert ended.code == 2
+        assert said in ended.error
+        assert "--format json" in ended.error
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_known_objective_needs_no_archive_and_takes_its_scores_from_one(archive, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    alone = discovery("export", "dpo")
+    assert alone.code == 0, alone.stderr
+    assert "Not measured." in alone.stdout
+    assert "command:   discovery export dpo\n" in alone.stdout
+    measured = discovery("export", "dpo", "--archive", archive)
+    assert "campaign:  small" in measured.stdout
+    assert "by which the search ranked:\n    mean: 0.78125" in measured.stdout
+    assert "Not measured." in discovery("export", "hinge", "--archive", archive).stdout
+
+
+def verified(source: str) -> None:
+    """A module compared with the archived winner."""
+    objective = Objective("winner", PAIRS.name, "", Path(), WINNER)
+    adapter = f"def {CALL}(**inputs):\n    return loss(**inputs)\n"
+    with OracleServer() as server:
+        verify(server, of_known(objective, PAIRS), [Runnable("the module", source, adapter)])
 
 
 def test_a_module_that_computes_something_else_is_not_exported():
-    verify(WINNER, '"""Provenance."""\n\n' + SOURCE, PAIRS)
-    with pytest.raises(ExportError, match="something else"):
-        verify(WINNER, SOURCE.replace("-beta", "-1.01 * beta"), PAIRS)
-    with pytest.raises(ExportError, match="exported module is refused"):
-        verify(WINNER, "import os\n" + SOURCE, PAIRS)
-    with pytest.raises(ExportError, match="archived loss is refused"):
-        verify(Candidate(PAIRS.name, "import os\n"), SOURCE, PAIRS)
+    verified('"""Provenance."""\n\n' + SOURCE)
+    for changed in (SOURCE.replace("-beta", "-1.01 * beta"), SOURCE.replace("-beta", "-(beta + 1e-15)")):
+        with pytest.raises(ExportError, match="something else"):
+            verified(changed)
+    with pytest.raises(ExportError, match=r"does not run.*ImportError"):
+        verified("import os\n" + SOURCE)
 
 
 def test_long_provenance_is_no_reason_to_refuse():
-    verify(WINNER, '"""' + "Provenance.\n" * 3000 + '"""\n' + "# a comment\n" * 700 + SOURCE, PAIRS)
+    verified('"""' + "Provenance.\n" * 3000 + '"""\n' + "# a comment\n" * 700 + SOURCE)
 
 
 def test_other_platforms_list_show_and_export(archive, tmp_path, monkeypatch):

@@ -2,29 +2,35 @@ import ast
 import importlib.util
 import io
 import tokenize
-from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.records import TrialRecord
 from discovery.exporters.base import ExportError
 from discovery.exporters.python import PythonExporter
-from discovery.exporters.testing import CONTEXT, HOSTILE, ExporterConformance, entry
-from evaluators.base import Metric
+from discovery.exporters.testing import CONTEXT, HOSTILE, ExporterConformance, dossier
+from discovery.exporting import Typed, make_export
 from evaluators.objectives import known_objectives
 from evaluators.preference.contract import PAIRS
 from sandbox.candidate import Candidate
 from sandbox.gate import check_source
+from sandbox.server import OracleServer
+
+
+@pytest.fixture(scope="module")
+def server():
+    with OracleServer() as running:
+        yield running
+
 
 KNOWN = known_objectives(PAIRS.name)
 BODY = "def loss(x):\n    return x\n"
 
 
 def export(**rest) -> str:
-    return PythonExporter().export(entry(**rest), (), CONTEXT)
+    return PythonExporter().export(dossier(**rest), CONTEXT).text
 
 
 class TestConformance(ExporterConformance):
@@ -33,8 +39,17 @@ class TestConformance(ExporterConformance):
 
 
 def statements(text: str) -> list[str]:
+    """The module's statements but for its docstring, `import torch`, and annotations of `loss`."""
     tree = ast.parse(text)
-    return [ast.dump(n) for n in tree.body[1 if ast.get_docstring(tree) is not None else 0 :]]
+    found = []
+    for node in tree.body[1 if ast.get_docstring(tree) is not None else 0 :]:
+        if isinstance(node, ast.FunctionDef) and node.name == "loss":
+            node.returns = None
+            for argument in (*node.args.args, *node.args.kwonlyargs):
+                argument.annotation = None
+        if ast.unparse(node) != "import torch":
+            found.append(ast.dump(node))
+    return found
 
 
 @pytest.mark.parametrize("name", sorted(KNOWN))
@@ -100,13 +115,74 @@ def test_module_docstrings_of_all_shapes_move_into_ours(source):
     compile(exported, "exported", "exec")  # a __future__ import must still stand first
 
 
-def test_trials_are_listed_with_their_metrics():
-    trial = TrialRecord(
-        1, "a", "t" * 64, "preference.enumerable", 3, "done", 1, (Metric("kl", 1.5, False, "nats", 0.25),)
+def test_scores_come_with_intervals_and_paired_differences():
+    text = export()
+    assert "frontier (higher is better) on preference.enumerable, by which the search ranked:\n" in text
+    assert "    mean: 0.625, 95% interval [-0.9633, 2.213], 2 seeds\n    seed 0: 0.5\n" in text
+    assert "    seed 1: 0.75\n    minus dpo (0.375): +0.25, 95% interval [0.25, 0.25], better" in text
+
+
+SIGNATURE = """def loss(
+    policy_chosen_logps: torch.Tensor,
+    policy_rejected_logps: torch.Tensor,
+    reference_chosen_logps: torch.Tensor,
+    reference_rejected_logps: torch.Tensor,
+    beta: float,
+) -> torch.Tensor:
+"""
+NAMES = "policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps, beta"
+RETURN = "    return beta * (policy_rejected_logps - policy_chosen_logps)\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (f"def loss({NAMES}):\n{RETURN}", f"import torch\n\n\n{SIGNATURE}{RETURN}"),
+        (
+            f"import torch\n\n\ndef loss({NAMES}):  # why\n{RETURN}",
+            f"import torch\n\n\n{SIGNATURE[:-1]}  # why\n{RETURN}",
+        ),
+        (
+            f"from __future__ import annotations\n\n\ndef loss({NAMES}):\n{RETURN}",
+            f"from __future__ import annotations\n\nimport torch\n\n\n{SIGNATURE}{RETURN}",
+        ),
+        (
+            f"import math\nC = 1\n\n\ndef loss({NAMES}):\n{RETURN}\n\nimport torch.nn.functional as F\n",
+            f"import torch\nimport math\nC = 1\n\n\n{SIGNATURE}{RETURN}\n\nimport torch.nn.functional as F\n",
+        ),
+        (
+            f"import math as torch\n\n\ndef loss({NAMES}):\n{RETURN}",
+            f"import math as torch\n\n\ndef loss({NAMES}):\n{RETURN}",
+        ),
+        (f"import torch.special\n\n\ndef loss({NAMES}):\n{RETURN}", f"import torch.special\n\n\n{SIGNATURE}{RETURN}"),
+    ],
+)
+def test_the_function_is_typed_and_its_body_stays(source, expected):
+    assert check_source(Candidate(PAIRS.name, source), PAIRS).accepted
+    assert export(source=source, thought="").split('"""\n')[1].strip("\n") == expected.strip("\n")
+
+
+def test_annotations_that_are_there_and_defaults_are_kept():
+    rest = "*, tau=0.05, kind: str = 'a', sizes=(1, 2)"
+    source = f"from torch import Tensor\n\n\ndef loss({NAMES}: float, {rest}) -> Tensor:\n{RETURN}"
+    text = export(source=source)
+    for line in (
+        "    beta: float,",
+        "    *,",
+        "    tau: float = 0.05,",
+        "    kind: str = 'a',",
+        "    sizes=(1, 2),",
+        ") -> Tensor:",
+    ):
+        assert f"{line}\n" in text
+
+
+def test_a_formula_stands_in_the_docstring(server):
+    made = make_export(PythonExporter(), dossier(source=KNOWN["lrml"].candidate.source), Typed(), server).export.text
+    assert (
+        "    modulation = sigmoid(z / 0.05)\n    L = (1 - modulation) * (-logsigmoid(z)) + modulation * exp(-z)\n"
+        in made
     )
-    text = PythonExporter().export(entry(), (trial, replace(trial, status="failed", seed=9)), CONTEXT)
-    assert "Trial of preference.enumerable, seed 3, task tttttttttt:\n    kl: 1.5 +- 0.25 nats" in text
-    assert "seed 9" not in text
 
 
 @pytest.mark.parametrize(

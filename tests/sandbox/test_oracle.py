@@ -258,3 +258,41 @@ def test_threads_share_a_server(server: OracleServer) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(work, range(4))) == [True] * 4
+
+
+def test_a_tensor_can_be_made_in_the_first_call(opened: Opener) -> None:
+    """torch imports a module of its own for that, once: it must have done so before a candidate runs."""
+    oracle = opened(
+        Candidate(PAIRS.name, f"import torch\n{HEAD}\n    return policy_chosen_logps * torch.tensor(2.0)\n")
+    )
+    inputs = draw(1, 4)
+    assert torch.equal(oracle(inputs, {"beta": [0.1]}), 2 * inputs["policy_chosen_logps"].mean(1))
+
+
+CLASSES = f"""
+import torch
+from torch import nn
+
+
+class Doubled(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(factor))
+
+    def forward(self, x):
+        return self.factor * x
+
+
+{HEAD}
+    return Doubled(2.0)(policy_chosen_logps)
+"""
+
+
+def test_a_module_of_ours_may_define_classes_and_a_candidate_may_not(server: OracleServer) -> None:
+    inputs = draw(1, 4)
+    candidate = Candidate(PAIRS.name, CLASSES)
+    with LossOracle(server, candidate, PAIRS, PAIRS.required, module=True) as oracle:
+        assert torch.equal(oracle(inputs, {"beta": [0.1]}), 2 * inputs["policy_chosen_logps"].mean(1))
+    for module, source in ((False, CLASSES), (True, f"import os\n{CLASSES}"), (True, f"open\n{CLASSES}")):
+        with LossOracle(server, Candidate(PAIRS.name, source), PAIRS, PAIRS.required, module=module) as oracle:
+            assert failure_of(oracle)[0] is FailureKind.CRASH

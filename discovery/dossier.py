@@ -1,0 +1,74 @@
+"""Everything that is known about one loss, as a frozen value. `gathering` makes it from an archive or the library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from db.records import Ancestor, CampaignRecord, Entry, Proposal, Score, TaskRecord, TrialRecord
+from discovery.statistics import Difference
+from sandbox.contract import Contract
+from sandbox.reports import GateReport, ProbeReport
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A baseline measured on the same seeds: its score, and the loss minus it, paired."""
+
+    name: str
+    candidate_id: str
+    mean: float
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How a loss did on one task over one set of seeds.
+
+    Attributes:
+        evaluator, task_id: the task.
+        ranks: whether the search ranked by it; otherwise the seeds or the task are fresh.
+        fresh_seeds: the search's own task on seeds that it never saw.
+        score: by seed.
+        mean: with its interval, as a difference to nothing; `low` and `high` are None with one seed.
+        versus: baselines measured alike, best first.
+    """
+
+    evaluator: str
+    task_id: str
+    ranks: bool
+    fresh_seeds: bool
+    score: Score
+    mean: Difference
+    versus: tuple[Comparison, ...] = ()
+
+
+@dataclass(frozen=True)
+class Dossier:
+    """A loss with its provenance. Everything from `proposal` on is empty for a loss that no archive holds.
+
+    All of its text is hostile where it is shown.
+    """
+
+    entry: Entry
+    contract: Contract
+    gate: GateReport
+    probe: ProbeReport | None = None
+    proposal: Proposal | None = None
+    model: str | None = None  # the language model behind the proposal
+    campaign: CampaignRecord | None = None
+    trials: Sequence[TrialRecord] = ()
+    tasks: Mapping[str, TaskRecord] = field(default_factory=dict)
+    lineage: Sequence[Ancestor] = ()  # without the loss itself
+    measurements: Sequence[Measurement] = ()
+    arrays: Mapping[int, Mapping[str, Mapping[str, object]]] = field(default_factory=dict)  # summaries by trial id
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The contract's inputs that the loss reads."""
+        return self.gate.parameters
+
+    @property
+    def primary(self) -> Measurement | None:
+        """The measurement that ranks it, else any other."""
+        return next(iter(sorted(self.measurements, key=lambda m: not m.ranks)), None)

@@ -1,0 +1,139 @@
+"""Which expressions of a candidate are tensors, and where a number could be one: read off the text, erring towards no."""
+
+from __future__ import annotations
+
+import ast
+
+from sandbox.allowlist import names
+from sandbox.contract import Contract
+
+_ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div)
+_NOT_TENSORS = names("item tolist size dim numel nelement shape dtype ndim")
+
+
+def learnable(tree: ast.Module, contract: Contract, name: str) -> bool:
+    """Whether the entry's argument of that name can be a tensor wherever it is used."""
+    analysis = Analysis(tree, contract)
+    uses = analysis.loads(contract.function, name)
+    return bool(uses) and all(analysis.takes_tensor(use, contract.function) for use in uses)
+
+
+def literal(node: ast.AST) -> int | float | None:
+    """The number that a constant or a signed constant is."""
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
+        value = literal(node.operand) if isinstance(node.operand, ast.Constant) else None
+        return value if value is None or isinstance(node.op, ast.UAdd) else -value
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        return node.value  # type: ignore[return-value]
+    return None
+
+
+class Analysis:
+    """Parents, functions, and which expressions are tensors."""
+
+    def __init__(self, tree: ast.Module, contract: Contract) -> None:
+        self.tree, self.contract = tree, contract
+        self.functions = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)}
+        self.parent: dict[ast.AST, ast.AST] = {c: n for n in ast.walk(tree) for c in ast.iter_child_nodes(n)}
+        self._tensors: dict[str, set[str]] = {}
+        self._busy: set[tuple[str, str]] = set()
+        self._infer(contract.function, {t.name for t in contract.tensors}, 0)
+
+    def parameters(self, function: str) -> list[str]:
+        arguments = self.functions[function].args
+        return [a.arg for a in (*arguments.args, *arguments.kwonlyargs)]
+
+    def loads(self, function: str, name: str) -> list[ast.expr]:
+        """Where a function reads a name."""
+        body = self.functions[function].body
+        every = (n for statement in body for n in ast.walk(statement))
+        return [n for n in every if isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load)]
+
+    def stores(self, function: str, name: str) -> int:
+        nodes = ast.walk(self.functions[function])
+        bound = [n for n in nodes if isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Store)]
+        return len(bound) + self.parameters(function).count(name)
+
+    def called(self, node: ast.AST) -> str | None:
+        """The helper that a call calls."""
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in self.functions:
+            return node.func.id
+        return None
+
+    def _infer(self, function: str, tensors: set[str], depth: int) -> None:
+        """Names that hold tensors in a function, given those of its arguments; in helpers, from how they are called."""
+        known = self._tensors.get(function)
+        tensors = tensors if known is None else tensors & known
+        if known == tensors or depth > len(self.functions):
+            return
+        self._tensors[function] = tensors
+        for node in ast.walk(self.functions[function]):
+            if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)) and node.value is not None:
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                if self.is_tensor(node.value, function):
+                    tensors |= {t.id for t in targets if isinstance(t, ast.Name)}
+        for node in ast.walk(self.functions[function]):
+            helper = self.called(node)
+            if helper is not None and helper != function:
+                assert isinstance(node, ast.Call)
+                given = self._arguments(helper, node)
+                passed = {n for n, value in given.items() if self.is_tensor(value, function)}
+                self._infer(helper, passed, depth + 1)
+
+    def _arguments(self, helper: str, call: ast.Call) -> dict[str, ast.expr]:
+        given = dict(zip(self.parameters(helper), call.args, strict=False))
+        return given | {str(k.arg): k.value for k in call.keywords}
+
+    def is_tensor(self, node: ast.expr, function: str) -> bool:
+        """Whether this is surely a tensor with a value per example, or made of one."""
+        if isinstance(node, ast.Name):
+            return node.id in self._tensors.get(function, set())
+        if isinstance(node, ast.BinOp):
+            return self.is_tensor(node.left, function) or self.is_tensor(node.right, function)
+        if isinstance(node, ast.UnaryOp):
+            return self.is_tensor(node.operand, function)
+        if isinstance(node, ast.Compare):
+            return any(self.is_tensor(n, function) for n in (node.left, *node.comparators))
+        if isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Attribute) and node.func.attr in _NOT_TENSORS:
+                return False
+            if isinstance(node.func, ast.Name) and node.func.id not in self.functions:
+                return False
+            inside = [*node.args, *(k.value for k in node.keywords)]
+            if isinstance(node.func, ast.Attribute):
+                inside.append(node.func.value)
+            return any(self.is_tensor(n, function) for n in inside)
+        return False
+
+    def takes_tensor(self, node: ast.expr, function: str) -> bool:
+        """Whether a number here could be a tensor without dimensions, with gradient reaching it."""
+        above = self.parent[node]
+        if isinstance(above, ast.BinOp) and isinstance(above.op, _ARITHMETIC):
+            other = above.right if above.left is node else above.left
+            return self.is_tensor(other, function) or self.takes_tensor(above, function)
+        if isinstance(above, ast.UnaryOp) and isinstance(above.op, (ast.USub, ast.UAdd)):
+            return self.takes_tensor(above, function)
+        if isinstance(above, ast.Assign) and len(above.targets) == 1 and isinstance(above.targets[0], ast.Name):
+            name = above.targets[0].id
+            return self.stores(function, name) == 1 and self._all_take_tensor(function, name)
+        helper = self.called(above)
+        if helper is not None:
+            assert isinstance(above, ast.Call)
+            given = [n for n, value in self._arguments(helper, above).items() if value is node]
+            return bool(given) and self.stores(helper, given[0]) == 1 and self._all_take_tensor(helper, given[0])
+        if isinstance(above, ast.keyword):
+            call = self.parent[above]
+            helper = self.called(call)
+            return helper is not None and above.arg is not None and self._all_take_tensor(helper, above.arg)
+        return False
+
+    def _all_take_tensor(self, function: str, name: str) -> bool:
+        key = (function, name)
+        if key in self._busy:  # a helper that calls itself
+            return False
+        self._busy.add(key)
+        try:
+            uses = self.loads(function, name)
+            return bool(uses) and all(self.takes_tensor(use, function) for use in uses)
+        finally:
+            self._busy.discard(key)

@@ -1,0 +1,119 @@
+"""Gathering what is known about one loss, from an archive or from the library of known objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from db.records import CampaignRecord, Entry, EntryFilter, TrialRecord
+from discovery.dossier import Comparison, Dossier, Measurement
+from discovery.leaderboard import stage_score, values_by_world
+from discovery.statistics import minimum_effect, paired_difference
+from discovery.trials import Stage
+from evaluators.objectives import Objective
+from sandbox.contract import Contract
+from sandbox.gate import check_source
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from db.archive import Archive
+
+
+def of_known(objective: Objective, contract: Contract) -> Dossier:
+    """A known objective, as the library has it."""
+    entry = Entry(objective.candidate, objective.name, objective.summary, "known", "library", "")
+    return Dossier(entry, contract, check_source(objective.candidate, contract))
+
+
+def of_archived(archive: Archive, entry: Entry, contract: Contract) -> Dossier:
+    """What an archive knows about an entry of it. Raises ArchiveError."""
+    candidate, campaign = entry.candidate, archive.campaign(entry.campaign)
+    proposal = archive.proposal_of(candidate.id, entry.campaign)
+    trials = archive.trials(candidate.id, campaign=entry.campaign)
+    lineage = archive.lineage(candidate.id, entry.campaign)
+    return Dossier(
+        entry=entry,
+        contract=contract,
+        gate=check_source(candidate, contract),
+        probe=proposal.probe,
+        proposal=proposal,
+        campaign=campaign,
+        trials=tuple(trials),
+        tasks={task: archive.task(task) for task in dict.fromkeys(t.task_id for t in trials)},
+        lineage=tuple(a for a in lineage if a.depth > 0),
+        measurements=tuple(_measurements(archive, campaign, candidate.id, trials)),
+    )
+
+
+def _measurements(
+    archive: Archive, campaign: CampaignRecord, candidate: str, trials: Sequence[TrialRecord]
+) -> Sequence[Measurement]:
+    """One per task and set of seeds, those that rank first."""
+    ranking = campaign.ranking
+    groups: dict[tuple[str, bool], list[TrialRecord]] = {}
+    for trial in trials:
+        ranks = trial.task_id == ranking.task_id and (ranking.seeds is None or trial.seed in ranking.seeds)
+        groups.setdefault((trial.task_id, ranks), []).append(trial)
+    known = [e for e in archive.entries(campaign.id, EntryFilter(origin="known")) if e.candidate.id != candidate]
+    theirs = {e.candidate.id: archive.trials(e.candidate.id, campaign=campaign.id) for e in known}
+    found = []
+    for (task, ranks), group in sorted(groups.items(), key=lambda g: (not g[0][1], g[0][0] != ranking.task_id)):
+        stage = _stage(archive, task, group, ranking.metric)
+        score = None if stage is None else stage_score(group, stage)
+        if stage is None or score is None:
+            continue
+        versus = []
+        for entry in known:
+            compared = _compared(entry, [t for t in theirs[entry.candidate.id] if t.task_id == task], group, stage)
+            versus += [compared] if compared is not None else []
+        nothing = dict.fromkeys(score.by_seed, 0.0)
+        mean = paired_difference(score.by_seed, nothing, score.higher_is_better, 0.0)
+        versus.sort(key=lambda c: -c.mean if stage.higher_is_better else c.mean)
+        fresh = not ranks and task == ranking.task_id
+        found.append(Measurement(stage.task.evaluator, task, ranks, fresh, score, mean, tuple(versus)))
+    return found
+
+
+def _stage(archive: Archive, task: str, trials: Sequence[TrialRecord], metric: str) -> Stage | None:
+    """What was measured: the ranking metric where the task reports it, else its first; None if nothing finished."""
+    done = [t for t in trials if t.status == "done" and t.metrics]
+    if not done or any(t.status == "failed" for t in trials):
+        return None
+    names = [m.name for m in done[0].metrics]
+    found = next(m for m in done[0].metrics if m.name == (metric if metric in names else names[0]))
+    seeds = tuple(sorted(t.seed for t in done))
+    return Stage("export", archive.task(task).task, found.name, found.higher_is_better, seeds)
+
+
+def _compared(
+    entry: Entry, theirs: Sequence[TrialRecord], ours: Sequence[TrialRecord], stage: Stage
+) -> Comparison | None:
+    """The loss against one baseline on the seeds that both have, by world where both report worlds."""
+    common = {t.seed for t in theirs if t.status == "done"} & set(stage.seeds)
+    failed = any(t.status == "failed" and t.seed in stage.seeds for t in theirs)
+    narrowed = replace(stage, seeds=tuple(s for s in stage.seeds if s in common))
+    a, b = stage_score(ours, narrowed), stage_score(theirs, narrowed)
+    if not common or failed or a is None or b is None:
+        return None
+    x, y = values_by_world(ours, narrowed), values_by_world(theirs, narrowed)
+    ours_by, theirs_by = (x, y) if x and y else (a.by_seed, b.by_seed)
+    difference = paired_difference(ours_by, theirs_by, stage.higher_is_better, minimum_effect(stage.metric))
+    return Comparison(entry.name, entry.candidate.id, b.mean, difference)
+
+
+def array_summaries(arrays: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, object]]:
+    """Shape, type and range of arrays: what a text can hold of them."""
+    import numpy as np
+
+    found: dict[str, dict[str, object]] = {}
+    for name, values in arrays.items():
+        said: dict[str, object] = {"shape": list(values.shape), "dtype": str(values.dtype)}
+        if values.size and np.issubdtype(values.dtype, np.number):
+            finite = values[np.isfinite(values)]
+            said["not_finite"] = int(values.size - finite.size)
+            if finite.size:
+                said |= {"min": float(finite.min()), "max": float(finite.max()), "mean": float(finite.mean())}
+        found[name] = said
+    return found

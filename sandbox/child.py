@@ -223,6 +223,8 @@ def warm() -> None:
     """
     sys.setrecursionlimit(600)  # deep recursion must raise before it exhausts the C stack
     warnings.simplefilter("ignore")  # a warning reads the source line that it points to
+    # oneDNN compiles kernels when they are used (gelu), and a child maps no executable memory
+    torch.backends.mkldnn.set_flags(False)  # type: ignore[no-untyped-call]
     x = torch.zeros(4, requires_grad=True)
     y = torch.nn.functional.logsigmoid(x) + torch.nn.functional.softplus(x).clamp(min=0).exp()
     torch.autograd.grad([torch.where(x > 0, y, -y).mean()], [x])

@@ -2,7 +2,7 @@
 
     L = -log sigmoid(beta * (exp(-a * hl) - exp(-a * hw)) / a),   hw = lw - rw,   hl = ll - rl
 
-a -> 0 is DPO (reverse KL) and a = 1 the forward KL. TRL from 0.29 on counts alpha = 1 - a. The exponent is capped at 80.
+a -> 0 is DPO (reverse KL) and a = 1 the forward KL. TRL from 0.29 on counts alpha = 1 - a.
 
 Inputs: log-probs of pairs.
 Defaults: a 0.5, beta 0.1.
@@ -14,7 +14,14 @@ import torch
 import torch.nn.functional as F
 
 
+def difference(a, b):
+    """exp(a) - exp(b), its size capped at exp(80), where single precision ends; the sign stays right."""
+    above = torch.exp(torch.clamp(a, max=80.0)) * torch.expm1(-torch.clamp(a - b, min=0.0))
+    below = torch.exp(torch.clamp(b, max=80.0)) * torch.expm1(-torch.clamp(b - a, min=0.0))
+    return torch.where(a > b, -above, below)
+
+
 def loss(policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps, beta):
-    chosen = torch.expm1(torch.clamp(0.5 * (reference_chosen_logps - policy_chosen_logps), max=80.0))
-    rejected = torch.expm1(torch.clamp(0.5 * (reference_rejected_logps - policy_rejected_logps), max=80.0))
-    return -F.logsigmoid(beta * (rejected - chosen) / 0.5)
+    chosen = policy_chosen_logps - reference_chosen_logps
+    rejected = policy_rejected_logps - reference_rejected_logps
+    return -F.logsigmoid(beta * difference(-0.5 * rejected, -0.5 * chosen) / 0.5)

@@ -10,11 +10,10 @@ Paper: Lu et al. 2024, "Discovering Preference Optimization Algorithms with and 
 arXiv:2406.08414, appendix; the authors' code.
 """
 
-import torch
 import torch.nn.functional as F
 
 
 def loss(policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps, beta):
     margin = (policy_chosen_logps - reference_chosen_logps) - (policy_rejected_logps - reference_rejected_logps)
-    decay = torch.where(margin < 0, 0.45, 0.9)
-    return decay * -F.logsigmoid(beta * margin)
+    mismatch = (margin < 0).to(margin.dtype)
+    return 0.9 * (1 - 0.5 * mismatch) * -F.logsigmoid(beta * margin)

@@ -23,4 +23,5 @@ def loss(
     beta,
 ):
     margin = (policy_chosen_logps - reference_chosen_logps) - (policy_rejected_logps - reference_rejected_logps)
-    return -F.logsigmoid(beta * margin + 0.05 * (chosen_length - rejected_length))
+    longer_by = (chosen_length - rejected_length).to(margin.dtype)
+    return -F.logsigmoid(beta * margin + 0.05 * longer_by)

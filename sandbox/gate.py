@@ -346,3 +346,8 @@ class _Walker:
     def _on_raise(self, node: ast.Raise) -> None:
         if node.cause is not None:
             self.refuse(node, "`raise ... from`", "Use a plain raise")
+
+
+def is_parseable(source: str) -> bool:
+    """Whether a text is within the limits that keep the parser from overflowing; it may still be wrong Python."""
+    return not _text_violations(source)

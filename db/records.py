@@ -70,7 +70,7 @@ class Idea:
     code: str
 
 
-Origin = Literal["known", "proposed", "repaired"]
+Origin = Literal["known", "imported", "proposed", "repaired"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Proposal:
     Attributes:
         id: archive row id (0 before it is stored).
         index: its number within the campaign, from 0; with the campaign it is unique.
-        origin, proposer: where it came from; `known` baselines have proposer "library".
+        origin, proposer: where it came from; `known` baselines have proposer "library", `imported` losses "file".
         parents: candidate ids shown or recombined.
         repair_of: index of the proposal whose error this one answers.
         candidate: None if the reply could not be parsed.

@@ -19,6 +19,7 @@ from discovery.changes import changed_keys, refuse_another_ranking
 from discovery.config import CampaignConfig, ObjectiveConfig, PromotionConfig
 from discovery.config_errors import ConfigError
 from discovery.executor import Pools, RayExecutor
+from discovery.imports import Given
 from discovery.interrupts import interrupts
 from discovery.leaderboard import Board, stage_board
 from discovery.ledger import Ledger
@@ -28,6 +29,7 @@ from discovery.protocols import Preflight, Proposer, ProposerError, Strategy
 from discovery.resume import restore
 from discovery.search import Parts, Resumed, Search, SearchError
 from discovery.stages import promoted, stored_result
+from discovery.starting import admit, from_archive, from_files
 from discovery.statistics import minimum_effect
 from discovery.trials import Stage, TrialQueue, Work
 from discovery.workers import TaskSpec
@@ -96,6 +98,7 @@ class Campaign:
                     f"{promotion.spec.evaluator} trains losses of {promotion.evaluator.contract.name}, the search looks for "
                     f"{self._contract.name}; promote to an evaluator of that family"
                 )
+        self._start = from_files(config.start_from, self._contract)
         for name in (*self.baselines, *(name for p in config.promotions for name in p.baselines)):
             known_objective(self._contract.name, name)
         context = PromptContext(
@@ -165,6 +168,7 @@ class Campaign:
             self.progress.listener = lambda event: self._news(log, event)
             stage = self._search.stage
             refuse_another_ranking(archive, config.name, stage)
+            given = [*self._start, *from_archive(archive, config.start_from, self._contract, config.name)]
             record = archive.start_campaign(
                 config.name,
                 config.public(),
@@ -177,7 +181,7 @@ class Campaign:
                 keys = changed_keys(record.previous_config, record.config)
                 self.progress.say("note", f"settings that changed since the last run: {', '.join(keys)}")
             try:
-                status = await self._until_stopped(self._work(archive, record, log))
+                status = await self._until_stopped(self._work(archive, record, log, given))
                 archive.reset_running(record.id)
                 archive.finish_campaign(record.id, status)
             except BaseException as error:
@@ -230,7 +234,9 @@ class Campaign:
                 task.cancel()
             await asyncio.gather(working, stopping, return_exceptions=True)
 
-    async def _work(self, archive: Archive, record: CampaignRecord, log: logging.Logger) -> None:
+    async def _work(
+        self, archive: Archive, record: CampaignRecord, log: logging.Logger, given: Sequence[Given]
+    ) -> None:
         """Everything between opening the archive and the leaderboard."""
         measured = [self._search, *self._promotions]
         executor = RayExecutor(
@@ -245,7 +251,7 @@ class Campaign:
             queue = TrialQueue(archive, record.id, executor, self.progress, attempts, self._unsafe_no_sandbox)
             async with asyncio.TaskGroup() as group:
                 serving = group.create_task(queue.run(self.config.workers.trial_slots))
-                await self._measure_all(archive, record, executor, queue)
+                await self._measure_all(archive, record, executor, queue, given)
                 serving.cancel()
         finally:
             executor.close()
@@ -275,7 +281,12 @@ class Campaign:
         self.progress.say("stage", f"the sandbox holds ({tested.cage}; tested in {1e3 * tested.wall_s:.0f} ms)")
 
     async def _measure_all(
-        self, archive: Archive, record: CampaignRecord, executor: RayExecutor, queue: TrialQueue
+        self,
+        archive: Archive,
+        record: CampaignRecord,
+        executor: RayExecutor,
+        queue: TrialQueue,
+        given: Sequence[Given],
     ) -> None:
         parts = Parts(
             self.config, record.id, self._contract, archive, executor, queue, self._strategy, self._proposer,
@@ -286,6 +297,7 @@ class Campaign:
         needed = [*self.baselines, *(name for p in self.config.promotions for name in p.baselines)]
         new = [name for name in dict.fromkeys(needed) if name not in search.ledger.baselines]
         todo += await self._admit(search, new)
+        todo += await admit(search, given)
         self._enter("search", self._search.stage)
         self._expect(search, todo)
         await search.run(todo)

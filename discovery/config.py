@@ -245,6 +245,13 @@ class CampaignConfig(_Model):
     baselines: Names | None = Field(
         default=None, description="Known objectives measured first, on the same seeds; null: a few of the task family."
     )
+    start_from: Names = Field(
+        default=(),
+        description=(
+            "Losses trained first, beside the baselines: loss files, folders of them, ids of candidates in the archive, or "
+            "names of other campaigns or collections in it. They count towards no budget."
+        ),
+    )
     promotions: Promotions = Field(
         default=(),
         description="Where the best candidates are measured again after the search, in this order: a list of sections.",

@@ -26,6 +26,7 @@ class Ledger:
     accepted: int = 0
     tokens: int = 0
     baselines: set[str] = field(default_factory=set)
+    imported: set[int] = field(default_factory=set)  # numbers of losses that a person gave
     _next: int = 0
     _lost: list[int] = field(default_factory=list)
     _not_questions: list[int] = field(default_factory=list)  # sorted
@@ -63,7 +64,7 @@ class Ledger:
     @property
     def proposals(self) -> int:
         """Proposals asked for so far, repairs included."""
-        return self._next - len(self._lost) - len(self.baselines)
+        return self._next - len(self._lost) - len(self.baselines) - len(self.imported)
 
     @property
     def _most_proposals(self) -> int | None:

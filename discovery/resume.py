@@ -5,7 +5,7 @@ from __future__ import annotations
 from db.records import Proposal
 from discovery.config_errors import ConfigError
 from discovery.protocols import Outcome
-from discovery.search import Resumed, Search
+from discovery.search import GIVEN, Resumed, Search
 from discovery.stages import stored_result
 from discovery.trials import Result
 
@@ -49,9 +49,11 @@ def _stored(search: Search, proposal: Proposal) -> Result:
 def _count(search: Search, proposal: Proposal) -> None:
     progress, ledger = search.parts.progress, search.ledger
     ledger.restore(proposal.index, is_question=proposal.origin == "proposed")
+    if proposal.origin == "imported":
+        ledger.imported.add(proposal.index)
     if proposal.failure is not None:
         progress.failures[str(proposal.failure.kind)] += 1
-    elif proposal.judged and proposal.origin != "known":
+    elif proposal.judged and proposal.origin not in GIVEN:
         ledger.accepted += 1
         progress.accepted = ledger.accepted
     if proposal.reply is not None:

@@ -28,6 +28,7 @@ from sandbox.failure import Failure, FailureKind
 if TYPE_CHECKING:
     from discovery.leaderboard import Board
 
+GIVEN = ("known", "imported")  # origins of losses that nobody had to propose: they go first and count towards no budget
 _GIVE_UP_AFTER = 3  # times the proposals in flight, in a row, without a single reply
 
 
@@ -331,7 +332,7 @@ class Search:
         """Queue an accepted proposal on the seeds that are not in `already`, and tell the strategy when it is scored."""
         assert proposal.candidate is not None
         parameters = proposal.gate.parameters if proposal.gate is not None else self.parts.contract.required
-        baseline = proposal.origin == "known"
+        baseline = proposal.origin in GIVEN
         self._baselines_open += baseline
         work = Work(proposal.candidate, parameters, proposal.name, self.parts.stage, priority=0 if baseline else 1)
         future = self.parts.queue.submit(work, dict(already or {}))
@@ -341,7 +342,7 @@ class Search:
     async def _await_result(self, proposal: Proposal, future: asyncio.Future[Result], asked: Asked | None) -> None:
         result = await future
         self._training -= 1
-        self._baselines_open -= proposal.origin == "known"
+        self._baselines_open -= proposal.origin in GIVEN
         self.report(proposal, result)
         if asked is not None and result.failure is not None:
             self._failed_in_training.append((asked, result.failure))

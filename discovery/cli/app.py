@@ -118,7 +118,7 @@ def candidates(
         str | None, typer.Option("--campaign", help="Only this one. Default: all, newest first.")
     ] = None,
     status: Annotated[str | None, typer.Option("--status", help="ranked, accepted, failed or refused.")] = None,
-    origin: Annotated[str | None, typer.Option("--origin", help="known, proposed or repaired.")] = None,
+    origin: Annotated[str | None, typer.Option("--origin", help="known, imported, proposed or repaired.")] = None,
     search: Annotated[str | None, typer.Option("--search", help="Text in name, thought or code.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Rows at most.")] = 30,
     offset: Annotated[int, typer.Option("--offset", min=0, help="Rows to leave out.")] = 0,
@@ -260,6 +260,27 @@ def evaluate(
     from discovery.cli.evaluate import Trials, evaluate
 
     evaluate(loss, Trials(evaluator, seeds, tuple(settings or ()), unsafe_no_sandbox), archive, as_json)
+
+
+@app.command("import")
+def import_losses(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="FILE|FOLDER", help="Loss files, folders of them, or DiscoPOP's tests.json.")
+    ],
+    collection: Annotated[
+        str, typer.Option("--as", metavar="NAME", help="What the archive lists them under.")
+    ] = "imported",
+    contract: Annotated[str, typer.Option("--contract", help="Interface they are written for.")] = "preference.pairs",
+    archive: ArchiveUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Take losses from files into the archive.
+
+    Each is gated and probed like a candidate. Exit code 2 if none could be taken.
+    """
+    from discovery.cli.imports import import_losses
+
+    raise typer.Exit(import_losses(paths, contract, archive, collection, as_json))
 
 
 @app.command()

@@ -44,7 +44,7 @@ tril_indices triu_indices var_mean vstack zeros zeros_like
 _METHOD_ONLY = names("""
 T append bits bool contiguous cpu device dim double dtype element_size eps expand expand_as extend float get half int
 item items itemsize keys long mT masked_fill_ ndim ndimension nelement new_full new_ones new_tensor new_zeros repeat
-requires_grad reshape_as resolution shape size smallest_normal sum_to_size tiny to tolist type_as values indices view
+requires_grad reshape_as resolution shape size smallest_normal sum_to_size tiny to tolist type type_as values indices view
 view_as abs_ add_ addcdiv_ addcmul_ ceil_ clamp_ clamp_max_ clamp_min_ clip_ copy_ cumsum_ div_ erf_ exp_ expm1_
 fill_ floor_ index_fill_ index_add_ lerp_ log_ log1p_ masked_scatter_ mul_ nan_to_num_ neg_ pow_ reciprocal_ relu_
 round_ rsqrt_ scatter_ scatter_add_ sigmoid_ sqrt_ square_ sub_ subtract_ multiply_ divide_ tanh_ zero_
@@ -60,9 +60,10 @@ soft_margin_loss softmax softmin softplus softshrink softsign tanh tanhshrink th
 
 # modules without parameters, as in `nn.LogSigmoid()(x)`
 _NN = names("""
-BCEWithLogitsLoss CELU ELU GELU Hardsigmoid Hardtanh HingeEmbeddingLoss HuberLoss KLDivLoss L1Loss LeakyReLU
-LogSigmoid LogSoftmax MSELoss MarginRankingLoss Mish ReLU ReLU6 SELU Sigmoid SiLU SmoothL1Loss SoftMarginLoss Softmax
-Softmin Softplus Softshrink Softsign Tanh Tanhshrink
+BCEWithLogitsLoss CELU CosineEmbeddingLoss CrossEntropyLoss ELU GELU GaussianNLLLoss Hardsigmoid Hardtanh
+HingeEmbeddingLoss HuberLoss Identity KLDivLoss L1Loss LeakyReLU LogSigmoid LogSoftmax MSELoss MarginRankingLoss
+Mish NLLLoss PoissonNLLLoss ReLU ReLU6 SELU SiLU Sigmoid SmoothL1Loss SoftMarginLoss Softmax Softmin Softplus
+Softshrink Softsign Tanh Tanhshrink
 """)
 
 _SPECIAL = names("""
@@ -103,7 +104,7 @@ VIEWS = names("""
 T as_tensor atleast_1d atleast_2d broadcast_tensors broadcast_to bool cartesian_prod chunk contiguous cpu detach
 diag diagonal double einsum expand expand_as fix flatten float half int long mT meshgrid moveaxis movedim narrow
 permute positive ravel real reshape reshape_as select split squeeze sum_to_size swapaxes swapdims t to transpose
-type_as unbind unflatten unsqueeze view view_as
+type type_as unbind unflatten unsqueeze view view_as
 """)
 CONTAINER_METHODS = names("get items keys values")
 

@@ -33,7 +33,7 @@ from sandbox.allowlist import (
 from sandbox.candidate import Candidate
 from sandbox.contract import Contract
 from sandbox.gate_hints import about_attribute, about_dotted, about_name, about_syntax, nearest
-from sandbox.gate_names import FOREIGN_BUILTINS, Names, Scope, chain, is_known
+from sandbox.gate_names import FOREIGN_BUILTINS, Names, Scope, chain, is_known, is_tensor
 from sandbox.gate_purity import Purity
 from sandbox.gate_text import MAX_LINES as MAX_LINES
 from sandbox.gate_text import text_violations
@@ -57,7 +57,11 @@ _PLAIN_NODES = (
     ast.MatchSingleton, ast.MatchStar, ast.MatchValue,
 )  # fmt: skip
 _UNSUITED = (bytes, complex)  # constants of these types
-_DIRECT = IN_PLACE | {"to", "sort"}  # methods that are looked at where they are called, so they cannot be passed around
+_DIRECT = IN_PLACE | {
+    "to",
+    "type",
+    "sort",
+}  # methods that are looked at where they are called, so they cannot be passed around
 _SHADOWS = frozenset({"torch", "math", "F"})
 
 
@@ -265,7 +269,7 @@ class _Checker:
                     self._check_dotted_call(node, dotted)
         elif isinstance(function, ast.Attribute):
             self.settled.add(id(function))
-            if self._is_tensor_attribute(function) and function.attr == "to":
+            if self._is_tensor_attribute(function) and function.attr in ("to", "type"):
                 for argument in node.args:
                     self._check_place(argument, scope)
         elif self.names.is_builtin(function, scope, "str"):
@@ -318,7 +322,7 @@ class _Checker:
 
     def _check_place(self, node: ast.expr, scope: Scope) -> None:
         if not self._is_place(node, scope):
-            self.refuse(node, "`.to` with something else than a dtype or device", "Write .to(x.dtype) or .float()")
+            self.refuse(node, "a cast to something else than a dtype or device", "Write .to(x.dtype) or .float()")
 
     def _is_place(self, node: ast.expr, scope: Scope) -> bool:
         """Whether this is certainly a dtype, the CPU, or a tensor of the contract: no string leads elsewhere."""
@@ -336,7 +340,8 @@ class _Checker:
         if home is not None and home.function in entry and node.id in tensors:
             return all(b.kind == "parameter" for b in home.bound[node.id])
         return all(
-            b.kind == "value" and isinstance(b.value, ast.Attribute) and self._is_place(b.value, b.scope)
+            b.kind == "value"
+            and (is_tensor(b.value) or (isinstance(b.value, ast.Attribute) and self._is_place(b.value, b.scope)))
             for b in self.names.bindings(node.id, scope)
         )
 

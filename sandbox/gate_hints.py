@@ -55,7 +55,6 @@ _ATTRIBUTES = {
     "requires_grad_": "Use .detach() to stop a gradient; inputs carry theirs already",
     "retain_grad": "Return the losses; the trainer computes the gradients",
     "new_empty": "Use .new_zeros",
-    "type": "Use .to(other.dtype)",
     "format": "Use an f-string",
     "join": "Use an f-string",
     "count": "Use a comparison and .sum()",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from sandbox.allowlist import BUILTINS, DOTTED, MODULES, TENSOR_TYPES, TYPING, TYPING_MODULES
+from sandbox.allowlist import BUILTINS, CONTAINER_METHODS, DOTTED, MODULES, TENSOR_TYPES, TYPING, TYPING_MODULES
 
 _SITE = {"copyright", "credits", "exit", "help", "license", "quit", "reveal_type", "reveal_locals"}
 # a module-level name falls back to these until it is bound, so a candidate may not bind them there
@@ -276,6 +276,19 @@ class Names:
                 if target in MODULES or target in TENSOR_TYPES:
                     self.module_aliases |= chain(found[0].value)
                     scope.bound[name] = [Binding("import", found[0].node, scope, target=target)]
+
+
+def is_tensor(value: ast.AST | None) -> bool:
+    """Whether this gives a tensor if it gives anything with elements: containers and texts know no such operation."""
+    if isinstance(value, ast.UnaryOp):
+        return not isinstance(value.op, ast.Not)
+    if isinstance(value, ast.BinOp):
+        return isinstance(value.op, (ast.Sub, ast.Div, ast.Pow, ast.MatMult))
+    return (
+        isinstance(value, ast.Call)
+        and isinstance(value.func, ast.Attribute)
+        and value.func.attr not in CONTAINER_METHODS | {"split", "type"}
+    )
 
 
 def chain(node: ast.AST) -> set[int]:

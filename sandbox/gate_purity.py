@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from sandbox.allowlist import CONTAINER_METHODS, IN_PLACE, VIEWS, names
 from sandbox.contract import Contract
-from sandbox.gate_names import Binding, Names, Scope
+from sandbox.gate_names import Binding, Names, Scope, is_tensor
 from sandbox.reports import Violation
 from sandbox.text import one_line
 
@@ -88,7 +88,7 @@ class Purity:
         if not isinstance(node, ast.Name):
             return False
         found = [b for b in self.names.bindings(node.id, scope) if b.kind != "changed"]
-        return bool(found) and all(b.kind == "value" and _is_tensor(b.value) for b in found) and self._made(node, scope)
+        return bool(found) and all(b.kind == "value" and is_tensor(b.value) for b in found) and self._made(node, scope)
 
     def _made(self, node: ast.AST, scope: Scope) -> bool:
         """Whether this expression's value certainly came into being during this call, and is nobody else's.
@@ -207,15 +207,6 @@ _OPERATORS: dict[type[ast.operator], str] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Pow: "**", ast.FloorDiv: "//", ast.Mod: "%",
     ast.MatMult: "@", ast.BitAnd: "&", ast.BitOr: "|", ast.BitXor: "^",
 }  # fmt: skip
-
-
-def _is_tensor(value: ast.AST | None) -> bool:
-    """Whether this gives a tensor if it gives something with elements: containers know no such operation."""
-    if isinstance(value, ast.UnaryOp):
-        return not isinstance(value.op, ast.Not)
-    if isinstance(value, ast.BinOp):
-        return isinstance(value.op, (ast.Sub, ast.Div, ast.Pow, ast.MatMult))
-    return isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute)
 
 
 def _violation(node: ast.expr, verb: str, instead: str) -> Violation:

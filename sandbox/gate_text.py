@@ -21,10 +21,8 @@ MAX_BRANCHES = 40  # `elif` nests without indentation
 MAX_F_STRING = 60  # brackets and operators in one f-string
 MAX_FIELDS = 200  # braces in all f-strings: each field starts the parser anew
 
-# C0 and C1 controls, surrogates, and the format characters that make a line read differently from what it does
-_UNFIT = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
-)
+# C0 and C1 controls, surrogates, and the characters that show a line in another order than it runs
+_UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _COOKIE = re.compile(r"[ \t\f]*#.*?coding[:=]")
 
 _SYMBOL = re.compile(
@@ -48,7 +46,7 @@ def text_violations(source: str) -> list[Violation]:
             return [Violation(number, "an encoding declaration", "Leave it out; sources are UTF-8")]
     unfit = _UNFIT.search(source)
     if unfit is not None:
-        return [_at(source, unfit.start(), "a control, invisible or surrogate character", "Use plain text")]
+        return [_at(source, unfit.start(), "a control, direction or surrogate character", "Use plain text")]
     return _nesting_violations(source)
 
 

@@ -154,8 +154,8 @@ def test_refusals_name_the_problem(lines: str, line: int, words: list[str]) -> N
         ("# " + "x" * 20_000, "longer than"),
         ("x = '\ud800'\n", "surrogate"),
         ("x = 1\0\n", "control"),
-        ("x = '\u202e'\n", "invisible"),
-        ("\ufeffimport torch\n", "invisible"),
+        ("x = '\u202e'\n", "direction"),
+        ("\ufeffimport torch\n", "non-ASCII"),
         ("x = '\n", "does not end"),
         ("loss = lambda a: a\n", "no function `loss`"),
         (HEAD + "    return beta\n" + HEAD + "    return beta\n", "more than once"),
@@ -212,6 +212,13 @@ BOMBS = {
     "await": _in_function("return " + "await " * 3000 + "x"),
     "walrus": _in_function("return " + "(a:=" * 2000 + "1" + ")" * 2000),
     "carriage returns": "a\rb" * 6000,
+    "escaped quotes": '"' + '\\"' * 9900,
+    "functions": "".join(f"def f{i}(a):return a\n" for i in range(590)),
+    "names that stand for names": _in_function(";".join(f"x{i}=x{i - 1};x{i}+=1" for i in range(1, 60)) + ";return x1"),
+    "a name that stands for itself": HEAD + "    x=beta\n" + "".join(f"    x=a{i}=x;x+=1\n" for i in range(500)),
+    "unknown names": "".join(f"zzzzzzzzzzzzzzzzzzzz{i}\n" for i in range(590)),
+    "f-strings": _in_function(("f'{beta}{beta}';" * 70 + "\n    ") * 15),
+    "imports": "".join(f"import torch as t{i}\n" for i in range(590)),
 }
 
 
@@ -223,9 +230,12 @@ def test_parser_bombs_neither_crash_nor_hang() -> None:
         "from sandbox.candidate import Candidate\n"
         "from sandbox.gate import check_source\n"
         "for name, source in json.load(sys.stdin).items():\n"
-        "    started = time.process_time()\n"
-        "    report = check_source(Candidate(PAIRS.name, source), PAIRS)\n"
-        "    print(json.dumps([name, report.accepted, time.process_time() - started]), flush=True)\n"
+        "    times = []\n"
+        "    for _ in range(3):\n"
+        "        started = time.process_time()\n"
+        "        report = check_source(Candidate(PAIRS.name, source), PAIRS)\n"
+        "        times.append(time.process_time() - started)\n"
+        "    print(json.dumps([name, report.accepted, min(times)]), flush=True)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], input=json.dumps(BOMBS), capture_output=True, text=True, timeout=60, check=False
@@ -233,8 +243,9 @@ def test_parser_bombs_neither_crash_nor_hang() -> None:
     rows = {name: (accepted, cpu_s) for name, accepted, cpu_s in map(json.loads, done.stdout.splitlines())}
     assert done.returncode == 0, done.stderr[-2000:]
     assert rows.keys() == BOMBS.keys()
-    assert {name for name, (accepted, _) in rows.items() if accepted} <= {"power tower", "strings"}
-    assert max(cpu_s for _, cpu_s in rows.values()) < 0.1  # 0.05 but for a busy machine; the fuzz tries again instead
+    accepted = {name for name, (accepted, _) in rows.items() if accepted}
+    assert accepted <= {"power tower", "strings", "a name that stands for itself"}
+    assert max(cpu_s for _, cpu_s in rows.values()) < 0.05
 
 
 def test_a_loss_in_an_expression_is_accepted() -> None:

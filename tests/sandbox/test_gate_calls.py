@@ -24,7 +24,7 @@ builtins classes compile compiler cr_frame ctypes cuda data data_ptr distributed
 f_back format format_map from_file from_numpy frombuffer func gi_frame grad_fn hub importlib inspect jit library
 load manual_seed map_ mro multiprocessing numpy ops os package pin_memory random register_hook resize_ save
 serialization set_ set_default_device set_default_dtype set_num_threads share_memory_ storage sys tb_frame tofile
-type untyped_storage use_deterministic_algorithms utils vmap
+untyped_storage use_deterministic_algorithms utils vmap
 """)
 
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import time
+from collections import Counter
 from random import Random
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evaluators.preference.contract import PAIRS
 from sandbox import allowlist
 from sandbox.candidate import Candidate
+from sandbox.failure import CandidateError, FailureKind
 from sandbox.gate import MAX_VIOLATIONS, check_source
+from sandbox.limits import Limits
+from sandbox.oracle import LossOracle
+from sandbox.server import OracleServer
 from tests.support.bytecode import leaks
 from tests.support.honest import HONEST
 from tests.support.losses import KNOWN
@@ -27,6 +35,7 @@ AFTER_A_DOT = (
     | allowlist.TYPING
     | {"abc"}
 )
+SYSTEM = re.compile("system call|died|ended itself|INTERNAL|import of")  # what no honest mistake is reported as
 SEEDS = st.integers(0, 2**48)  # ten times as fast as letting Hypothesis make every choice; a failure prints the program
 SOURCES = sorted(c.source for c in HONEST.values())
 
@@ -133,6 +142,38 @@ def test_any_text_is_refused_politely(source: str) -> None:
 @LONG
 def test_many_programs(source: str) -> None:
     examine(source)
+
+
+def run_accepted(server: OracleServer, seeds: range) -> Counter[str]:
+    """How programs that the gate accepts end in a child, in both precisions; none may look like an attack or be lost."""
+    ends: Counter[str] = Counter()
+    for seed in seeds:
+        candidate = Candidate(PAIRS.name, Programs(Random(seed)).program())
+        report = check_source(candidate, PAIRS)
+        for dtype in (torch.float32, torch.float64) if report.accepted else ():
+            inputs = {t.name: torch.linspace(-30, -10, 32, dtype=dtype).view(1, 32) for t in PAIRS.tensors}
+            with LossOracle(server, candidate, PAIRS, report.parameters, Limits(call_s=3.0)) as oracle:
+                failure = None
+                try:
+                    oracle.evaluate(inputs, {"beta": [0.1], "progress": [0.5]})
+                except CandidateError as error:
+                    failure = error.failure
+            ends["ran" if failure is None else failure.kind] += 1
+            assert failure is None or not SYSTEM.search(failure.message), (seed, failure)
+    return ends
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="candidates run on Linux only")
+def test_accepted_programs_run_or_fail_as_honest_mistakes(server: OracleServer) -> None:
+    ends = run_accepted(server, range(120))
+    assert ends["ran"] >= 3
+    assert ends[FailureKind.CRASH] >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="candidates run on Linux only")
+def test_many_accepted_programs_run_or_fail_as_honest_mistakes(server: OracleServer) -> None:
+    assert run_accepted(server, range(1000, 5000))["ran"] >= 100
 
 
 def test_the_grammar_reaches_both_verdicts() -> None:

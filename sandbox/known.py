@@ -14,7 +14,7 @@ from torch import Tensor
 from sandbox import curve, draws, fingerprint
 from sandbox.candidate import Candidate
 from sandbox.contract import Contract
-from sandbox.fingerprint import DUPLICATE_DISTANCE, distances, stack, table
+from sandbox.fingerprint import DUPLICATE_DISTANCE, POINTS, distances, stack, table
 from sandbox.oracle import LossOracle
 from sandbox.reports import Fingerprint
 from sandbox.server import OracleServer
@@ -53,7 +53,8 @@ class Nearest:
     """Known losses nearest first, each at the scale at which it is nearest.
 
     Attributes:
-        by_fingerprint: distance is the mean relative difference of losses and gradients over the grid, 0 for a copy.
+        by_fingerprint: distance is the mean over the fingerprint's rows of the distance between normalised gradients, from 0
+            (a copy) over 1.4 (nothing in common) to 2 (opposite).
         by_curve: distance is between the normalised loss curves, from 0 (one is a positive multiple of the other, plus a
             constant) to 2 (its mirror image). Empty for a contract without a margin, or without a curve to compare.
     """
@@ -142,13 +143,16 @@ class KnownLosses:
     def nearest(self, found: Fingerprint, losses: Sequence[float] = (), limit: int = 3) -> Nearest:
         """The known losses that behave most alike. `losses`: the candidate's curve, as in `MarginBehaviour.curve`."""
         one = stack([found]).float()
-        rows = [_mean_gaps(one, prints) for prints in self._prints] if one.shape[1:] == self._prints.shape[2:] else []
-        near = [_nearest_of(*item, self._scales) for item in zip(self._names, rows, strict=False)]
-        bent = []
+        rows = [_apart(one, prints) for prints in self._prints] if one.shape[1:] == self._prints.shape[2:] else []
+        near = {name: _nearest_of(name, row, self._scales) for name, row in zip(self._names, rows, strict=False)}
+        bent: list[Match] = []
         if losses and self._curves.shape[2] == len(losses):
             gaps = (self._curves - torch.tensor(losses)).norm(dim=2).nan_to_num(math.inf)
             bent = [_nearest_of(*item, self._curve_scales) for item in zip(self._names, gaps, strict=True)]
-        return Nearest(*(tuple(sorted(found, key=_nearness)[:limit]) for found in (near, bent)))
+        # several known losses may have one curve; what else they do decides between them
+        bent.sort(key=lambda m: (round(m.distance, 4), near[m.name].distance if m.name in near else 0.0, m.name))
+        ordered = sorted(near.values(), key=lambda m: (m.distance, m.name))
+        return Nearest(tuple(ordered[:limit]), tuple(bent[:limit]))
 
     def _rescaled(self, position: int, name: str, one: Tensor) -> Match | None:
         """The match of one known loss at some scale, if there is one."""
@@ -210,8 +214,9 @@ def _nearest_of(name: str, gaps: Tensor, scales: Sequence[float]) -> Match:
     return Match(name, scales[best], float(gaps[best]))
 
 
-def _nearness(match: Match) -> tuple[float, str]:
-    return match.distance, match.name
+def _apart(one: Tensor, rows: Tensor) -> Tensor:
+    """(items,) mean over rows of the distance between their gradients, which have norm 1. NaN counts as equal."""
+    return torch.linalg.vector_norm((one - rows)[..., POINTS:].nan_to_num(0.0), dim=2).mean(1)
 
 
 def _mean_gaps(one: Tensor, rows: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from sandbox import curve, draws, fingerprint
 from sandbox.candidate import Candidate
 from sandbox.contract import Contract
-from sandbox.fingerprint import DUPLICATE_DISTANCE, distances, stack, table
+from sandbox.fingerprint import DUPLICATE_DISTANCE, POINTS, distances, stack, table
 from sandbox.oracle import LossOracle
 from sandbox.reports import Fingerprint, Match, Nearest
 from sandbox.server import OracleServer
@@ -113,17 +113,16 @@ class KnownLosses:
     def nearest(self, found: Fingerprint, losses: Sequence[float] = (), limit: int = 3) -> Nearest:
         """The known losses that behave most alike. `losses`: the candidate's curve, as in `MarginBehaviour.curve`."""
         one = stack([found]).float()
-        rows = [_mean_gaps(one, prints) for prints in self._prints] if one.shape[1:] == self._prints.shape[2:] else []
-        near = [_nearest_of(*item, self._scales) for item in zip(self._names, rows, strict=False)]
-        bent = []
+        rows = [_apart(one, prints) for prints in self._prints] if one.shape[1:] == self._prints.shape[2:] else []
+        near = {name: _nearest_of(name, row, self._scales) for name, row in zip(self._names, rows, strict=False)}
+        bent: list[Match] = []
         if losses and self._curves.shape[2] == len(losses):
             gaps = (self._curves - torch.tensor(losses)).norm(dim=2).nan_to_num(math.inf)
             bent = [_nearest_of(*item, self._curve_scales) for item in zip(self._names, gaps, strict=True)]
-        near.sort(key=_nearness)
-        order = {match.name: place for place, match in enumerate(near)}
-        # some known losses are equal along the margin and differ elsewhere: the fingerprint says which are meant
-        bent.sort(key=lambda match: (round(match.distance, 4), order.get(match.name, 0)))
-        return Nearest(tuple(near[:limit]), tuple(bent[:limit]))
+        # several known losses may have one curve; what else they do decides between them
+        bent.sort(key=lambda m: (round(m.distance, 4), near[m.name].distance if m.name in near else 0.0, m.name))
+        ordered = sorted(near.values(), key=lambda m: (m.distance, m.name))
+        return Nearest(tuple(ordered[:limit]), tuple(bent[:limit]))
 
     def _rescaled(self, position: int, name: str, one: Tensor) -> Match | None:
         """The match of one known loss at some scale, if there is one."""
@@ -185,8 +184,10 @@ def _nearest_of(name: str, gaps: Tensor, scales: Sequence[float]) -> Match:
     return Match(name, scales[best], float(gaps[best]))
 
 
-def _nearness(match: Match) -> tuple[float, str]:
-    return match.distance, match.name
+def _apart(one: Tensor, rows: Tensor) -> Tensor:
+    """(items,) mean over rows of the distance between their gradients, which have norm 1. NaN counts as equal."""
+    gaps: Tensor = torch.linalg.vector_norm((one - rows)[..., POINTS:].nan_to_num(0.0), dim=2)
+    return gaps.mean(1)
 
 
 def _mean_gaps(one: Tensor, rows: Tensor) -> Tensor:

@@ -85,7 +85,8 @@ class Nearest:
     """Known losses nearest first, each at the scale at which it is nearest.
 
     Attributes:
-        by_fingerprint: distance is the mean relative difference of losses and gradients over the grid, 0 for a copy.
+        by_fingerprint: distance is the mean over the fingerprint's rows of the distance between normalised gradients, from 0
+            (a copy) over 1.4 (nothing in common) to 2 (opposite).
         by_curve: distance is between the normalised loss curves, from 0 (one is a positive multiple of the other, plus a
             constant) to 2 (its mirror image). Empty for a contract without a margin, or without a curve to compare.
     """

@@ -51,6 +51,8 @@ class SleepEvaluator:
         return Resources(cpus=0.1)
 
     def prepare(self, progress: Callable[[str], None] | None = None) -> Mapping[str, float]:
+        if progress is not None:
+            progress(f"nothing to prepare for {self.options.seconds:g} s of sleep")
         return {}
 
     def run(self, oracle: LossOracle, seed: int) -> TrialReport:

@@ -14,7 +14,7 @@ from db.types import is_storable, plain
 from evaluators.base import Metric, TrialReport
 from sandbox.candidate import Candidate
 from sandbox.failure import Failure, FailureKind
-from sandbox.reports import Fingerprint, GateReport, ProbeReport, Properties, Violation
+from sandbox.reports import Fingerprint, GateReport, Match, Nearest, ProbeReport, Properties, Violation
 
 Columns = dict[str, Any]
 
@@ -60,6 +60,9 @@ def probe_json(probe: ProbeReport) -> Columns:
         "failure": None if failure is None else {"kind": str(failure.kind), "message": failure.message},
         "properties": None if properties is None else dict(vars(properties)),
         "facts": dict(probe.facts),
+        "nearest": None
+        if probe.nearest is None
+        else {k: [dict(vars(m)) for m in v] for k, v in vars(probe.nearest).items()},
     }
 
 
@@ -74,6 +77,15 @@ def probe_of(value: Mapping[str, Any] | None, fingerprint: Fingerprint | None) -
         properties=properties,
         fingerprint=fingerprint,
         facts={name: float(v) for name, v in value["facts"].items()},  # float reads "nan" and "inf" too
+        nearest=_nearest_of(value.get("nearest")),
+    )
+
+
+def _nearest_of(value: Mapping[str, Any] | None) -> Nearest | None:
+    if value is None:
+        return None
+    return Nearest(
+        **{k: tuple(Match(m["name"], float(m["scale"]), float(m["distance"])) for m in v) for k, v in value.items()}
     )
 
 
@@ -155,4 +167,5 @@ def trial_details(report: TrialReport) -> Columns:
         "peak_memory_mb": report.peak_memory_mb,
         "oracle_calls": report.oracle_calls,
         "setup": dict(report.setup),
+        "sandbox": report.sandbox,
     }

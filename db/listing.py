@@ -247,7 +247,10 @@ def _count(connection: Connection, query: sa.Select[Any]) -> int:
 
 
 def _entry(row: RowMapping, parents: tuple[str, ...], score: Score | None) -> Entry:
-    same = ("name", "thought", "origin", "proposer", "campaign", "trials_done", "trials_failed", "created_at", "status")
+    same = (
+        "name", "thought", "origin", "proposer", "campaign", "trials_done", "trials_failed", "created_at", "status",
+        "unconfined",
+    )  # fmt: skip
     return Entry(
         candidate=candidate_of(row),
         parents=parents,

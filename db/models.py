@@ -10,7 +10,7 @@ from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, Table, Unique
 
 from db.types import RowId, SafeJSON, SafeText, SourceText, UTCDateTime
 
-SCHEMA_VERSION = "0001"  # revision of the newest migration
+SCHEMA_VERSION = "0002"  # revision of the newest migration
 VERSION_TABLE = "archive_version"
 
 metadata = sa.MetaData(
@@ -148,6 +148,7 @@ standings = Table(
     Column("sort_key", sa.Double),  # the score turned so that lower is better; NULL while unranked
     Column("trials_done", sa.Integer, nullable=False),
     Column("trials_failed", sa.Integer, nullable=False),
+    Column("unconfined", sa.Boolean, server_default=sa.false(), nullable=False),  # any trial ran without the sandbox
     CheckConstraint("status IN ('refused', 'accepted', 'ranked', 'failed')", name="status"),
     Index("ix_standings_rank", "campaign_id", "sort_key", "number"),
     Index("ix_standings_status", "campaign_id", "status", "number"),
@@ -184,6 +185,7 @@ attempts = Table(
     Column("ended_at", UTCDateTime),  # NULL while it runs
     Column("failure_kind", SafeText),
     Column("failure_message", SafeText),
+    Column("unconfined", sa.Boolean, server_default=sa.false(), nullable=False),  # ran without the sandbox
 )
 
 metrics = Table(

@@ -218,10 +218,11 @@ def _campaign_records(connection: Connection, where: sa.ColumnElement[bool]) -> 
         count(standings, standings.c.status != "refused").label("candidates"),
         count(trials, trials.c.status == "done").label("trials_done"),
         count(trials, trials.c.status == "failed").label("trials_failed"),
+        count(standings, standings.c.unconfined).label("unconfined"),
     ).join(tasks, tasks.c.id == campaigns.c.task_id)
     rows = connection.execute(query.where(where).order_by(campaigns.c.id)).mappings()
     same = ("id", "name", "config", "status", "evaluator", "created_at", "finished_at")
-    counts = ("proposals", "candidates", "trials_done", "trials_failed")
+    counts = ("proposals", "candidates", "trials_done", "trials_failed", "unconfined")
     return [CampaignRecord(ranking=ranking_of(r), **{name: r[name] for name in same + counts}) for r in rows]
 
 

@@ -148,6 +148,7 @@ class Entry:
     fingerprint: Fingerprint | None = None
     created_at: datetime | None = None
     status: EntryStatus = "accepted"  # refused by the checks, accepted and unranked, ranked, failed in training
+    unconfined: bool = False  # a trial of it ran without the sandbox
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,7 @@ class CampaignRecord:
         proposals: replies and known objectives stored.
         candidates: accepted for training.
         trials_done, trials_failed: over all tasks.
+        unconfined: candidates with a trial that ran without the sandbox.
         resumed: from `start_campaign` only: the campaign was there before.
         previous_config: from `start_campaign` only: the settings it had, where they differ from the new ones.
     """
@@ -198,6 +200,7 @@ class CampaignRecord:
     candidates: int = 0
     trials_done: int = 0
     trials_failed: int = 0
+    unconfined: int = 0
     resumed: bool = False
     previous_config: Mapping[str, Any] | None = None
 

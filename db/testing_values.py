@@ -11,7 +11,7 @@ import numpy as np
 from db.records import Prompt, PromptPart, Proposal, Reply
 from evaluators.base import Metric, Provenance, Task, Timings, TrialReport
 from sandbox.candidate import Candidate
-from sandbox.reports import Fingerprint, GateReport, ProbeReport, Properties
+from sandbox.reports import Fingerprint, GateReport, Match, Nearest, ProbeReport, Properties
 
 TASK = Task("test.task", 1, {"steps": 200, "betas": [0.1, 0.2]}, Provenance("synthetic", "none", "ab" * 32))
 OTHER_TASK = Task("test.other", 1, {}, Provenance("elsewhere", "CC0", "cd" * 32))
@@ -29,6 +29,7 @@ def proposal(index: int, body: str | None = None, **changes: Any) -> Proposal:
     """An accepted proposal number `index` whose code is `body`, with all reports."""
     source = f"def loss(policy_chosen, beta):\n    return {body or f'-policy_chosen * {index + 1}'}\n"
     properties = Properties(False, True, True, True, False, ("policy_chosen",))
+    near = Nearest((Match("dpo", 2.0, 0.25), Match("ipo", 1.0, math.inf)), (Match("hinge", 1.0, 0.5),))
     prints = Fingerprint(((index + 0.1, math.nan, -2.0), (1e-300, 0.5, index / 3)))
     made = Proposal(
         index=index,
@@ -40,7 +41,7 @@ def proposal(index: int, body: str | None = None, **changes: Any) -> Proposal:
         reply=Reply(f"```python\n{source}```", "a-model", 1.25, 1000, 200, 2),
         candidate=Candidate("preference.pairs", source),
         gate=GateReport((), PARAMETERS),
-        probe=ProbeReport(None, properties, prints, {"wall_ms": 0.5, "largest_gradient": math.inf}),
+        probe=ProbeReport(None, properties, prints, {"wall_ms": 0.5, "largest_gradient": math.inf}, nearest=near),
     )
     return replace(made, **changes)
 

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection, Dialect
 from db.arrays import ARRAYS_SCHEMA, pack_arrays
 from db.convert import failure_columns, failure_of, metric_columns, trial_details
 from db.errors import ArchiveError
-from db.models import attempts, metrics, tasks, trial_arrays, trials
+from db.models import attempts, metrics, standings, tasks, trial_arrays, trials
 from db.records import TrialRecord, TrialStatus
 from db.session import Session, new_id, now
 from db.standings import rescore
@@ -34,7 +34,12 @@ _START = (
     sa.update(trials)
     .where(trials.c.id == sa.bindparam("trial"), trials.c.status == "pending")
     .values(status="running", attempts=trials.c.attempts + 1)
-    .returning(trials.c.attempts)
+    .returning(trials.c.attempts, trials.c.campaign_id, trials.c.candidate_id)
+)
+_MARK = (
+    sa.update(standings)
+    .where(standings.c.campaign_id == sa.bindparam("campaign"), standings.c.candidate_id == sa.bindparam("candidate"))
+    .values(unconfined=sa.true())
 )
 _END = (
     sa.update(trials)
@@ -116,19 +121,23 @@ class TrialWrites(Session):
             trial_id = new_id(connection.execute(_ADD_TRIAL, new))
         return TrialRecord(trial_id, candidate_id, task_id, evaluator, seed, "pending", 0)
 
-    def start_attempt(self, trial_id: int, worker: str) -> int:
+    def start_attempt(self, trial_id: int, worker: str, unconfined: bool = False) -> int:
         """Note that a pending trial starts on a worker; returns the attempt's number, from 1.
+
+        `unconfined`: without the sandbox. The candidate is marked for good, whatever comes of the attempt.
 
         Raises:
             ArchiveError: it cannot be stored, or the trial is running, done or failed.
         """
         with self._write() as connection:
-            number = connection.execute(_START, {"trial": trial_id}).scalar()
-            if number is None:
+            row = connection.execute(_START, {"trial": trial_id}).first()
+            if row is None:
                 raise self._wrong_state(connection, trial_id, "started")
-            started = {"trial_id": trial_id, "number": number, "worker": worker, "started_at": now()}
-            connection.execute(_ADD_ATTEMPT, started)
-        return int(number)
+            started = {"trial_id": trial_id, "number": row.attempts, "worker": worker, "started_at": now()}
+            connection.execute(_ADD_ATTEMPT, started | {"unconfined": unconfined})
+            if unconfined:
+                connection.execute(_MARK, {"campaign": row.campaign_id, "candidate": row.candidate_id})
+        return int(row.attempts)
 
     def finish_trial(self, trial_id: int, attempt: int, report: TrialReport) -> None:
         """Store a successful trial: metrics, arrays, how it was measured, and the candidate's new score.

@@ -46,7 +46,9 @@ class CampaignWrites(Session):
         higher_is_better: bool,
         seeds: Sequence[int] | None = None,
     ) -> CampaignRecord:
-        """Start a campaign, or take up the one of that name; its interrupted trials become pending again.
+        """Start a campaign, or take up the one of that name.
+
+        Its trials that were interrupted, or lost through our fault or the machine's, become pending again.
 
         Args:
             name: unique in the archive.
@@ -80,7 +82,7 @@ class CampaignWrites(Session):
                 campaign = int(row["id"])
                 connection.execute(sa.update(campaigns).where(campaigns.c.id == campaign).values(values))
                 _release_running(connection, campaign)
-                if ranking_of(row) != ranking:
+                if _reopen_lost(connection, campaign) or ranking_of(row) != ranking:
                     rescore_all(connection, campaign, ranking)
         self._rankings[campaign] = ranking
         previous = row["config"] if row is not None and row["config"] != public else None
@@ -240,3 +242,14 @@ def _release_running(connection: Connection, campaign: int) -> int:
         sa.update(trials).where(trials.c.campaign_id == campaign, trials.c.status == "running").values(status="pending")
     )
     return int(released.rowcount)
+
+
+def _reopen_lost(connection: Connection, campaign: int) -> int:
+    """Trials that failed through no fault of the candidate get another chance."""
+    lost = sa.and_(
+        trials.c.campaign_id == campaign,
+        trials.c.status == "failed",
+        trials.c.failure_kind == str(FailureKind.INFRASTRUCTURE),
+    )
+    again = {"status": "pending", "failure_kind": None, "failure_message": None, "finished_at": None}
+    return int(connection.execute(sa.update(trials).where(lost).values(again)).rowcount)

@@ -69,6 +69,8 @@ class Campaign:
     Args:
         config: from `load_config`.
         listener: called with each piece of news, on the campaign's thread.
+        unsafe_no_sandbox: run candidates without the system-call filter where it cannot be had. Recorded with every trial,
+            and no setting of a file: a configuration from somebody else must not switch it on.
 
     Raises:
         OptionsError, ConfigError: something in the configuration is wrong (from the constructor).
@@ -77,8 +79,14 @@ class Campaign:
             stored so far in the archive, and the same call resumes.
     """
 
-    def __init__(self, config: CampaignConfig, listener: Callable[[Event], None] | None = None) -> None:
+    def __init__(
+        self,
+        config: CampaignConfig,
+        listener: Callable[[Event], None] | None = None,
+        unsafe_no_sandbox: bool = False,
+    ) -> None:
         self.config = config
+        self._unsafe_no_sandbox = unsafe_no_sandbox
         self.progress = Progress()
         self._listener = listener
         self._search = _measure(SEARCH, config.objective)
@@ -98,6 +106,7 @@ class Campaign:
             metric=next(m for m in self._search.evaluator.metrics if m.name == self._search.stage.metric),
             task=self._search.evaluator.task_description,
             known=list(known_objectives(self._contract.name).values()),
+            described=self.baselines,
         )
         self._builder = PromptBuilder(context, config.prompts.model_dump())
         self._strategy: Strategy = load_plugin("strategies", config.strategy.kind)(config.strategy.options, config.seed)
@@ -180,6 +189,8 @@ class Campaign:
                     error, (SearchError, InfrastructureError, OptionsError, ConfigError, ArchiveError)
                 )
                 log.error("%s", error, exc_info=None if expected else error)
+                if isinstance(error, SearchError):
+                    error.board = self._board(archive, record.id)
                 with suppress(ArchiveError):  # it may be the archive that failed
                     archive.reset_running(record.id)
                     archive.finish_campaign(record.id, "stopped by an error")
@@ -235,8 +246,9 @@ class Campaign:
         self._enter("starting Ray", self._search.stage)
         try:
             await asyncio.to_thread(executor.start)
-            await self._prepare(archive, executor, self._search)
-            queue = TrialQueue(archive, record.id, executor, self.progress, self.config.workers.max_attempts)
+            await asyncio.gather(self._prepare(archive, executor, self._search), self._test_sandbox(executor))
+            attempts = self.config.workers.max_attempts
+            queue = TrialQueue(archive, record.id, executor, self.progress, attempts, self._unsafe_no_sandbox)
             async with asyncio.TaskGroup() as group:
                 serving = group.create_task(queue.run(self.config.workers.trial_slots))
                 await self._measure_all(archive, record, executor, queue, given)
@@ -246,13 +258,27 @@ class Campaign:
 
     async def _preflight(self) -> None:
         """A wrong key is found now, and not after the preparation and the baselines."""
-        if not isinstance(self._proposer, Preflight):
-            return
-        self._enter(f"asking whether the proposer {self.config.proposer.kind} is there", self._search.stage)
+        if isinstance(self._proposer, Preflight):
+            self._enter(f"asking whether the proposer {self.config.proposer.kind} is there", self._search.stage)
         try:
-            await self._proposer.preflight()
+            await self.preflight()
         except ProposerError as error:
             raise SearchError(str(error)) from error
+
+    async def preflight(self) -> bool:
+        """Ask the proposer's endpoint; whether it has one. Raises ProposerError."""
+        if not isinstance(self._proposer, Preflight):
+            return False
+        await self._proposer.preflight()
+        return True
+
+    async def _test_sandbox(self, executor: RayExecutor) -> None:
+        """Candidates are confined on this machine, today: seen, not assumed."""
+        if self._unsafe_no_sandbox:
+            self.progress.say("note", "no sandbox: candidates run with this account's rights")
+            return
+        tested = await executor.self_test()
+        self.progress.say("stage", f"the sandbox holds ({tested.cage}; tested in {1e3 * tested.wall_s:.0f} ms)")
 
     async def _measure_all(
         self,
@@ -280,7 +306,7 @@ class Campaign:
 
     async def _prepare(self, archive: Archive, executor: RayExecutor, measured: _Measured) -> None:
         self._enter(f"preparing {measured.spec.evaluator}", measured.stage)
-        prepared = await executor.prepare(measured.stage.key)
+        prepared = await executor.prepare(measured.stage.key, lambda line: self.progress.say("prepare", line))
         archive.record_task(measured.stage.task, prepared.facts)
         facts = ", ".join(f"{name} {value:.4g}" for name, value in prepared.facts.items())
         self.progress.say("stage", f"{measured.spec.evaluator} is ready" + (f" ({facts})" if facts else ""))
@@ -338,7 +364,14 @@ class Campaign:
             gpus=max(w.gpus for w in wanted) if workers.gpus_per_trial is None else workers.gpus_per_trial,
             memory_mb=max(w.memory_mb for w in wanted),
         )
-        return Pools(workers.trial_slots, workers.probe_workers, workers.ray_address, resources, self._secret_names())
+        return Pools(
+            workers.trial_slots,
+            workers.probe_workers,
+            workers.ray_address,
+            resources,
+            self._secret_names(),
+            self._unsafe_no_sandbox,
+        )
 
     def _secret_names(self) -> tuple[str, ...]:
         """The environment variable that the proposer's key is in."""

@@ -23,7 +23,7 @@ from pydantic import (
 
 from discovery.config_errors import ConfigError, describe
 from discovery.config_input import apply_overrides, check_plain, read_yaml, refuse_secrets
-from evaluators.objectives import known_families, known_objectives
+from evaluators.objectives import default_baselines, known_families, known_objectives
 from evaluators.options import nearest
 from evaluators.plugins import plugin_names
 from sandbox.limits import Limits
@@ -243,7 +243,7 @@ class CampaignConfig(_Model):
     )
     objective: ObjectiveConfig = Field(description="What the search optimises.")
     baselines: Names | None = Field(
-        default=None, description="Known objectives measured first, on the same seeds; null: all of the task family."
+        default=None, description="Known objectives measured first, on the same seeds; null: a few of the task family."
     )
     start_from: Names = Field(
         default=(),
@@ -285,8 +285,8 @@ class CampaignConfig(_Model):
         return self
 
     def baseline_names(self, contract: str) -> tuple[str, ...]:
-        """The baselines by name: those given, or all known objectives of the contract."""
-        return tuple(known_objectives(contract)) if self.baselines is None else self.baselines
+        """The baselines by name: those given, or the few of the contract that are measured unless others are."""
+        return default_baselines(contract) if self.baselines is None else self.baselines
 
     def public(self) -> dict[str, Any]:
         """The whole configuration as plain values fit to store and show: passwords in URLs and keys are masked.

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 from db.redact import redact_url
 from discovery.reaper import Reaper
-from discovery.workers import Check, CheckWorker, Prepared, TaskSpec, TrialWorker
+from discovery.workers import Check, CheckWorker, Prepared, SelfTest, TaskSpec, TrialWorker
 from evaluators.base import Resources, TrialReport
 from evaluators.options import OptionsError
 from sandbox.candidate import Candidate
@@ -32,13 +32,17 @@ _OBJECT_STORE_BYTES = 200 * 1024 * 1024  # reports are small; the default takes 
 
 @dataclass(frozen=True)
 class Pools:
-    """How many actors, with what, and where. `secrets`: environment variables that no other process may see."""
+    """How many actors, with what, and where.
+
+    `secrets`: environment variables that no other process may see. `unsafe_no_sandbox`: see `OracleServer`.
+    """
 
     trial_slots: int
     check_workers: int
     address: str | None
     resources: Resources
     secrets: tuple[str, ...] = ()
+    unsafe_no_sandbox: bool = False
 
 
 class RayExecutor:
@@ -102,9 +106,26 @@ class RayExecutor:
                 self._reaper.close()
             self._ray = self._reaper = None
 
-    async def prepare(self, task: str) -> Prepared:
-        """Prepare a task on one actor; the others find it cached. Raises OptionsError or InfrastructureError."""
-        result = await self._on(self._trial, self._new_trial_actor, None, "prepare", task)
+    async def prepare(self, task: str, tell: Callable[[str], None]) -> Prepared:
+        """Prepare a task on one actor; the others find it cached. `tell` hears how it goes.
+
+        Raises OptionsError or InfrastructureError.
+        """
+
+        async def listen(lines: Any) -> Any:
+            async for line in lines:
+                heard = await line
+                if not isinstance(heard, str):
+                    return heard
+                tell(heard)
+            raise InfrastructureError(f"preparing {task} ended without a result")
+
+        result = await self._on(
+            self._trial,
+            self._new_trial_actor,
+            None,
+            lambda actor: listen(actor.prepare_aloud.options(num_returns="streaming").remote(task)),
+        )
         if isinstance(result, Failure):
             raise InfrastructureError(f"preparing {task}: {result.message}")
         prepared: Prepared = result
@@ -116,13 +137,24 @@ class RayExecutor:
         """One trial on the next free slot."""
         limit = 2 * self._limits.trial_s + 60  # the oracle's own limit comes first; this one frees the slot
         result: TrialReport | Failure = await self._on(
-            self._trial, self._new_trial_actor, limit, "run", task, candidate, parameters, seed
+            self._trial, self._new_trial_actor, limit, lambda a: a.run.remote(task, candidate, parameters, seed)
         )
         return result
 
+    async def self_test(self) -> SelfTest:
+        """The sandbox's test of itself, where candidates are checked. Raises InfrastructureError if anything got through."""
+        result = await self._on(self._check, self._new_check_actor, 300, lambda actor: actor.self_test.remote())
+        problem = result.message if isinstance(result, Failure) else result.problem
+        if problem is not None:
+            raise InfrastructureError(f"the sandbox's self-test failed: {problem}")
+        tested: SelfTest = result
+        return tested
+
     async def check(self, candidate: Candidate, against_known: bool = True) -> Check:
         """Gate, probe and comparison with the known losses, on a check actor."""
-        result = await self._on(self._check, self._new_check_actor, 300, "check", candidate, against_known)
+        result = await self._on(
+            self._check, self._new_check_actor, 300, lambda actor: actor.check.remote(candidate, against_known)
+        )
         if isinstance(result, Failure):
             from sandbox.reports import GateReport
 
@@ -135,19 +167,18 @@ class RayExecutor:
         pool: asyncio.Queue[Any],
         replacement: Callable[[], Any],
         limit: float | None,
-        method: str,
-        *arguments: Any,
+        call: Callable[[Any], Awaitable[Any]],
     ) -> Any:
-        """Call a method on the next free actor of a pool and give the actor back, or a new one if it is lost."""
+        """Call the next free actor of a pool and give it back, or a new one if it is lost."""
         from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
         actor = await pool.get()
         try:
-            return await asyncio.wait_for(getattr(actor, method).remote(*arguments), limit)
+            return await asyncio.wait_for(call(actor), limit)
         except RayTaskError as error:  # our own code raised: the actor is alive
             if isinstance(error.cause, OptionsError):
                 raise OptionsError(str(error.cause)) from None
-            self._log.error("a fault in a worker (%s)", method, exc_info=error)
+            self._log.error("a fault in a worker", exc_info=error)
             return Failure(FailureKind.INFRASTRUCTURE, f"{type(error.cause).__name__}: {one_line(str(error.cause))}")
         except (RayActorError, TimeoutError, GetTimeoutError, RayError) as error:
             what = f"no answer within {limit} s" if isinstance(error, TimeoutError) else "the worker process died"
@@ -170,10 +201,11 @@ class RayExecutor:
         options = {"num_cpus": r.cpus, "num_gpus": r.gpus, "max_restarts": 0, "max_task_retries": 0}
         if self._pools.address:  # which node has the memory; a local Ray has one node, and the rest of it is not Ray's
             options["memory"] = r.memory_mb * 2**20
-        return self._new(TrialWorker, options, dict(self._tasks), self._limits)
+        return self._new(TrialWorker, options, dict(self._tasks), self._limits, self._pools.unsafe_no_sandbox)
 
     def _new_check_actor(self) -> Any:
-        return self._new(CheckWorker, {"num_cpus": 1, "max_restarts": 0}, self._contract, self._limits)
+        options = {"num_cpus": 1, "max_restarts": 0}
+        return self._new(CheckWorker, options, self._contract, self._limits, self._pools.unsafe_no_sandbox)
 
     def _new(self, cls: type, options: Mapping[str, Any], *arguments: Any) -> Any:
         actor = self._ray.remote(cls).options(**options).remote(*arguments)
@@ -191,9 +223,22 @@ def require_room(pools: Pools, available: Mapping[str, float]) -> None:
         )
 
 
+def cluster_resources(address: str) -> dict[str, float]:
+    """CPUs, GPUs and memory (GiB) of a running cluster. Raises InfrastructureError if it cannot be joined."""
+    import ray
+
+    _init_ray(address, 0)
+    try:
+        found = ray.cluster_resources()
+        return {name: found.get(name, 0.0) for name in ("CPU", "GPU")} | {"GiB": found.get("memory", 0.0) // 2**30}
+    finally:
+        ray.shutdown()
+
+
 def _init_ray(address: str | None, cpus: int) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: training would starve on a machine in use
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)  # it warns about threads and tokens that are as they should be

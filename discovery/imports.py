@@ -19,7 +19,7 @@ from discovery.exporters.rendering import BEGIN, END
 from evaluators.options import OptionsError
 from sandbox.candidate import MAX_SOURCE_BYTES, Candidate
 from sandbox.contract import Contract
-from sandbox.gate import is_parseable
+from sandbox.gate_text import text_violations
 from sandbox.text import one_line
 
 MAX_LOSSES = 1000
@@ -117,7 +117,7 @@ def _given(where: str, name: str, text: str, contract: Contract, thought: str = 
     """A loss written in Python. What does not parse is left for the gate, which names the line."""
     code = marked_part(text)
     tree = None
-    if is_parseable(code):
+    if not text_violations(code):
         try:
             tree = ast.parse(code)
         except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from db.archive import Archive
 from db.records import Entry, Score, TrialRecord
@@ -15,7 +15,13 @@ TOP = 10
 
 @dataclass(frozen=True)
 class StageBoard:
-    """One stage's ranking. `fresh` says that the search never saw these seeds or this task."""
+    """One stage's ranking.
+
+    Attributes:
+        fresh: the search never saw these seeds or this task.
+        minimum_effect: what counts as no difference.
+        values: what differences pair, per (seed, world), by candidate id; without those whose evaluator reports no worlds.
+    """
 
     title: str
     metric: str
@@ -23,6 +29,8 @@ class StageBoard:
     seeds: tuple[int, ...]
     fresh: bool
     rows: tuple[Row, ...]
+    minimum_effect: float = 0.0
+    values: Mapping[str, Mapping[tuple[int, str], float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ def stage_board(archive: Archive, campaign: int, stage: Stage, effect: float, fr
     baselines = [e for e in entries if e.origin == "known"]
     comparison = Comparison(effect, values=values)
     rows = leaderboard(entries, baselines, TOP, comparison)
-    return StageBoard(stage.key, stage.metric, stage.higher_is_better, stage.seeds, fresh, rows)
+    return StageBoard(stage.key, stage.metric, stage.higher_is_better, stage.seeds, fresh, rows, effect, values)
 
 
 def stage_score(trials: Iterable[TrialRecord], stage: Stage) -> Score | None:

@@ -26,7 +26,7 @@ class Running:
 class Event:
     """One line of news. `kind` is a short word to filter or colour by; `text` may quote candidates and is hostile."""
 
-    kind: str  # stage, baseline, accepted, refused, trial, scored, failed, note
+    kind: str  # stage, prepare, accepted, refused, trial, scored, failed, note
     text: str
 
 

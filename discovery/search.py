@@ -7,7 +7,7 @@ import math
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from db.archive import Archive
 from db.records import Idea, Origin, Prompt, Proposal, Reply, Score
@@ -25,12 +25,17 @@ from sandbox.candidate import Candidate
 from sandbox.contract import Contract
 from sandbox.failure import Failure, FailureKind
 
+if TYPE_CHECKING:
+    from discovery.leaderboard import Board
+
 GIVEN = ("known", "imported")  # origins of losses that nobody had to propose: they go first and count towards no budget
 _GIVE_UP_AFTER = 3  # times the proposals in flight, in a row, without a single reply
 
 
 class SearchError(Exception):
-    """The search cannot go on; one line that says why and what to do."""
+    """The search cannot go on; one line that says why and what to do. `board`: what was measured until then, if anything."""
+
+    board: Board | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -76,10 +77,16 @@ class TrialQueue:
     """Runs submitted works on the executor's slots, in order of priority, then of submission."""
 
     def __init__(
-        self, archive: Archive, campaign: int, executor: RayExecutor, progress: Progress, attempts: int
+        self,
+        archive: Archive,
+        campaign: int,
+        executor: RayExecutor,
+        progress: Progress,
+        attempts: int,
+        unconfined: bool = False,
     ) -> None:
         self._archive, self._campaign, self._executor = archive, campaign, executor
-        self._progress, self._attempts = progress, attempts
+        self._progress, self._attempts, self._unconfined = progress, attempts, unconfined
         self._jobs: asyncio.PriorityQueue[_Job] = asyncio.PriorityQueue()
         self.on_change: Callable[[], None] = lambda: None  # called whenever a trial ends
         self._order = 0
@@ -129,8 +136,8 @@ class TrialQueue:
         work = job.open.work
         self._progress.running[slot] = Running(work.name, work.stage.key, job.seed, time.monotonic())
         trial = self._archive.ensure_trial(self._campaign, work.candidate.id, work.stage.task.id, job.seed)
-        while True:
-            attempt = self._archive.start_attempt(trial.id, f"slot {slot}")
+        for tried in itertools.count(1):  # attempts of this run: those that an earlier one lost do not count
+            attempt = self._archive.start_attempt(trial.id, f"slot {slot}", self._unconfined)
             outcome = _with_metric(
                 await self._executor.trial(work.stage.key, work.candidate, work.parameters, job.seed), work.stage.metric
             )
@@ -138,7 +145,7 @@ class TrialQueue:
                 self._archive.finish_trial(trial.id, attempt, outcome)
                 self._finished(job, outcome.metric(work.stage.metric))
                 return
-            final = outcome.kind.candidates_fault or attempt >= self._attempts
+            final = outcome.kind.candidates_fault or tried >= self._attempts
             self._archive.fail_trial(trial.id, attempt, outcome, final)
             self._progress.failures[str(outcome.kind)] += 1
             if final:

@@ -5,15 +5,18 @@ Everything returned is a frozen value of ours. No exception that a candidate rai
 
 from __future__ import annotations
 
+import queue
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluators.base import Evaluator, Provenance, TrialReport
-from evaluators.objectives import known_objectives
+from evaluators.objectives import known_losses
 from evaluators.plugins import load_plugin
 from sandbox.candidate import Candidate
 from sandbox.contract import Contract
@@ -22,6 +25,7 @@ from sandbox.limits import Limits
 from sandbox.reports import GateReport, ProbeReport
 
 if TYPE_CHECKING:
+    from sandbox.known import KnownLosses
     from sandbox.server import OracleServer
 
 
@@ -57,11 +61,20 @@ class Check:
     match: str | None = None
 
 
-def _warming_server() -> OracleServer:
+@dataclass(frozen=True)
+class SelfTest:
+    """What children are confined with on a worker's machine, and what is wrong with it, if anything."""
+
+    cage: str
+    problem: str | None
+    wall_s: float
+
+
+def _warming_server(unsafe_no_sandbox: bool) -> OracleServer:
     """A fork server that imports torch while the worker does the same; whoever needs it first waits for it."""
     from sandbox.server import OracleServer
 
-    server = OracleServer()
+    server = OracleServer(unsafe_no_sandbox)
     threading.Thread(target=_start, args=(server,), daemon=True).start()
     return server
 
@@ -74,28 +87,37 @@ def _start(server: OracleServer) -> None:
 class TrialWorker:
     """Runs trials one at a time and keeps its evaluators prepared between them."""
 
-    def __init__(self, tasks: Mapping[str, TaskSpec], limits: Limits) -> None:
+    def __init__(self, tasks: Mapping[str, TaskSpec], limits: Limits, unsafe_no_sandbox: bool = False) -> None:
         self._tasks, self._limits = tasks, limits
         self._evaluators: dict[str, Evaluator] = {}
-        self._server = _warming_server()
+        self._server = _warming_server(unsafe_no_sandbox)
 
-    def prepare(self, task: str) -> Prepared:
+    def prepare(self, task: str, tell: Callable[[str], None] | None = None) -> Prepared:
         """Build and prepare the task's evaluator. Raises OptionsError."""
         evaluator = self._tasks[task].build()
-        facts = evaluator.prepare()
+        facts = evaluator.prepare(tell)
         self._evaluators[task] = evaluator
         return Prepared(facts, evaluator.task.provenance)
 
+    def prepare_aloud(self, task: str) -> Iterator[str | Prepared]:
+        """The same, with what the evaluator says meanwhile; the result comes last. Raises OptionsError."""
+        said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        with ThreadPoolExecutor(1) as beside:
+            preparing = beside.submit(self.prepare, task, said.put)
+            preparing.add_done_callback(lambda _: said.put(None))
+            while (line := said.get()) is not None:
+                yield line
+            yield preparing.result()
+
     def run(self, task: str, candidate: Candidate, parameters: tuple[str, ...], seed: int) -> TrialReport | Failure:
         """One trial; a Failure says whose fault it was."""
-        from sandbox.oracle import LossOracle
+        from evaluators.trial import run_trial
 
         if task not in self._evaluators:
             self.prepare(task)
         evaluator = self._evaluators[task]
         try:
-            with LossOracle(self._server, candidate, evaluator.contract, parameters, self._limits) as oracle:
-                return evaluator.run(oracle, seed)
+            return run_trial(self._server, evaluator, candidate, parameters, seed, self._limits)
         except (CandidateError, InfrastructureError) as error:
             return error.failure
 
@@ -103,10 +125,24 @@ class TrialWorker:
 class CheckWorker:
     """Gate, probe and comparison with the known losses of one contract."""
 
-    def __init__(self, contract: Contract, limits: Limits) -> None:
+    def __init__(self, contract: Contract, limits: Limits, unsafe_no_sandbox: bool = False) -> None:
         self._contract, self._limits = contract, limits
-        self._server = _warming_server()
-        self._known: Any = None
+        self._server = _warming_server(unsafe_no_sandbox)
+        self._known: KnownLosses | None = None
+
+    def self_test(self) -> SelfTest:
+        """Whether what no candidate may do is stopped on this machine."""
+        import sandbox.oracle  # noqa: F401 - torch; neither this nor the server's start is what is timed
+        from sandbox.self_test import not_stopped, self_test
+
+        started = time.perf_counter()
+        try:
+            cage = self._server.cage
+            started = time.perf_counter()
+            attempts = self_test(self._server)
+        except InfrastructureError as error:
+            return SelfTest("", str(error), time.perf_counter() - started)
+        return SelfTest(cage, not_stopped(attempts), time.perf_counter() - started)
 
     def check(self, candidate: Candidate, against_known: bool) -> Check:
         """`against_known` is off for the known losses themselves."""
@@ -116,7 +152,9 @@ class CheckWorker:
             gate, probe = check_candidate(self._server, candidate, self._contract, self._limits)
             failure = refusal(gate, probe)
             if failure is None and against_known and probe is not None and probe.fingerprint is not None:
-                match = self._known_losses().match(probe.fingerprint)
+                known = self._known_losses()
+                match = known.match(probe.fingerprint)
+                probe = replace(probe, nearest=known.nearest(probe.fingerprint, probe.curve))
                 if match is not None:
                     name = match.describe(self._contract.scale_scalar)
                     duplicate = Failure(FailureKind.DUPLICATE, f"behaves like a known loss: ({name})")
@@ -125,14 +163,7 @@ class CheckWorker:
             return Check(GateReport(), None, error.failure)
         return Check(gate, probe, failure)
 
-    def _known_losses(self) -> Any:
-        from sandbox.fingerprint import KnownLosses
-        from sandbox.gate import check_source
-
+    def _known_losses(self) -> KnownLosses:
         if self._known is None:
-            known = {
-                name: (objective.candidate, check_source(objective.candidate, self._contract).parameters)
-                for name, objective in known_objectives(self._contract.name).items()
-            }
-            self._known = KnownLosses(self._server, self._contract, known)
+            self._known = known_losses(self._server, self._contract)
         return self._known

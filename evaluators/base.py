@@ -88,6 +88,7 @@ class TrialReport:
         timings, device, threads, versions, peak_memory_mb: how it was measured.
         oracle_calls: number of oracle round trips.
         setup: measurements of the shared preparation that explain the scores (e.g. held-out accuracy of a reward).
+        sandbox: what the candidate was confined with, ``none`` if nothing; filled in by `run_trial`.
     """
 
     seed: int
@@ -100,6 +101,7 @@ class TrialReport:
     peak_memory_mb: float
     oracle_calls: int
     setup: Mapping[str, float] = field(default_factory=dict)
+    sandbox: str = ""
 
     def __post_init__(self) -> None:
         names = [m.name for m in self.metrics]
@@ -127,7 +129,9 @@ class Resources:
 
 
 class Evaluator(Protocol):
-    """One task. An instance belongs to one thread of one process and is reused for many trials.
+    """One task. An instance belongs to one process and is reused for many trials, one call at a time.
+
+    `prepare` and `run` may come from different threads, never at once.
 
     Construction is cheap and validates the options (raises OptionsError). `prepare` may take minutes, is idempotent, and
     caches what it can on disk under `cache_dir`, safely against other processes doing the same at once. `run` depends on

@@ -63,9 +63,15 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="an evaluator option; VALUE is JSON or a word"
     )
     run.add_argument("--cache-dir", type=Path, help="where prepared tasks are kept")
+    run.add_argument(
+        "--unsafe-no-sandbox", action="store_true", help="without the system-call filter, where this machine has none"
+    )
     run.add_argument("--json", action="store_true", help="print one JSON object")
     run.add_argument("--debug", action="store_true", help="tracebacks instead of one line")
     run.set_defaults(command=_run)
+    measuring = commands.add_parser("measure", help="measure the properties of all known objectives and keep them")
+    measuring.add_argument("--debug", action="store_true", help="tracebacks instead of one line")
+    measuring.set_defaults(command=_measure)
     listing = commands.add_parser("list", help="evaluators and the objectives known for each")
     listing.add_argument("--json", action="store_true", help="print one JSON object")
     listing.add_argument("--debug", action="store_true", help="tracebacks instead of one line")
@@ -111,20 +117,19 @@ def _objective(contract: str, name: str) -> Candidate:
 
 
 def _run(given: argparse.Namespace) -> int:
+    from evaluators.trial import run_trial
     from sandbox.check import check_candidate, refusal
-    from sandbox.oracle import LossOracle
     from sandbox.server import OracleServer
 
     evaluator: Evaluator = load_plugin("evaluators", given.evaluator)(_options(given), given.cache_dir)
     candidate = _objective(evaluator.contract.name, given.objective)
-    with OracleServer() as server:
+    with OracleServer(given.unsafe_no_sandbox) as server:
         gate, probe = check_candidate(server, candidate, evaluator.contract)
         failure = refusal(gate, probe)
         if failure is not None:
             raise CandidateError(failure)
         evaluator.prepare(None if given.json else lambda text: print(text, file=sys.stderr))
-        with LossOracle(server, candidate, evaluator.contract, gate.parameters) as oracle:
-            report = evaluator.run(oracle, given.seed)
+        report = run_trial(server, evaluator, candidate, gate.parameters, given.seed)
     print(json.dumps(_as_json(evaluator, candidate, report)) if given.json else _as_text(evaluator, given, report))
     return OK
 
@@ -161,6 +166,7 @@ def _as_json(evaluator: Evaluator, candidate: Candidate, report: TrialReport) ->
         "versions": dict(report.versions),
         "peak_memory_mb": report.peak_memory_mb,
         "oracle_calls": report.oracle_calls,
+        "sandbox": report.sandbox,
     }
 
 
@@ -177,9 +183,23 @@ def _as_text(evaluator: Evaluator, given: argparse.Namespace, report: TrialRepor
     head = f"{evaluator.name}  objective {one_line(given.objective)}  seed {report.seed}  device {report.device}"
     tail = (
         f"setup {t.setup_s:.2f} s, train {t.train_s:.2f} s (oracle {t.oracle_s:.2f} s), evaluate {t.evaluate_s:.2f} s, "
-        f"{report.threads} threads, {report.peak_memory_mb:.0f} MB"
+        f"{report.threads} threads, {report.peak_memory_mb:.0f} MB, sandbox: {report.sandbox}"
     )
     return "\n".join([head, *lines, tail])
+
+
+def _measure(given: argparse.Namespace) -> int:
+    from evaluators.objectives import known_contract, known_families
+    from evaluators.properties import measure_properties, properties_file, write_properties
+    from sandbox.server import OracleServer
+
+    del given
+    with OracleServer() as server:
+        for name in known_families():
+            found = measure_properties(server, known_contract(name))
+            write_properties(name, found)
+            print(f"{properties_file(name)}: {len(found)} objectives")
+    return OK
 
 
 def _list(given: argparse.Namespace) -> int:

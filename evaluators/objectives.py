@@ -3,50 +3,98 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluators.options import OptionsError, nearest
+from evaluators.preference.contract import PAIRS, UNPAIRED
 from sandbox.candidate import Candidate
+from sandbox.contract import Contract
 
 if TYPE_CHECKING:
-    from sandbox.contract import Contract
-    from sandbox.fingerprint import KnownLosses
+    from sandbox.known import KnownLosses, Tables
     from sandbox.server import OracleServer
+
+_HERE = Path(__file__).parent
+_YEAR = re.compile(r"\b(?:19|20)\d\d\b")
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A published loss. `summary` is the first line of its docstring; the rest (equation, paper) is in the source."""
+    """A published loss. Everything but its name is read from its source.
+
+    Attributes:
+        contract: name of the contract it is written for.
+        family: F1 (pairs, log-probs alone), F2 (pairs with optional inputs) or F3 (single labelled responses).
+        summary: first line of its docstring.
+        equation: the indented block of its docstring, lines joined by "; ".
+        paper: where it was published: authors, year, title, arXiv id; from the line ``Paper:`` or ``Papers:``.
+        year: of that paper, of the first if there are several.
+        inputs: the contract inputs that it reads, in contract order.
+        unsure: whether its docstring says UNSURE: the published form is not known for certain.
+    """
 
     name: str
+    contract: str
     family: str
     summary: str
+    equation: str
+    paper: str
+    year: int
+    inputs: tuple[str, ...]
+    unsure: bool
     path: Path
     candidate: Candidate
 
 
-_FOLDERS = {"preference.pairs": Path(__file__).parent / "preference" / "objectives"}
+@dataclass(frozen=True)
+class Library:
+    """Where the known objectives of a contract are, and which of them a campaign measures if it is not told."""
+
+    contract: Contract
+    folder: Path
+    families: tuple[str, str]  # of losses that read no optional input, and of those that do
+    baselines: tuple[str, ...]
+
+
+_LIBRARIES = {
+    library.contract.name: library
+    for library in (
+        Library(PAIRS, _HERE / "preference/objectives", ("F1", "F2"), ("dpo", "hinge", "ipo", "kto_pair", "lrml")),
+        Library(UNPAIRED, _HERE / "preference/unpaired/objectives", ("F3", "F3"), ("apo_zero_unpaired", "bco", "kto")),
+    )
+}
 
 
 def known_families() -> list[str]:
     """Names of the contracts that have known objectives."""
-    return sorted(_FOLDERS)
+    return sorted(_LIBRARIES)
+
+
+def known_folder(contract: str) -> Path:
+    """Where the objectives of a contract are. Raises KeyError for one that has none."""
+    return _LIBRARIES[contract].folder
+
+
+def known_contract(name: str) -> Contract:
+    """A contract that has known objectives, by name. Raises KeyError for another."""
+    return _LIBRARIES[name].contract
+
+
+def default_baselines(contract: str) -> tuple[str, ...]:
+    """The known objectives that a campaign measures unless its configuration lists others; none for a foreign contract."""
+    return _LIBRARIES[contract].baselines if contract in _LIBRARIES else ()
 
 
 @cache
 def known_objectives(contract: str) -> dict[str, Objective]:
     """All known objectives of a contract by name; empty for a contract that has none."""
-    folder = _FOLDERS.get(contract)
-    found = {}
-    for path in sorted(folder.glob("*.py")) if folder else []:
-        if path.stem != "__init__":
-            source = path.read_text(encoding="utf-8")
-            doc = ast.get_docstring(ast.parse(source)) or ""
-            found[path.stem] = Objective(path.stem, contract, doc.split("\n")[0], path, Candidate(contract, source))
-    return found
+    library = _LIBRARIES.get(contract)
+    paths = sorted(library.folder.glob("*.py")) if library else []
+    return {p.stem: _read(p, library) for p in paths if library and p.stem != "__init__"}
 
 
 def known_objective(contract: str, name: str) -> Objective:
@@ -57,17 +105,73 @@ def known_objective(contract: str, name: str) -> Objective:
     return known[name]
 
 
-def known_losses(server: OracleServer, contract: Contract) -> KnownLosses:
-    """All known objectives of a contract, fingerprinted for `match`. Takes about a second.
+def known_losses(server: OracleServer, contract: Contract, cache_dir: Path | None = None) -> KnownLosses:
+    """All known objectives of a contract, fingerprinted at every scale, for `match` and `nearest`.
+
+    The fingerprints take seconds the first time; then they are read from `cache_dir`, by default `default_cache_dir()`.
+    Several processes that need them at once wait for one to make them. Without a writable folder each makes its own.
 
     Raises:
         CandidateError, InfrastructureError: from the oracle.
     """
-    from sandbox.fingerprint import KnownLosses  # torch
+    from evaluators.base import default_cache_dir
+    from evaluators.disk_cache import Stored, load_or_build
     from sandbox.gate import check_source
+    from sandbox.known import KnownLosses, Tables, build_tables, tables_key  # torch
 
     known = {
         name: (objective.candidate, check_source(objective.candidate, contract).parameters)
         for name, objective in known_objectives(contract.name).items()
     }
-    return KnownLosses(server, contract, known)
+    made: list[Tables] = []
+
+    def build() -> Stored:
+        made.append(build_tables(server, contract, known))
+        return {"prints": made[0].prints, "curves": made[0].curves}, {}
+
+    folder = (cache_dir or default_cache_dir()) / "known_losses" / tables_key(contract, known)
+    try:
+        tensors, _ = load_or_build(folder, build, lambda _: None)
+        return KnownLosses(server, contract, known, Tables(tensors["prints"], tensors["curves"]))
+    except (OptionsError, ValueError, KeyError):
+        return KnownLosses(server, contract, known, made[0] if made else None)
+
+
+def _read(path: Path, library: Library) -> Objective:
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    doc = ast.get_docstring(tree) or ""
+    taken = {
+        argument.arg
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and node.name == library.contract.function
+        for argument in (*node.args.args, *node.args.kwonlyargs)
+    }
+    paper = _paragraph(doc, r"Papers?: ")
+    year = _YEAR.search(paper)
+    rich = taken & {*library.contract.optional} - {"progress"}
+    return Objective(
+        name=path.stem,
+        contract=library.contract.name,
+        family=library.families[bool(rich)],
+        summary=doc.split("\n")[0],
+        equation=_equation(doc),
+        paper=paper,
+        year=int(year.group()) if year else 0,
+        inputs=tuple(i.name for i in library.contract.inputs if i.name in taken),
+        unsure="UNSURE" in doc,
+        path=path,
+        candidate=Candidate(library.contract.name, source),
+    )
+
+
+def _paragraph(doc: str, mark: str) -> str:
+    """The text after `mark` up to the next empty line or labelled line, as one line."""
+    found = re.search(rf"^{mark}(.+?)(?=\n\n|\n[A-Z][a-z]+: |\Z)", doc, re.MULTILINE | re.DOTALL)
+    return " ".join(found.group(1).split()) if found else ""
+
+
+def _equation(doc: str) -> str:
+    """The first block of indented lines."""
+    found = re.search(r"(?:^ {4,}\S.*\n?)+", doc, re.MULTILINE)
+    return "; ".join(" ".join(line.split()) for line in found.group().strip().split("\n")) if found else ""

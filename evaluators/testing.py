@@ -34,6 +34,7 @@ class _RaisingOracle:
 
     def __init__(self, error: CandidateError) -> None:
         self.error = error
+        self.parameters: tuple[str, ...] = ()
         self.calls = 0
         self.wall_s = 0.0
         self.last_losses = None

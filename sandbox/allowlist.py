@@ -1,4 +1,9 @@
-"""What candidate code may name. Everything that is not here is refused: torch itself exposes os, sys and ctypes."""
+"""What candidate code may name. Everything that is not here is refused: torch itself exposes os, sys and ctypes.
+
+Each name is plain arithmetic on tensors or numbers: none opens files, imports, starts threads, keeps state, is random, or
+hands out memory that nobody has written (`empty_like`: what the last call left there would be a way to remember).
+`tests/sandbox/test_gate_calls.py` calls every one of them behind a system call filter.
+"""
 
 from __future__ import annotations
 
@@ -10,42 +15,55 @@ def names(text: str) -> frozenset[str]:
 
 # tensor arithmetic that exists both as torch.NAME and as a tensor method
 _BOTH = names("""
-abs absolute add addcdiv addcmul all amax amin aminmax any arccosh arcsinh arctan argmax argmin argsort asinh
-atan atan2 bmm ceil chunk clamp clamp_max clamp_min clip clone cos cosh count_nonzero cummax cummin cumprod
-cumsum deg2rad detach diag diagonal diff div divide dot eq erf erfc erfinv exp exp2 expm1 flatten flip floor
-floor_divide fmax fmin fmod frac ge greater greater_equal gt heaviside hypot isclose isfinite isinf isnan
-kthvalue ldexp le lerp less less_equal lgamma log log10 log1p log2 log_softmax logaddexp logaddexp2 logcumsumexp
-logical_and logical_not logical_or logical_xor logit logsumexp lt masked_fill matmul max maximum mean median min
-minimum mm movedim mul multiply mv nan_to_num nanmean nanmedian nanquantile nansum ne neg negative nextafter
-norm not_equal numel outer permute polygamma positive pow prod quantile ravel real reciprocal relu remainder
-reshape roll round rsqrt select sigmoid sign sgn sin sinc sinh softmax sort split sqrt square squeeze std sub
-subtract sum swapaxes t take tan tanh tile topk transpose tril triu true_divide trunc unbind unflatten unsqueeze
-var where xlogy gather scatter index_select cov corrcoef digamma
+abs absolute acos acosh add addcdiv addcmul addmv all allclose amax amin aminmax any arccos arccosh arcsin arcsinh
+arctan arctan2 arctanh argmax argmin argsort asin asinh atan atan2 atanh baddbmm bincount bmm broadcast_to ceil
+chunk clamp clamp_max clamp_min clip clone copysign corrcoef cos cosh count_nonzero cov cummax cummin cumprod cumsum
+deg2rad detach diag diag_embed diagonal diff digamma dist div divide dot eq equal erf erfc erfinv exp exp2 expm1
+fix flatten flip fliplr float_power floor floor_divide fmax fmin fmod frac gather ge gcd greater greater_equal gt
+heaviside histc hypot i0 igamma igammac index_add index_fill index_select inner isclose isfinite isinf isnan
+isneginf isposinf is_floating_point is_nonzero kron kthvalue lcm ldexp le lerp less less_equal lgamma log log10
+log1p log2 log_softmax logaddexp logaddexp2 logcumsumexp logical_and logical_not logical_or logical_xor logit
+logsumexp lt masked_fill masked_scatter masked_select matmul max maximum mean median min minimum mm mode moveaxis
+movedim msort mul multiply mv mvlgamma nan_to_num nanmean nanmedian nanquantile nansum narrow ne neg negative
+nextafter nonzero norm not_equal numel outer permute polygamma positive pow prod quantile rad2deg ravel real
+reciprocal relu remainder renorm repeat_interleave reshape roll round rsqrt scatter scatter_add scatter_reduce
+select sigmoid sign signbit sin sinc sinh softmax sort split sqrt square squeeze std sub subtract sum swapaxes
+swapdims t take take_along_dim tan tanh tile topk trace transpose tril triu true_divide trunc unbind unflatten
+unique unique_consecutive unsqueeze var vdot where xlogy
 """)
 
 _TORCH_ONLY = names("""
-Tensor arange as_tensor cat concat concatenate stack hstack vstack dstack empty_like eye full full_like linspace
-logspace ones ones_like tensor zeros zeros_like result_type is_tensor std_mean var_mean scalar_tensor
-broadcast_tensors broadcast_to cartesian_prod combinations cdist cumulative_trapezoid trapezoid trapz bucketize
-searchsorted histc einsum inner meshgrid finfo iinfo float float32 float64 double bool int int32 int64 long half
-bfloat16 float16 inf pi e nan no_grad enable_grad numel atleast_1d unique clamp vmap
+Tensor arange as_tensor atleast_1d atleast_2d bfloat16 block_diag bool broadcast_tensors bucketize cartesian_prod cat
+cdist celu column_stack combinations concat concatenate cosine_similarity cumulative_trapezoid double dstack e einsum
+enable_grad eye finfo float float16 float32 float64 full full_like half hardshrink hstack iinfo inf int int32 int64
+is_tensor isin isreal linspace logspace long meshgrid nan no_grad ones ones_like pairwise_distance pi result_type
+scalar_tensor searchsorted selu set_grad_enabled softmax stack std_mean tensor tensordot threshold trapezoid trapz
+tril_indices triu_indices var_mean vstack zeros zeros_like
 """)
 
 _METHOD_ONLY = names("""
-bool byte contiguous cpu dim double dtype device expand expand_as float fill_diagonal item int long
-masked_select masked_scatter ndim new_full new_ones new_tensor new_zeros new_empty nelement reshape_as shape
-size T mT to type_as view view_as requires_grad is_floating_point tolist repeat repeat_interleave narrow
-sum_to_size clamp_ add_ mul_ sub_ div_ neg_ exp_ log_ sqrt_ masked_fill_ zero_ fill_ relu_ sigmoid_ tanh_ abs_
-pow_ index_fill index_add tiny eps smallest_normal append extend keys values items get index count values
-indices
+T append bits bool contiguous cpu device dim double dtype element_size eps expand expand_as extend float get half int
+item items itemsize keys long mT masked_fill_ ndim ndimension nelement new_full new_ones new_tensor new_zeros repeat
+requires_grad reshape_as resolution shape size smallest_normal sum_to_size tiny to tolist type type_as values indices view
+view_as abs_ add_ addcdiv_ addcmul_ ceil_ clamp_ clamp_max_ clamp_min_ clip_ copy_ cumsum_ div_ erf_ exp_ expm1_
+fill_ floor_ index_fill_ index_add_ lerp_ log_ log1p_ masked_scatter_ mul_ nan_to_num_ neg_ pow_ reciprocal_ relu_
+round_ rsqrt_ scatter_ scatter_add_ sigmoid_ sqrt_ square_ sub_ subtract_ multiply_ divide_ tanh_ zero_
 """)
 
 _FUNCTIONAL = names("""
-binary_cross_entropy binary_cross_entropy_with_logits celu cosine_similarity cross_entropy dropout elu gelu glu
-gaussian_nll_loss hardshrink hardsigmoid hardswish hardtanh hinge_embedding_loss huber_loss kl_div l1_loss
-leaky_relu log_softmax logsigmoid margin_ranking_loss mish mse_loss multi_margin_loss nll_loss normalize one_hot
-pad pairwise_distance poisson_nll_loss relu relu6 rrelu selu sigmoid silu smooth_l1_loss soft_margin_loss
-softmax softmin softplus softshrink softsign tanh tanhshrink threshold
+binary_cross_entropy binary_cross_entropy_with_logits celu cosine_embedding_loss cosine_similarity cross_entropy elu
+gaussian_nll_loss gelu glu hardshrink hardsigmoid hardswish hardtanh hinge_embedding_loss huber_loss kl_div l1_loss
+layer_norm leaky_relu linear log_softmax logsigmoid margin_ranking_loss mish mse_loss multi_margin_loss nll_loss
+normalize one_hot pad pairwise_distance poisson_nll_loss prelu relu relu6 selu sigmoid silu smooth_l1_loss
+soft_margin_loss softmax softmin softplus softshrink softsign tanh tanhshrink threshold triplet_margin_loss
+""")
+
+# modules without parameters, as in `nn.LogSigmoid()(x)`
+_NN = names("""
+BCEWithLogitsLoss CELU CosineEmbeddingLoss CrossEntropyLoss ELU GELU GaussianNLLLoss Hardsigmoid Hardtanh
+HingeEmbeddingLoss HuberLoss Identity KLDivLoss L1Loss LeakyReLU LogSigmoid LogSoftmax MSELoss MarginRankingLoss
+Mish NLLLoss PoissonNLLLoss ReLU ReLU6 SELU SiLU Sigmoid SmoothL1Loss SoftMarginLoss Softmax Softmin Softplus
+Softshrink Softsign Tanh Tanhshrink
 """)
 
 _SPECIAL = names("""
@@ -54,55 +72,79 @@ log_softmax logit logsumexp multigammaln ndtr ndtri polygamma psi round sinc sof
 """)
 
 _MATH = names("""
-acos acosh asin asinh atan atan2 atanh ceil comb copysign cos cosh degrees dist e erf erfc exp expm1 fabs
-factorial floor fmod fsum gamma gcd hypot inf isclose isfinite isinf isnan lcm ldexp lgamma log log10 log1p log2
-modf nan perm pi pow prod radians remainder sin sinh sqrt tan tanh tau trunc
+acos acosh asin asinh atan atan2 atanh cbrt ceil comb copysign cos cosh degrees dist e erf erfc exp exp2 expm1 fabs
+factorial floor fmod frexp fsum gamma gcd hypot inf isclose isfinite isinf isnan isqrt lcm ldexp lgamma log log10 log1p
+log2 modf nan nextafter perm pi pow prod radians remainder sin sinh sqrt tan tanh tau trunc ulp
 """)
 
 # random functions would make a loss irreproducible; they are named here only to give a better message
-RANDOM = frozenset(
-    names("""
+RANDOM = names("""
 rand randn randint randperm rand_like randn_like bernoulli multinomial normal poisson dropout rrelu random seed
-manual_seed uniform_ normal_ bernoulli_ exponential_ random_ cauchy_ geometric_
+manual_seed uniform_ normal_ bernoulli_ exponential_ random_ cauchy_ geometric_ gumbel_softmax Dropout
 """)
-)
 
+MODULES = names("torch torch.nn torch.nn.functional torch.special torch.linalg math")
 DOTTED = frozenset(
     [f"torch.{n}" for n in (*_BOTH, *_TORCH_ONLY)]
-    + [f"torch.nn.functional.{n}" for n in _FUNCTIONAL if n not in RANDOM]
+    + [f"torch.nn.{n}" for n in _NN]
+    + [f"torch.nn.functional.{n}" for n in _FUNCTIONAL]
     + [f"torch.special.{n}" for n in _SPECIAL]
-    + [f"math.{n}" for n in _MATH]
     + [f"torch.linalg.{n}" for n in ("norm", "vector_norm")]
-    + ["torch", "torch.nn", "torch.nn.functional", "torch.special", "torch.linalg", "math"]
+    + [f"math.{n}" for n in _MATH]
+    + [*MODULES]
 )
-
-MODULES = frozenset(["torch", "torch.nn", "torch.nn.functional", "torch.special", "torch.linalg", "math"])
 
 _ALIASES = {"torch.nn.functional": "torch.nn.functional as F"}
 IMPORTS = tuple(_ALIASES.get(m, m) for m in sorted(MODULES))  # as people write them
 
-ATTRIBUTES = frozenset([*_BOTH, *_METHOD_ONLY]) - RANDOM
-
-BUILTINS = frozenset(
-    names("""
-abs all any bool dict divmod enumerate float int isinstance len list map max min pow range reversed round set
-sorted str sum tuple zip ValueError TypeError RuntimeError ArithmeticError AssertionError ZeroDivisionError
+ATTRIBUTES = _BOTH | _METHOD_ONLY
+IN_PLACE = frozenset(n for n in ATTRIBUTES if n.endswith("_")) | {"append", "extend"}
+# these may return their argument or a part of it instead of something new
+VIEWS = names("""
+T as_tensor atleast_1d atleast_2d broadcast_tensors broadcast_to bool cartesian_prod chunk contiguous cpu detach
+diag diagonal double einsum expand expand_as fix flatten float half int long mT meshgrid moveaxis movedim narrow
+permute positive ravel real reshape reshape_as select split squeeze sum_to_size swapaxes swapdims t to transpose
+type type_as unbind unflatten unsqueeze view view_as
 """)
-)
+CONTAINER_METHODS = names("get items keys values")
 
-TYPING = frozenset(
-    names("""
-Any Callable Dict Final List Literal NamedTuple Optional Sequence Tuple Union Iterable Mapping
+BUILTINS = names("""
+abs all any bool dict divmod enumerate filter float frozenset int isinstance len list map max min pow range reversed
+round set sorted str sum tuple zip ArithmeticError AssertionError Exception FloatingPointError IndexError KeyError
+NotImplementedError OverflowError RuntimeError TypeError ValueError ZeroDivisionError
 """)
-) - {"NamedTuple"}
+EXCEPTIONS = frozenset(n for n in BUILTINS if n[0].isupper())
 
-KEYWORDS = frozenset(
-    names("""
-a alpha axis base beta bias correction decimals default delta descending diagonal dim dims dtype end eps
-equal_nan exponent full fill_value input keepdim keepdims key k label_smoothing largest log_input log_target
-lambd margin max max_norm max_val min min_val n nan neginf negative_slope normalized_shape ord other p
-pos_weight posinf q reduction repeats rounding_mode side size sections shifts sorted stable start step steps
-strict target threshold tensor1 tensor2 tensors rtol atol to_right unbiased value values var weight weights x1
-x2 y interpolation prepend append dim0 dim1 mask requires_grad src index num_classes self
+# in annotations only
+TYPING_MODULES = names("typing collections.abc")
+TYPING = names("""
+Any Callable Dict Final FrozenSet Iterable Iterator List Literal Mapping Optional Sequence Set Tuple TypeAlias Union
 """)
-)
+TENSOR_TYPES = names("""
+torch.Tensor torch.FloatTensor torch.DoubleTensor torch.LongTensor torch.IntTensor torch.BoolTensor torch.HalfTensor
+torch.BFloat16Tensor torch.dtype torch.device torch.Size
+""")
+
+KEYWORDS = names("""
+a abs_tol alpha append approximate atol aweights axis base beta bias bins copy correction decimals default delta
+descending diagonal dim dim0 dim1 dims dtype elements end end_dim eps equal_nan exponent fill_value full high
+include_self index indexing input interpolation k keepdim keepdims key label_smoothing lambd largest log_input
+log_target low margin mask max max_norm max_val min min_val minlength mode n nan ndigits negative_slope neginf
+non_blocking normalized_shape num_classes offset ord other p pos_weight posinf prepend q reduce reduction rel_tol
+repeats requires_grad return_counts return_inverse reverse right rounding_mode rtol sections self shape shifts side
+size sorted split_size src stable start start_dim step steps strict swap target tensor tensor1 tensor2 tensors
+test_elements threshold to_right unbiased value values var vec1 vec2 weight weights x x1 x2 y
+""")
+
+# calls with at most so many arguments, all by position: the next one would be `out`, `inplace`, or needs lazy imports
+POSITIONAL = {
+    "torch.norm": 4, "torch.nn.functional.normalize": 4, "torch.tensordot": 3, "torch.nn.functional.relu": 1,
+    "torch.nn.functional.relu6": 1, "torch.nn.functional.silu": 1, "torch.nn.functional.mish": 1,
+    "torch.nn.functional.selu": 1, "torch.nn.functional.hardswish": 1, "torch.nn.functional.hardsigmoid": 1,
+    "torch.nn.functional.elu": 2, "torch.nn.functional.celu": 2, "torch.nn.functional.leaky_relu": 2,
+    "torch.nn.functional.hardtanh": 3, "torch.nn.functional.threshold": 3,
+    "torch.nn.functional.binary_cross_entropy": 2, "torch.nn.ReLU": 0, "torch.nn.ReLU6": 0, "torch.nn.SiLU": 0,
+    "torch.nn.Mish": 0, "torch.nn.SELU": 0, "torch.nn.Hardsigmoid": 0, "torch.nn.ELU": 1, "torch.nn.CELU": 1,
+    "torch.nn.LeakyReLU": 1, "torch.nn.Hardtanh": 2,
+}  # fmt: skip
+GRADIENT_MODES = names("torch.no_grad torch.enable_grad torch.set_grad_enabled")

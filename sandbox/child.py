@@ -10,7 +10,10 @@ import builtins
 import math
 import os
 import sys
+import time
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NoReturn
@@ -19,7 +22,7 @@ import torch
 
 from sandbox.allowlist import BUILTINS, MODULES
 from sandbox.contract import ScalarInput, TensorInput
-from sandbox.frames import Frame, Header, Op, Shape, Status, Views, shape_of
+from sandbox.frames import SPIN_AFTER, SPIN_S, Frame, Header, Op, Shape, Status, Views, shape_of
 
 FILENAME = "<candidate>"
 _LANES = (
@@ -58,7 +61,14 @@ class Entry:
 def serve(channel: int, frame: Frame, entry: Entry) -> NoReturn:
     """Answer one byte per request on `channel`; leave by os._exit when the other side is gone."""
     function: Callable[..., Any] | None = None
-    while os.read(channel, 1):
+    calls, waited = 0, SPIN_S
+    while True:
+        started = time.perf_counter()
+        if calls > SPIN_AFTER and waited < SPIN_S:
+            frame.await_status(pending=True, seconds=SPIN_S)
+        if not os.read(channel, 1):
+            os._exit(0)
+        calls, waited = calls + 1, time.perf_counter() - started
         request = frame.read_header()
         try:
             if request.op == Op.LOAD:
@@ -75,7 +85,6 @@ def serve(channel: int, frame: Frame, entry: Entry) -> NoReturn:
             Header(request.op, status, request.runs, request.batch, request.itemsize, frame.write_text(text), line)
         )
         os.write(channel, b"!")
-    os._exit(0)
 
 
 def _restricted_import(name: str, *arguments: Any, **keywords: Any) -> ModuleType:
@@ -125,7 +134,8 @@ def answer(function: Callable[..., Any], entry: Entry, frame: Frame, shape: Shap
         result = function(**arguments)
         check_result(result, size, block.dtype)
         losses.append(result)
-        means += [result.mean()] if len(group) == 1 else [r.mean() for r in result.view(-1, shape.batch).unbind(0)]
+        parts = [result] if len(group) == 1 else result.view(-1, shape.batch).unbind(0)
+        means += [torch.mean(part) for part in parts]  # not a method: a tensor can carry another one of that name
     found = torch.autograd.grad(means, leaves, allow_unused=True)
     with torch.no_grad():
         gradients = [torch.zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True)]
@@ -162,8 +172,8 @@ def _scatter(
 
 def check_result(result: Any, batch: int, dtype: torch.dtype) -> None:
     """Shape, dtype and graph of what the candidate returned. Raises ContractError."""
-    if not isinstance(result, torch.Tensor):
-        raise ContractError(f"returned {type(result).__name__}, not a tensor of shape ({batch},)")
+    if type(result) is not torch.Tensor:
+        raise ContractError(f"returned {type(result).__name__}, not a plain tensor of shape ({batch},)")
     if tuple(result.shape) != (batch,):
         raise ContractError(f"returned shape {tuple(result.shape)}, must be ({batch},): one loss per example")
     if result.dtype != dtype:
@@ -194,11 +204,33 @@ def describe(error: BaseException) -> tuple[Status, bytes, int]:
     return status, text[:4000].encode("utf-8", "replace"), line
 
 
+def refuse_early(event: str, arguments: tuple[Any, ...]) -> None:
+    """An audit hook that turns what the system-call filter would kill for into an error with a line number.
+
+    No fence, only manners: the parser, for one, tries to open the file that a syntax error is in.
+    """
+    if event == "open":
+        raise PermissionError("a loss opens no files")
+    if event == "import":
+        raise ImportError("a loss imports nothing more when it runs")
+
+
 def warm() -> None:
-    """One tiny forward and backward through the whole path, so that children do not pay for first use."""
+    """Use once, before anything is forked, what a candidate may use: a child cannot import or open anything any more.
+
+    That is also quicker: what the warm process has done, no child has to do. Errors belong to it. Torch looks for the
+    library that walks a C++ stack at the first error, and an honest mistake must not look like an attack.
+    """
     sys.setrecursionlimit(600)  # deep recursion must raise before it exhausts the C stack
+    warnings.simplefilter("ignore")  # a warning reads the source line that it points to
+    # oneDNN compiles kernels when they are used (gelu), and a child maps no executable memory
+    torch.backends.mkldnn.set_flags(False)  # type: ignore[no-untyped-call]
     x = torch.zeros(4, requires_grad=True)
     y = torch.nn.functional.logsigmoid(x) + torch.nn.functional.softplus(x).clamp(min=0).exp()
     torch.autograd.grad([torch.where(x > 0, y, -y).mean()], [x])
     torch.stack([x.detach(), x.detach()]).view(2, 4).transpose(0, 1).tolist()
-    torch.tensor(0.0)  # its first call imports a module of torch by name, which a candidate's own imports may not
+    repr(y)
+    torch.tensor(0.0)  # the first one imports a module through the caller's restricted __import__, which refuses
+    for mistake in ("x.detach() + torch.zeros(3)", "torch.empty(1 << 50)", "torch.clamp(x, 'a', 1.0)"):
+        with suppress(Exception):
+            eval(mistake, {"torch": torch, "x": x})

@@ -57,9 +57,12 @@ class Contract:
         description: what the inputs are and what training minimises, for the prompt.
         tensors, scalars: the arguments, required ones first.
         scale_scalar: the scalar (beta) whose rescaling does not make a new objective, if any.
+        label: the bool input that says whether a good loss raises the first policy input (true) or lowers it. Without one,
+            it raises the first and lowers the second.
 
     Raises:
-        ValueError: an empty, repeated or non-identifier name, no gradient-carrying input, or an unknown `scale_scalar`.
+        ValueError: an empty, repeated or non-identifier name, no gradient-carrying input, an unknown `scale_scalar`, a
+            `label` that is no required bool input, or a required tensor after an optional one.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Contract:
     tensors: tuple[TensorInput, ...]
     scalars: tuple[ScalarInput, ...] = ()
     scale_scalar: str | None = None
+    label: str | None = None
 
     def __post_init__(self) -> None:
         names = [i.name for i in self.inputs]
@@ -80,6 +84,10 @@ class Contract:
             raise ValueError(f"contract {self.name}: no required input carries gradient")
         if self.scale_scalar is not None and self.scale_scalar not in {s.name for s in self.scalars}:
             raise ValueError(f"contract {self.name}: scale_scalar {self.scale_scalar!r} is not one of its scalars")
+        if self.label not in {None, *(t.name for t in self.tensors if t.dtype == "bool" and not t.optional)}:
+            raise ValueError(f"contract {self.name}: label {self.label!r} is not one of its required bool inputs")
+        if [t.optional for t in self.tensors] != sorted(t.optional for t in self.tensors):
+            raise ValueError(f"contract {self.name}: an optional tensor stands before a required one")
 
     @property
     def inputs(self) -> list[TensorInput | ScalarInput]:

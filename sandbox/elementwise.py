@@ -22,6 +22,7 @@ _FUNCTIONS = names("""
 _MODULE_PARTS = frozenset({"torch", "nn", "functional", "special", "math", "pi", "e", "inf"})
 _MATH = names("exp log log1p log2 sqrt pow tanh")
 _BUILTINS = frozenset({"abs", "float", "int", "pow", "range"})
+_TYPES = frozenset({"__future__", "typing", "collections.abc"})
 _NODES = (
     ast.Module, ast.FunctionDef, ast.arguments, ast.arg, ast.Return, ast.Assign, ast.AugAssign, ast.AnnAssign, ast.For,
     ast.If, ast.IfExp, ast.Compare, ast.BoolOp, ast.Expr, ast.Import, ast.ImportFrom,
@@ -34,7 +35,7 @@ _NOT = (ast.MatMult, ast.In, ast.NotIn, ast.Is, ast.IsNot)
 def is_elementwise(source: str, contract: Contract) -> bool:
     """Whether the source is straight-line elementwise arithmetic. False for anything that does not parse."""
     try:
-        tree = ast.parse(source)
+        tree = ast.parse(source, "<candidate>")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     functions = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
@@ -44,6 +45,10 @@ def is_elementwise(source: str, contract: Contract) -> bool:
 def _allowed(node: ast.AST, functions: set[str]) -> bool:
     if not isinstance(node, _NODES) or isinstance(node, _NOT):
         return False
+    if (functions | _BUILTINS) & set(_bound(node)):  # `pow = sum`, `from torch import mean as abs`
+        return False
+    if isinstance(node, ast.ImportFrom):  # functions are read by the module that they are called on
+        return node.module in _TYPES or all(a.name in _MODULE_PARTS | {"Tensor"} for a in node.names)
     if isinstance(node, ast.Attribute):
         return node.attr in _FUNCTIONS or node.attr in _MODULE_PARTS or node.attr == "Tensor"
     if isinstance(node, ast.Call):
@@ -54,6 +59,15 @@ def _allowed(node: ast.AST, functions: set[str]) -> bool:
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         return all(isinstance(t, ast.Name) for t in targets)  # unpacking a tensor splits the batch
     return True
+
+
+def _bound(node: ast.AST) -> list[str]:
+    """Names that a node gives a meaning, but for functions."""
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        return [a.asname or a.name.partition(".")[0] for a in node.names]
+    if isinstance(node, ast.arg):
+        return [node.arg]
+    return [node.id] if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load) else []
 
 
 def _callable(function: ast.expr, functions: set[str]) -> bool:

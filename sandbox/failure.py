@@ -57,3 +57,17 @@ class InfrastructureError(Exception):
     @property
     def failure(self) -> Failure:
         return Failure(FailureKind.INFRASTRUCTURE, str(self))
+
+
+class NoSandboxError(InfrastructureError):
+    """Candidates cannot be confined on this machine, so none is run. `reason`: what the kernel or the container refuses."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"this machine cannot confine candidates ({reason}), so none is run; use Linux on x86-64 with seccomp "
+            "(docs/security.md), or accept the risk with --unsafe-no-sandbox"
+        )
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[NoSandboxError], tuple[str]]:
+        return type(self), (self.reason,)

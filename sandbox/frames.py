@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,9 +23,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _HEADER = struct.Struct("<7q")
+_STATUS, _STATUS_AT = struct.Struct("<q"), 8
 _TEXT_AT = 64
 TEXT_BYTES = 32 * 1024
 _DATA_AT = _TEXT_AT + TEXT_BYTES
+
+
+SPIN_S = 1e-3  # how long either side watches the frame before it sleeps
+_YIELD_AFTER_S = 150e-6
+SPIN_AFTER = 64  # calls: a probe is over by then; what goes on is training, where every step waits for its loss
 
 
 class Op(IntEnum):
@@ -120,6 +127,20 @@ class Frame:
 
     def read_header(self) -> Header:
         return Header(*_HEADER.unpack_from(self.memory, 0))
+
+    def await_status(self, pending: bool, seconds: float) -> None:
+        """Watch the header for a request (pending) or an answer, for so long at most.
+
+        Waking a sleeping process costs more than a small loss. This is only a hint for when to look at the channel: the
+        byte there is what counts. Where it takes longer, others are let in between looks.
+        """
+        started = time.perf_counter()
+        while (_STATUS.unpack_from(self.memory, _STATUS_AT)[0] == Status.PENDING) is not pending:
+            waited = time.perf_counter() - started
+            if waited > seconds:
+                return
+            if waited > _YIELD_AFTER_S:
+                os.sched_yield()
 
     def write_text(self, text: bytes) -> int:
         cut = text[:TEXT_BYTES]

@@ -2,59 +2,67 @@
 
 The gate is the first fence, not the cage: it keeps honest mistakes cheap, tells a language model in words what to
 change, and refuses every name that leads out of tensor arithmetic. What is legal but slow or greedy is stopped by the
-oracle child's limits.
+oracle child's limits. For a loss that somebody exports and imports it is the only fence.
+
+Its parts: `gate_text` (limits that must hold before parsing), `gate_names` (scopes and bindings), `gate_values` (module
+level, annotations, defaults), `gate_purity` (changes in place), `gate_hints` (advice), `allowlist` (the names).
 """
 
 from __future__ import annotations
 
 import ast
-import difflib
 import re
+import warnings
+from collections.abc import Callable
+from typing import Any
 
-from sandbox.allowlist import ATTRIBUTES, BUILTINS, DOTTED, IMPORTS, KEYWORDS, MODULES, RANDOM, TYPING
-from sandbox.candidate import MAX_SOURCE_BYTES, Candidate
+from sandbox.allowlist import (
+    ATTRIBUTES,
+    BUILTINS,
+    DOTTED,
+    EXCEPTIONS,
+    GRADIENT_MODES,
+    IMPORTS,
+    IN_PLACE,
+    KEYWORDS,
+    MODULES,
+    POSITIONAL,
+    RANDOM,
+    TYPING_MODULES,
+)
+from sandbox.candidate import Candidate
 from sandbox.contract import Contract
+from sandbox.gate_hints import about_attribute, about_dotted, about_name, about_syntax, nearest
+from sandbox.gate_names import FOREIGN_BUILTINS, Names, Scope, chain, is_known, is_tensor
+from sandbox.gate_purity import Purity
+from sandbox.gate_text import MAX_LINES as MAX_LINES
+from sandbox.gate_text import text_violations
+from sandbox.gate_values import Types, entry_violations, is_constant, module_violations
 from sandbox.reports import GateReport, Violation
 from sandbox.text import one_line
 
-MAX_LINES = 600
-MAX_NESTING = 30  # brackets within brackets, and indentation levels
-MAX_OPERATORS = 400  # in one statement: a longer chain overflows the parser's C stack
-MAX_UNARY = 12  # in a row
-MAX_F_STRING = 60  # brackets and operators in one f-string
 MAX_VIOLATIONS = 12  # more would only fill the prompt
 
-_LEXEME = re.compile(
-    r"""(?P<string>[rbfuRBFU]{0,2}(?:'''(?:\\.|[^\\])*?'''|\"\"\"(?:\\.|[^\\])*?\"\"\"|'(?:\\.|[^\\\n'])*'|"(?:\\.|[^\\\n"])*"))
-    |(?P<comment>\#[^\n]*)|(?P<continued>\\\n)|(?P<open>[\[({])|(?P<close>[\])}])|(?P<newline>\n[ \t]*)
-    |(?P<unary>(?:(?:[-+~]|\bnot\b)\s*)+)|(?P<operator>[*/%@<>=!&|^.,:]|\b(?:and|or|if|else|in|is|lambda|for)\b)
-    |(?P<other>[^\s'"\#\[\](){}\n*/%@<>=!&|^.,:~+\\-]+)""",
-    re.VERBOSE | re.DOTALL,
-)
-_COOKIE = re.compile(r"^[ \t\f]*#.*?coding[:=]")
+_FILENAME = "<candidate>"
+# the parser warns about texts such as "\s" in a docstring: no mistake here, and the warning would show the text
+_SILENT = ("ignore", None, Warning, re.compile(re.escape(_FILENAME)), 0)
 
-_ALLOWED_NODES = (
-    ast.Module, ast.FunctionDef, ast.arguments, ast.arg, ast.Return, ast.Assign, ast.AugAssign, ast.AnnAssign, ast.If,
-    ast.For, ast.Expr, ast.Pass, ast.Assert, ast.Raise, ast.Import, ast.ImportFrom, ast.alias, ast.Break, ast.Continue,
-    ast.With, ast.withitem, ast.BoolOp, ast.NamedExpr, ast.BinOp, ast.UnaryOp, ast.Lambda, ast.IfExp, ast.Dict,
-    ast.List, ast.Tuple, ast.Set, ast.ListComp, ast.GeneratorExp, ast.DictComp, ast.SetComp, ast.comprehension,
-    ast.Compare, ast.Call, ast.keyword, ast.JoinedStr, ast.FormattedValue, ast.Constant, ast.Attribute, ast.Subscript,
-    ast.Starred, ast.Name, ast.Slice, ast.expr_context, ast.boolop, ast.operator, ast.unaryop, ast.cmpop,
+_PLAIN_NODES = (
+    ast.Assert, ast.Assign, ast.AugAssign, ast.AnnAssign, ast.BinOp, ast.BoolOp, ast.Break, ast.Compare, ast.Continue,
+    ast.Dict, ast.DictComp, ast.Expr, ast.For, ast.GeneratorExp, ast.If, ast.IfExp, ast.JoinedStr, ast.List,
+    ast.ListComp, ast.NamedExpr, ast.Pass, ast.Return, ast.Set, ast.SetComp, ast.Slice, ast.Starred, ast.Subscript,
+    ast.Tuple, ast.UnaryOp, ast.keyword, ast.withitem,
+    # parts of statements that are refused as a whole
+    ast.ExceptHandler, ast.match_case, ast.MatchAs, ast.MatchClass, ast.MatchMapping, ast.MatchOr, ast.MatchSequence,
+    ast.MatchSingleton, ast.MatchStar, ast.MatchValue,
 )  # fmt: skip
-
-_INSTEAD_OF = {
-    ast.While: "Use `for i in range(N)` with a constant N",
-    ast.Try: "Let errors surface; guard values with torch.where or clamp",
-    ast.ClassDef: "Use plain functions",
-    ast.AsyncFunctionDef: "Use a plain `def`",
-    ast.Match: "Use if / elif",
-    ast.Global: "Pass values as arguments; a loss keeps no state",
-    ast.Nonlocal: "Pass values as arguments; a loss keeps no state",
-    ast.Delete: "Leave it out",
-    ast.Yield: "Return a tensor",
-    ast.YieldFrom: "Return a tensor",
-    ast.Await: "Return a tensor",
-}
+_UNSUITED = (bytes, complex)  # constants of these types
+_DIRECT = IN_PLACE | {
+    "to",
+    "type",
+    "sort",
+}  # methods that are looked at where they are called, so they cannot be passed around
+_SHADOWS = frozenset({"torch", "math", "F"})
 
 
 def check_source(candidate: Candidate, contract: Contract) -> GateReport:
@@ -62,292 +70,311 @@ def check_source(candidate: Candidate, contract: Contract) -> GateReport:
 
     Never raises for any text: whatever is wrong comes back as violations, at most `MAX_VIOLATIONS` of them.
     """
-    violations = _text_violations(candidate.source)
+    source = candidate.source
+    violations = text_violations(source)
     if violations:
         return GateReport(tuple(violations))
+    if _SILENT not in warnings.filters:  # not once on import: that may happen where filters are restored afterwards
+        warnings.filterwarnings("ignore", module=re.escape(_FILENAME))
     try:
-        tree = ast.parse(candidate.source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        line = getattr(error, "lineno", None) or 0
-        what = one_line(getattr(error, "msg", None) or str(error) or type(error).__name__)
-        return GateReport((Violation(line, f"not valid Python: {what}", "Return one complete Python module"),))
-    walker = _Walker(tree, contract)
-    walker.walk()
-    return GateReport(tuple(walker.violations[:MAX_VIOLATIONS]), walker.parameters)
+        tree = ast.parse(source, _FILENAME)
+        checker = _Checker(tree, contract)
+        checker.run()
+        if not checker.violations:  # finds `break` outside a loop, two parameters of one name, and the like
+            compile(source, _FILENAME, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as error:
+        return GateReport((_not_python(error, source),))
+    return GateReport(tuple(checker.violations[:MAX_VIOLATIONS]), checker.parameters)
 
 
-def _text_violations(source: str) -> list[Violation]:
-    """Limits that must hold before the parser sees the text: its C stack overflows on deep nesting."""
-    if len(source.encode("utf-8", "replace")) > MAX_SOURCE_BYTES or source.count("\n") > MAX_LINES:
-        limits = f"{MAX_SOURCE_BYTES} bytes or {MAX_LINES} lines"
-        return [Violation(0, f"the source is longer than {limits}", "Write a shorter loss")]
-    for number, line in enumerate(source.split("\n", 2)[:2], 1):
-        if _COOKIE.match(line):
-            return [Violation(number, "an encoding declaration", "Leave it out; sources are UTF-8")]
-    for number, line in enumerate(source.split("\n"), 1):
-        if any((ord(c) < 32 and c != "\t") or 0xD800 <= ord(c) < 0xE000 or ord(c) == 127 for c in line):
-            return [Violation(number, "a control or surrogate character", "Use plain text")]
-    return _nesting_violations(source)
+def _not_python(error: Exception, source: str) -> Violation:
+    line = getattr(error, "lineno", None) or 0
+    what = one_line(getattr(error, "msg", None) or str(error) or type(error).__name__)
+    instead = "Return one complete Python module"
+    if "unicode error" in what:
+        instead = 'Put an r before the string, as in r"\\xi"'
+    return Violation(min(max(line, 0), source.count("\n") + 1), f"not valid Python: {what}", instead)
 
 
-def _nesting_violations(source: str) -> list[Violation]:
-    depth = operators = position = 0
-    line = 1
-    while position < len(source):
-        match = _LEXEME.match(source, position)
-        if match is None:  # a blank, or a stray quote or backslash that the parser will complain about
-            position += 1
-            continue
-        position, kind, text = match.end(), match.lastgroup, match.group()
-        if kind == "open":
-            depth, operators = depth + 1, operators + 1
-        elif kind == "close":
-            depth -= 1
-        elif kind == "newline":
-            indent = len(text[1:].expandtabs(4)) // 2
-            if depth <= 0:
-                operators = 0
-                if indent > 2 * MAX_NESTING:
-                    return [Violation(line + 1, "indented too deeply", "Flatten the code")]
-        elif kind == "unary":
-            operators += 1
-            if len(text.split()) > MAX_UNARY or sum(c in "-+~" for c in text) > MAX_UNARY:
-                return [Violation(line, "too many unary operators in a row", "Write one sign")]
-        elif kind == "operator":
-            operators += 1
-        elif kind == "string" and _is_deep_f_string(text):
-            return [Violation(line, "a complicated f-string", "Use a plain string")]
-        elif kind == "other" and not text.isascii():
-            return [Violation(line, "a non-ASCII character outside strings and comments", "Use ASCII names")]
-        line += text.count("\n")
-        if depth > MAX_NESTING:
-            return [Violation(line, f"brackets nested more than {MAX_NESTING} deep", "Use intermediate variables")]
-        if operators > MAX_OPERATORS:
-            return [Violation(line, "one statement is too long", "Split it with intermediate variables")]
-    return []
-
-
-def _is_deep_f_string(literal: str) -> bool:
-    """Whether an f-string holds more brackets and operators than a message needs: it is parsed as code."""
-    prefix = literal[: min(literal.find("'") % len(literal), literal.find('"') % len(literal))]
-    if "f" not in prefix.lower():
-        return False
-    return (
-        sum(c in "([{-+~*/.<" for c in literal) > MAX_F_STRING
-        or len(re.findall(r"\b(?:not|lambda|if)\b", literal)) > MAX_UNARY
-    )
-
-
-class _Walker:
-    """One pass over the tree, iteratively; collects violations."""
+class _Checker:
+    """Looks at every node once, iteratively; collects violations."""
 
     def __init__(self, tree: ast.Module, contract: Contract) -> None:
         self.tree, self.contract = tree, contract
+        self.names = Names(tree)
+        self.types = Types(self.names)
         self.violations: list[Violation] = []
         self.parameters: tuple[str, ...] = ()
-        self.roots: dict[str, str] = {}  # local name -> dotted module or function it stands for
-        self.typing: set[str] = set()
-        self.functions = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)}
-        self.helper_keywords: set[str] = set()
-        self.bound: set[str] = set()
+        self.settled = set(self.names.module_aliases)  # ids of nodes that were looked at together with their parent
 
-    @property
-    def full(self) -> bool:
-        """Whether enough is known: looking for near names is slow."""
-        return len(self.violations) >= MAX_VIOLATIONS
+    def refuse(self, node: ast.AST | Violation, problem: str = "", instead: str = "") -> None:
+        if len(self.violations) < MAX_VIOLATIONS:
+            found = node if isinstance(node, Violation) else Violation(getattr(node, "lineno", 0), problem, instead)
+            if found not in self.violations:
+                self.violations.append(found)
 
-    def refuse(self, node: ast.AST, problem: str, instead: str) -> None:
-        if not self.full:
-            self.violations.append(Violation(getattr(node, "lineno", 0), problem, instead))
-
-    def walk(self) -> None:
-        nodes = list(ast.walk(self.tree))  # ast.walk is iterative
-        self._collect(nodes)
-        self._check_module()
-        self._check_entry()
-        for node in nodes:
-            if self.full:
+    def run(self) -> None:
+        found, self.parameters = entry_violations(self.tree, self.names, self.contract)
+        for violation in found:
+            self.refuse(violation)
+        self._check_bindings()
+        self.settled |= self.types.aliases()
+        for violation in (*module_violations(self.tree, self.names, self.types), *self.types.violations()):
+            self.refuse(violation)
+        for node, scope in self.names.nodes:
+            check = _CHECKS.get(type(node), _Checker._on_forbidden)
+            if check is not None:
+                check(self, node, scope)
+            if len(self.violations) >= MAX_VIOLATIONS:
                 break
-            if not isinstance(node, _ALLOWED_NODES):
-                instead = next((text for kind, text in _INSTEAD_OF.items() if isinstance(node, kind)), "Leave it out")
-                located = next((n for n in ast.walk(node) if hasattr(n, "lineno")), node)  # a match_case has no line
-                self.refuse(located, f"`{type(node).__name__}` is not allowed", instead)
-            else:
-                check = getattr(self, f"_on_{type(node).__name__.lower()}", None)
-                if check:
-                    check(node)
+        for violation in Purity(self.names, self.contract).violations():
+            self.refuse(violation)
+            if len(self.violations) >= MAX_VIOLATIONS:
+                break
         self.violations.sort(key=lambda v: v.line)
 
-    def _collect(self, nodes: list[ast.AST]) -> None:
-        """Names the source binds, so that a later use of anything else is an unknown name."""
-        for node in nodes:
-            if isinstance(node, (ast.Import, ast.ImportFrom)):
-                self._import(node)
-            elif isinstance(node, ast.arg):
-                self.bound.add(node.arg)
-                self.helper_keywords.add(node.arg)
-            elif isinstance(node, ast.FunctionDef):
-                self.bound.add(node.name)
-            elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-                self.bound.add(node.id)
-                if node.id in ("torch", "math", "F"):
-                    self.refuse(node, f"assigns to `{node.id}`", "Pick another variable name")
+    def _on_forbidden(self, node: ast.AST, scope: Scope) -> None:
+        self.refuse(node, *about_syntax(node))
 
-    def _import(self, node: ast.Import | ast.ImportFrom) -> None:
-        allowed = f"Import only {', '.join(IMPORTS[:-1])} and {IMPORTS[-1]}"
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name not in MODULES:
-                    self.refuse(node, f"imports {one_line(alias.name, 60)}", allowed)
-                elif alias.asname:
-                    self.roots[alias.asname] = alias.name
-                else:
-                    top = alias.name.split(".")[0]
-                    self.roots[top] = top
-            return
+    def _check_bindings(self) -> None:
+        for scope in self.names.scopes:
+            for name, found in scope.bound.items():
+                target = next((b.target for b in found if b.target), None)
+                if name.startswith("__") or not name.isascii():
+                    problem = f"the name `{one_line(name, 60)}`"
+                    self.refuse(found[0].node, problem, "Use a plain name without double underscores")
+                elif scope.is_module and name in FOREIGN_BUILTINS:
+                    self.refuse(found[0].node, f"`{name}` is the name of a Python built-in", "Pick another name")
+                elif name in _SHADOWS and target is None:
+                    self.refuse(found[0].node, f"assigns to `{name}`", "Pick another variable name")
+                elif target is not None and any(b.target != target for b in found):
+                    other = next((b.node for b in found if b.target is None), found[-1].node)
+                    problem = f"assigns to `{one_line(name, 60)}`, which is imported"
+                    self.refuse(other, problem, "Pick another variable name")
+
+    # one method per node type
+
+    def _on_import(self, node: ast.Import, scope: Scope) -> None:
         for alias in node.names:
-            full, name = f"{node.module}.{alias.name}", alias.asname or alias.name
-            if node.module == "__future__" and alias.name == "annotations":
-                continue
-            if node.module in ("typing", "collections.abc") and alias.name in TYPING:
-                self.typing.add(name)
-            elif node.level == 0 and full in DOTTED:
-                self.roots[name] = full
-            else:
-                self.refuse(node, f"imports {one_line(full, 80)}", allowed)
+            if alias.name not in MODULES and alias.name not in TYPING_MODULES:
+                self._refuse_import(node, alias.name)
 
-    def _check_module(self) -> None:
-        for position, node in enumerate(self.tree.body):
-            doc = position == 0 and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-            if isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef)) or doc:
-                continue
-            value = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
-            if not self.full and (value is None or not self._constant(value)):
-                what = f"`{type(node).__name__}` at module level"
-                self.refuse(node, what, "Only imports, constants and functions stand at module level")
+    def _on_importfrom(self, node: ast.ImportFrom, scope: Scope) -> None:
+        for alias in node.names:
+            full = f"{'.' * node.level}{node.module or ''}.{alias.name}"
+            if not is_known(full) and full != "__future__.annotations":
+                self._refuse_import(node, full)
 
-    def _constant(self, value: ast.expr) -> bool:
-        """Numbers, strings, tuples, lists and dicts of them, arithmetic on them, and math functions of them."""
-        for node in ast.walk(value):
-            if isinstance(node, (ast.Call, ast.Attribute)):
-                function = node.func if isinstance(node, ast.Call) else node
-                if not (self._dotted(function) or "").startswith("math."):
-                    return False
-            elif not isinstance(
-                node,
-                (ast.Constant, ast.Tuple, ast.List, ast.Dict, ast.Set, ast.BinOp, ast.UnaryOp, ast.Name, ast.operator,
-                 ast.unaryop, ast.expr_context),
-            ):  # fmt: skip
-                return False
-        return True
+    def _refuse_import(self, node: ast.AST, name: str) -> None:
+        allowed = f"Import only {', '.join(IMPORTS[:-1])} and {IMPORTS[-1]}"
+        self.refuse(node, f"imports {one_line(name, 80)}", allowed)
 
-    def _check_entry(self) -> None:
-        name = self.contract.function
-        function = self.functions.get(name)
-        if function is None:
-            near = difflib.get_close_matches(name, self.functions, n=1)
-            hint = f" (there is `{near[0]}`)" if near else ""
-            self.refuse(self.tree, f"no function `{name}`{hint}", f"Define `{self.contract.signature()}`")
-            return
-        arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
-        given = [a.arg for a in arguments]
-        without_default = len(function.args.posonlyargs) + len(function.args.args) - len(function.args.defaults)
-        mandatory = set(given[:without_default]) | {
-            a.arg for a, d in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True) if d is None
-        }
-        for missing in [n for n in self.contract.required if n not in given]:
-            self.refuse(function, f"`{name}` lacks the parameter `{missing}`", f"Use `{self.contract.signature()}`")
-        known = {i.name for i in self.contract.inputs}
-        for extra in [n for n in given if n not in known and n in mandatory]:
-            optional = ", ".join(self.contract.optional) or "none"
-            self.refuse(
-                function,
-                f"`{name}` has a parameter `{one_line(extra, 60)}` that nobody passes",
-                f"Give it a constant default, or remove it (optional inputs: {optional})",
-            )
-        if function.args.posonlyargs:
-            self.refuse(function, "positional-only parameters", "Arguments are passed by name; drop the `/`")
-        self.parameters = tuple(i.name for i in self.contract.inputs if i.name in given)
-
-    # one method per node type, found by name
-
-    def _on_functiondef(self, node: ast.FunctionDef) -> None:
+    def _on_functiondef(self, node: ast.FunctionDef, scope: Scope) -> None:
         if node.decorator_list:
             self.refuse(node.decorator_list[0], "a decorator", "Leave it out")
-        self._name(node, node.name)
+        self._on_lambda(node, scope)
 
-    def _on_arguments(self, node: ast.arguments) -> None:
-        if node.vararg or node.kwarg:
-            self.refuse(node.vararg or node.kwarg or node, "*args or **kwargs", "Name each parameter")
-        for default in [*node.defaults, *(d for d in node.kw_defaults if d is not None)]:
-            if not self._constant(default):
-                self.refuse(default, "a default that is not a constant", "Use a number")
+    def _on_lambda(self, node: ast.FunctionDef | ast.Lambda, scope: Scope) -> None:
+        arguments = node.args
+        if arguments.vararg or arguments.kwarg:
+            self.refuse(arguments.vararg or arguments.kwarg or node, "*args or **kwargs", "Name each parameter")
+        for default in [*arguments.defaults, *(d for d in arguments.kw_defaults if d is not None)]:
+            if not is_constant(default, self.names, scope):
+                self.refuse(default, "a default that is not a constant", "Use a number, a string or a tuple of them")
 
-    def _on_arg(self, node: ast.arg) -> None:
-        self._name(node, node.arg)
+    def _on_constant(self, node: ast.Constant, scope: Scope) -> None:
+        if isinstance(node.value, _UNSUITED):
+            self.refuse(node, f"a {type(node.value).__name__} constant", "Use real numbers and plain strings")
 
-    def _name(self, node: ast.AST, name: str) -> None:
-        if name.startswith("__") or not name.isascii():
-            self.refuse(node, f"the name `{one_line(name, 60)}`", "Use a plain ASCII name without double underscores")
+    def _on_formattedvalue(self, node: ast.FormattedValue, scope: Scope) -> None:
+        if isinstance(node.format_spec, ast.JoinedStr) and any(
+            not isinstance(part, ast.Constant) for part in node.format_spec.values
+        ):
+            self.refuse(node, "a computed format", "Write the width and precision out, as in {x:.3f}")
 
-    def _on_name(self, node: ast.Name) -> None:
-        self._name(node, node.id)
-        known = self.bound | self.roots.keys() | self.typing | BUILTINS
-        if isinstance(node.ctx, ast.Load) and node.id not in known:
-            if node.id in ("torch", "math", "F"):
-                modules = {"torch": "import torch", "math": "import math", "F": "import torch.nn.functional as F"}
-                self.refuse(node, f"`{node.id}` is used but not imported", f"Add `{modules[node.id]}` at the top")
-            else:
-                near = difflib.get_close_matches(node.id, known, n=1)
-                hint = f"Did you mean `{near[0]}`?" if near else "Use tensor functions and your own variables only"
-                self.refuse(node, f"unknown or forbidden name `{one_line(node.id, 60)}`", hint)
+    def _on_name(self, node: ast.Name, scope: Scope) -> None:
+        if id(node) in self.settled or not isinstance(node.ctx, ast.Load):
+            return
+        found = self.names.bindings(node.id, scope)
+        if found:
+            if found[0].target is not None:
+                self._check_value(node, found[0].target)
+            elif id(found[0].value) in self.types.alias_roots:  # Union[Tensor] is Tensor itself
+                self.refuse(node, f"the type `{one_line(node.id, 60)}` as a value", "Use it in annotations only")
+        elif node.id not in BUILTINS:
+            shown = one_line(node.id, 60)
+            advice = about_name(node.id, self._visible(scope))
+            imported = node.id in _SHADOWS
+            problem = f"`{shown}` is used but not imported" if imported else f"unknown or forbidden name `{shown}`"
+            self.refuse(node, problem, advice)
+        elif node.id == "str":
+            self.refuse(node, "`str` as a value", "Use an f-string")
 
-    def _dotted(self, node: ast.expr) -> str | None:
-        """`F.softplus` -> torch.nn.functional.softplus; None if it does not start at an imported root."""
-        parts: list[str] = []
-        while isinstance(node, ast.Attribute):
-            parts.append(node.attr)
-            node = node.value
-        if not isinstance(node, ast.Name) or node.id not in self.roots:
-            return None
-        return ".".join([self.roots[node.id], *reversed(parts)])
+    def _visible(self, scope: Scope | None) -> list[str]:
+        found: list[str] = []
+        while scope is not None:
+            found += scope.bound
+            scope = scope.parent
+        return found
 
-    def _on_attribute(self, node: ast.Attribute) -> None:
+    def _on_attribute(self, node: ast.Attribute, scope: Scope) -> None:
         if not isinstance(node.ctx, ast.Load):
             self.refuse(node, f"assigns to an attribute `.{one_line(node.attr, 60)}`", "Use a local variable")
-            return
-        dotted = self._dotted(node)
-        if node.attr in RANDOM:
-            self.refuse(node, f"randomness (`{node.attr}`)", "A loss is a deterministic function of its inputs")
-        elif dotted is not None:
-            if dotted not in DOTTED:
-                shown = one_line(dotted, 80)
-                near = difflib.get_close_matches(dotted, DOTTED, n=1, cutoff=0.8)
-                self.refuse(node, f"`{shown}` is not available", f"Did you mean `{near[0]}`?" if near else "Do without")
-        elif node.attr not in ATTRIBUTES:
-            self.refuse(node, f"the attribute `.{one_line(node.attr, 60)}` is not available", "Use tensor arithmetic")
+        elif id(node) not in self.settled:
+            dotted = self.names.dotted(node, scope)
+            if dotted is not None:
+                self.settled |= chain(node)
+                if self._is_available(node, dotted):
+                    self._check_value(node, dotted)
+            elif self._is_tensor_attribute(node) and node.attr in _DIRECT:
+                self.refuse(node, f"the method `.{node.attr}` as a value", "Call it directly")
 
-    def _on_call(self, node: ast.Call) -> None:
+    def _is_tensor_attribute(self, node: ast.Attribute) -> bool:
+        shown = one_line(node.attr, 60)
+        if node.attr in RANDOM:
+            self.refuse(node, f"randomness (`{shown}`)", "A loss is a deterministic function of its inputs")
+        elif node.attr not in ATTRIBUTES:
+            self.refuse(node, f"the attribute `.{shown}` is not available", about_attribute(node.attr))
+        else:
+            return True
+        return False
+
+    def _is_available(self, node: ast.AST, dotted: str) -> bool:
+        if dotted.rpartition(".")[2] in RANDOM:
+            shown = one_line(dotted, 80)
+            self.refuse(node, f"randomness (`{shown}`)", "A loss is a deterministic function of its inputs")
+        elif not is_known(dotted):
+            self.refuse(node, f"`{one_line(dotted, 80)}` is not available", about_dotted(dotted))
+        else:
+            return True
+        return False
+
+    def _check_value(self, node: ast.AST, dotted: str) -> None:
+        """A module or function that is neither called nor a step to something else."""
+        if dotted in MODULES:
+            self.refuse(node, f"the module `{dotted}` as a value", "Call its functions by their full names")
+        elif dotted not in DOTTED or dotted == "torch.Tensor":
+            if is_known(dotted):  # otherwise the import is refused
+                self.refuse(node, f"`{dotted}` outside annotations and isinstance", "Use torch.tensor or zeros_like")
+        elif dotted in POSITIONAL or dotted in GRADIENT_MODES:
+            self.refuse(node, f"`{dotted}` as a value", "Call it directly, or wrap it: lambda x: ...")
+
+    def _on_call(self, node: ast.Call, scope: Scope) -> None:
+        function = node.func
+        dotted = self.names.dotted(function, scope)
+        if dotted is not None:
+            if id(function) not in self.settled:  # by `with`
+                self.settled |= chain(function)
+                if self._is_available(function, dotted):
+                    self._check_dotted_call(node, dotted)
+        elif isinstance(function, ast.Attribute):
+            self.settled.add(id(function))
+            if self._is_tensor_attribute(function) and function.attr in ("to", "type"):
+                for argument in node.args:
+                    self._check_place(argument, scope)
+        elif self.names.is_builtin(function, scope, "str"):
+            self.settled.add(id(function))
+            if len(node.args) != 1 or node.keywords or isinstance(node.args[0], ast.Starred):
+                self.refuse(node, "`str` with more than one argument", "Use an f-string")
+        elif self.names.is_builtin(function, scope, "isinstance") and len(node.args) == 2:
+            self.settled |= self.types.parts(node.args[1], scope)
+        self._check_keywords(node, scope, dotted)
+
+    def _check_dotted_call(self, node: ast.Call, dotted: str) -> None:
+        limit = POSITIONAL.get(dotted)
+        if dotted in GRADIENT_MODES:
+            self.refuse(node, f"`{dotted}` outside `with`", f"Write `with {dotted}(...):`, or use .detach()")
+        elif dotted not in DOTTED or dotted in MODULES or dotted == "torch.Tensor":
+            self.refuse(node, f"a call of `{dotted}`", "Use torch.tensor, torch.zeros_like or torch.full_like")
+        elif limit is not None and (len(node.args) > limit or any(isinstance(a, ast.Starred) for a in node.args)):
+            what = f"takes at most {limit} arguments by position here"
+            self.refuse(node, f"`{dotted}` {what}", "Name the others")
+
+    def _check_keywords(self, node: ast.Call, scope: Scope, dotted: str | None) -> None:
+        if not node.keywords or self._are_of_local_function(node, scope):
+            return
+        known = KEYWORDS
+        if dotted == "torch.nn.functional.binary_cross_entropy":  # its weights import a symbolic algebra system
+            known = frozenset({"input", "target", "reduction"})
+        any_name = self.names.is_builtin(node.func, scope, "dict")
         for keyword in node.keywords:
             if keyword.arg is None:
                 self.refuse(node, "`**` in a call", "Write the keyword arguments out")
-            elif keyword.arg == "device":
-                self.refuse(node, "the argument `device=`", "Leave it out: all tensors are on the CPU")
-            elif keyword.arg not in KEYWORDS and keyword.arg not in self.helper_keywords:
+            elif keyword.arg == "device" and not any_name:
+                if not self._is_place(keyword.value, scope):
+                    self.refuse(node, "the argument `device=`", "Leave it out, or write `device=x.device`")
+            elif keyword.arg not in known and not any_name:
                 self.refuse(node, f"the argument `{one_line(keyword.arg, 60)}=` is not available", "Leave it out")
 
-    def _on_with(self, node: ast.With) -> None:
+    def _are_of_local_function(self, node: ast.Call, scope: Scope) -> bool:
+        """Whether a function of the source is called, which takes the names of its own parameters and no others."""
+        called = self.names.functions(node.func, scope)
+        taken = {n for inner in called for n, found in inner.bound.items() if found[0].kind == "parameter"}
+        for keyword in node.keywords if called else ():
+            if keyword.arg is None:
+                self.refuse(node, "`**` in a call", "Write the keyword arguments out")
+            elif keyword.arg not in taken:
+                name = node.func.id if isinstance(node.func, ast.Name) else "lambda"
+                problem = f"`{one_line(name, 40)}` has no parameter `{one_line(keyword.arg, 60)}`"
+                near = nearest(keyword.arg, taken)
+                self.refuse(node, problem, f"Did you mean `{near}`?" if near else "Leave it out")
+        return bool(called)
+
+    def _check_place(self, node: ast.expr, scope: Scope) -> None:
+        if not self._is_place(node, scope):
+            self.refuse(node, "a cast to something else than a dtype or device", "Write .to(x.dtype) or .float()")
+
+    def _is_place(self, node: ast.expr, scope: Scope) -> bool:
+        """Whether this is certainly a dtype, the CPU, or a tensor of the contract: no string leads elsewhere."""
+        if isinstance(node, ast.Constant):
+            return node.value is None or node.value == "cpu"
+        if isinstance(node, ast.Attribute):
+            return node.attr in ("dtype", "device") or self.names.dotted(node, scope) in DOTTED
+        if not isinstance(node, ast.Name):
+            return False
+        if self.names.find(node.id, scope) is None or self.names.dotted(node, scope) in DOTTED:
+            return node.id in BUILTINS or self.names.dotted(node, scope) is not None
+        tensors = {t.name for t in self.contract.tensors}
+        entry = [b.value for b in self.names.module.bound.get(self.contract.function, [])]
+        home = self.names.find(node.id, scope)
+        if home is not None and home.function in entry and node.id in tensors:
+            return all(b.kind == "parameter" for b in home.bound[node.id])
+        return all(
+            b.kind == "value"
+            and (is_tensor(b.value) or (isinstance(b.value, ast.Attribute) and self._is_place(b.value, b.scope)))
+            for b in self.names.bindings(node.id, scope)
+        )
+
+    def _on_with(self, node: ast.With, scope: Scope) -> None:
         for item in node.items:
             call = item.context_expr
-            dotted = self._dotted(call.func) if isinstance(call, ast.Call) else None
-            if dotted not in ("torch.no_grad", "torch.enable_grad"):
+            dotted = self.names.dotted(call.func, scope) if isinstance(call, ast.Call) else None
+            if dotted not in GRADIENT_MODES or not isinstance(call, ast.Call):
                 self.refuse(node, "`with` on something else than torch.no_grad()", "Use .detach() instead")
+            else:
+                self.settled |= chain(call.func)
+            if item.optional_vars is not None:
+                self.refuse(node, "`with ... as`", "Leave `as` out")
 
-    def _on_raise(self, node: ast.Raise) -> None:
+    def _on_raise(self, node: ast.Raise, scope: Scope) -> None:
+        error = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
         if node.cause is not None:
             self.refuse(node, "`raise ... from`", "Use a plain raise")
+        elif not isinstance(error, ast.Name) or error.id not in EXCEPTIONS or self.names.find(error.id, scope):
+            self.refuse(node, "`raise` of something else than a built-in error", "Write `raise ValueError('...')`")
 
 
-def is_parseable(source: str) -> bool:
-    """Whether a text is within the limits that keep the parser from overflowing; it may still be wrong Python."""
-    return not _text_violations(source)
+_CHECKS: dict[type[ast.AST], Callable[[_Checker, Any, Scope], None] | None] = {
+    **dict.fromkeys(_PLAIN_NODES),
+    ast.Attribute: _Checker._on_attribute,
+    ast.Call: _Checker._on_call,
+    ast.Constant: _Checker._on_constant,
+    ast.FormattedValue: _Checker._on_formattedvalue,
+    ast.FunctionDef: _Checker._on_functiondef,
+    ast.Import: _Checker._on_import,
+    ast.ImportFrom: _Checker._on_importfrom,
+    ast.Lambda: _Checker._on_lambda,
+    ast.Name: _Checker._on_name,
+    ast.Raise: _Checker._on_raise,
+    ast.With: _Checker._on_with,
+}

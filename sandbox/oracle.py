@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import mmap
 import os
 import signal
 import time
@@ -19,15 +21,19 @@ from sandbox.child_spec import ChildSpec
 from sandbox.contract import Contract
 from sandbox.elementwise import is_elementwise
 from sandbox.failure import CandidateError, Failure, FailureKind, InfrastructureError
-from sandbox.frames import Frame, Header, Op, Shape, Status, shape_of, split_answer
+from sandbox.frames import SPIN_AFTER, SPIN_S, TEXT_BYTES, Frame, Header, Op, Shape, Status, shape_of, split_answer
 from sandbox.limits import Limits
-from sandbox.server import Child, OracleServer
+from sandbox.replay import Recorder
+from sandbox.server import Child, OracleServer, resident_pages
 from sandbox.text import clean_text
 
 _SMALLEST_FRAME = 1 << 20  # untouched pages cost nothing, a larger batch later costs a new child
 _FRAME_BYTES = 256 * 1024  # room for a probe's largest call, so that it does not need a second child
 _FIRST_LOOK_S = 0.25  # a call slower than this gets its CPU time watched
-_SHORTEST_WATCH_S = 0.1  # CPU time is counted in ticks of 10 ms
+_LOOK_S = 0.1  # between looks at the memory of a slow call
+_MEMORY_SLACK_MB = 64  # shared pages that a call touches for the first time
+_REPLACEMENTS = 2  # of lost children in one call
+_SHORTEST_WATCH_S = 0.03  # CPU time is counted in ticks of 10 ms
 _BLAME_SHARE = 0.5  # of a limit the child must have spent computing to be blamed for passing it
 _PATIENCE = 4  # times a limit that a starved child gets before the machine is blamed
 _TOO_SLOW = "the loss took more than {:.3g} s in {}; make it cheaper"
@@ -67,6 +73,10 @@ class Answer:
         return self.gradients.abs().amax(dim=(1, 2))
 
 
+class _LostChildError(InfrastructureError):
+    """The child is gone, and not through the candidate's fault."""
+
+
 class LossOracle:
     """One candidate in one child process. Context manager; not thread-safe; the child starts at the first call.
 
@@ -98,6 +108,8 @@ class LossOracle:
         self.calls = 0
         self.wall_s = 0.0
         self.last_losses: Tensor | None = None
+        self._waited = SPIN_S  # for the last answer; long ones are not watched for
+        self._recorder = Recorder()
         self._server = server
         self.grouped = is_elementwise(candidate.source, contract)
         self._spec = ChildSpec(contract, parameters, self.limits, self.grouped, module)
@@ -146,24 +158,61 @@ class LossOracle:
         """The same call without autograd and without the check for finite values, for probes and plots."""
         first = inputs[self._tensors[0].name]
         runs, batch = first.shape
-        itemsize = 8 if first.dtype == torch.float64 else 4
-        shape = shape_of(self._tensors, self._scalars, runs, batch, itemsize)
-        started = time.perf_counter()
-        child = self._ready(shape)
-        views = child.frame.views(shape)
-        with torch.no_grad():
-            for row, tensor in zip(views.rows, self._tensors, strict=True):
-                row.copy_(_of_shape(inputs[tensor.name], first, tensor.name))
-        settings = [float(v) for s in self._scalars for v in scalars[s.name]]
+        shape = shape_of(self._tensors, self._scalars, runs, batch, 8 if first.dtype == torch.float64 else 4)
+        settings = tuple(float(v) for s in self._scalars for v in scalars[s.name])
         if len(settings) != shape.scalars * runs:
             raise ValueError(f"{len(settings)} scalars for {runs} runs of {', '.join(s.name for s in self._scalars)}")
-        child.frame.write_scalars(settings)
-        self._round_trip(child, Header(Op.CALL, Status.PENDING, runs, batch, itemsize, 0, 0))
+        rows = [_of_shape(inputs[tensor.name], first, tensor.name) for tensor in self._tensors]
+        started = time.perf_counter()
+        numbers, block = self._ask(shape, rows, settings)
         self.calls += 1
-        numbers = views.answer.clone()
-        answer = Answer(numbers, *split_answer(numbers, shape))
+        self._recorder.offer(block, settings, numbers)
         self.wall_s += time.perf_counter() - started
-        return answer
+        return Answer(numbers, *split_answer(numbers, shape))
+
+    def start(self, runs: int, batch: int) -> None:
+        """Start the child and load the candidate now instead of at the first call. Raises what a call raises."""
+        self._ready(shape_of(self._tensors, self._scalars, runs, batch, 4))
+
+    def replay(self) -> None:
+        """Ask a fresh child a few of the calls so far once more.
+
+        Raises:
+            CandidateError: CONTRACT, an answer differs: what was trained with is not the function in the archive.
+        """
+        self.close()
+        recorder, self._recorder = self._recorder, Recorder()
+        for call in recorder.shuffled():
+            _, runs, batch = call.inputs.shape
+            shape = shape_of(self._tensors, self._scalars, runs, batch, call.inputs.element_size())
+            numbers, _ = self._ask(shape, list(call.inputs.unbind(0)), call.scalars)
+            gap = call.gap(numbers)
+            if gap is not None:
+                raise _fault(
+                    FailureKind.CONTRACT,
+                    f"call {call.number} of the training, made again in a fresh process, gives other losses or gradients "
+                    f"(by {gap:.3g}); a loss must be a pure function",
+                )
+
+    def _ask(self, shape: Shape, rows: Sequence[Tensor], settings: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+        """The answer's numbers, copied, and the inputs as they lie in shared memory, (T, R, B).
+
+        A child that was lost through no fault of the candidate is replaced: a pure function can be asked again.
+        """
+        for attempt in itertools.count(1):
+            try:
+                child = self._ready(shape)
+                views = child.frame.views(shape)
+                with torch.no_grad():
+                    for place, row in zip(views.rows, rows, strict=True):
+                        place.copy_(row)
+                child.frame.write_scalars(settings)
+                self._round_trip(child, Header(Op.CALL, Status.PENDING, shape.runs, shape.batch, shape.itemsize, 0, 0))
+                return views.answer.clone(), views.inputs
+            except _LostChildError:
+                if attempt > _REPLACEMENTS:
+                    raise
+        raise AssertionError("unreachable")
 
     def _ready(self, shape: Shape) -> Child:
         """A child whose frame is large enough, with the candidate loaded."""
@@ -172,6 +221,8 @@ class LossOracle:
         self.close()
         self._child = self._server.fork(self._spec, max(shape.frame_bytes, _SMALLEST_FRAME))
         source = self.candidate.source.encode("utf-8", "replace")
+        if len(source) > TEXT_BYTES:
+            raise _fault(FailureKind.STATIC, f"the source is longer than {TEXT_BYTES} bytes")
         length = self._child.frame.write_text(source)
         self._round_trip(self._child, Header(Op.LOAD, Status.PENDING, 0, 0, 4, length, 0))
         return self._child
@@ -181,8 +232,14 @@ class LossOracle:
         child.frame.write_header(request)
         if self.wall_s >= self.limits.trial_s:
             self._require_time_left(child)
-        if not (_ring(child) and self._wait(child)):
+        if not _ring(child):
             raise self._death(child)
+        started = time.perf_counter()
+        if self.calls > SPIN_AFTER and self._waited < SPIN_S:
+            child.frame.await_status(pending=False, seconds=SPIN_S)
+        if not self._wait(child):
+            raise self._death(child)
+        self._waited = time.perf_counter() - started
         answer = child.frame.read_header()
         if answer.status != Status.OK:
             raise self._refusal(child.frame, answer)
@@ -197,22 +254,36 @@ class LossOracle:
         child.channel.settimeout(first)
         with suppress(TimeoutError):
             return _bell(child)
-        before, used = _cpu_seconds(child.pid), 0.0
-        watched = max(allowed - first, _SHORTEST_WATCH_S)
-        child.channel.settimeout(watched)
-        for _ in range(_PATIENCE):
+        (before, _), used, asleep = _activity(child.pid), 0.0, True
+        watched, started = max(allowed - first, _SHORTEST_WATCH_S), time.perf_counter()
+        child.channel.settimeout(min(watched, _LOOK_S))
+        while (waited := time.perf_counter() - started) < _PATIENCE * watched:
             with suppress(TimeoutError):
                 return _bell(child)
-            used = _cpu_seconds(child.pid) - before
-            if used >= _BLAME_SHARE * watched:
+            self._watch_memory(child)
+            cpu_s, state = _activity(child.pid)
+            used, asleep = cpu_s - before, asleep and state == "S"
+            if waited >= watched and used >= _BLAME_SHARE * watched:
                 self.close()
                 raise _fault(FailureKind.TIMEOUT, _TOO_SLOW.format(allowed, "one call"))
+            if waited >= watched and asleep:  # nothing that computes sleeps, however busy the machine
+                self.close()
+                raise _fault(
+                    FailureKind.TIMEOUT, f"the loss slept for {waited:.3g} s in one call; a loss only computes"
+                )
         self.close()
-        raise _starved(used, _PATIENCE * watched)
+        raise _starved(used, waited)
+
+    def _watch_memory(self, child: Child) -> None:
+        """A second look besides RLIMIT_DATA, at all memory that is really there, however it was had."""
+        grown_mb = (resident_pages(child.pid) - child.resident_pages) * mmap.PAGESIZE / 2**20
+        if grown_mb > self.limits.memory_mb + child.frame.size / 2**20 + _MEMORY_SLACK_MB:
+            self.close()
+            raise _fault(FailureKind.OUT_OF_MEMORY, f"the loss took more than {self.limits.memory_mb} MB of memory")
 
     def _require_time_left(self, child: Child) -> None:
         """Called when a trial's calls have taken `trial_s`: raises unless the child has been starved of CPU time."""
-        used, limit = self._cpu_s + _cpu_seconds(child.pid), self.limits.trial_s
+        used, limit = self._cpu_s + _activity(child.pid)[0], self.limits.trial_s
         if used >= _BLAME_SHARE * limit:
             self.close()
             raise _fault(FailureKind.TIMEOUT, _TOO_SLOW.format(limit, "one trial"))
@@ -228,7 +299,11 @@ class LossOracle:
         if end.cpu_s >= self.limits.trial_s:
             return _fault(FailureKind.TIMEOUT, f"the loss used {end.cpu_s:.1f} s of CPU time in one trial")
         if not end.by_itself or number == signal.SIGKILL:
-            return InfrastructureError("an oracle child was killed from outside")
+            return _LostChildError("an oracle child was killed from outside")
+        if number == signal.SIGSYS:
+            return _fault(
+                FailureKind.CRASH, "a forbidden system call (SIGSYS): a loss only computes, on what it is given"
+            )
         if number:
             name = signal.Signals(number).name
             return _fault(FailureKind.CRASH, f"the process running the loss died of {name}")
@@ -305,11 +380,11 @@ def _bell(child: Child) -> bool:
         return False
 
 
-def _cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far; 0 if it is gone."""
+def _activity(pid: int) -> tuple[float, str]:
+    """User and system time of a process so far, and its state (R, S, D, T, ...); 0 and "" if it is gone."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
             fields = stat.read().rpartition(")")[2].split()
     except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / float(os.sysconf("SC_CLK_TCK"))
+        return 0.0, ""
+    return (int(fields[11]) + int(fields[12])) / float(os.sysconf("SC_CLK_TCK")), fields[0]

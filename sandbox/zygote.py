@@ -2,7 +2,7 @@
 
 Started by `exec`, never by fork: a Ray worker and the driver have threads. It reads requests from one inherited socket,
 owns its children until they are reaped (so that a pid cannot be reused under the parent), and kills all of them when
-the socket closes.
+the socket closes. It holds no secret and runs no candidate code.
 """
 
 from __future__ import annotations
@@ -15,10 +15,14 @@ import signal
 import socket
 import sys
 import time
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sandbox.contract import ScalarInput, TensorInput
 from sandbox.limits import Limits
+
+if TYPE_CHECKING:
+    from sandbox.confine import Cage
+    from sandbox.frames import Frame
 
 # The whole environment of the zygote and its children. Nothing of the parent's passes: it holds API keys.
 ENVIRONMENT = {
@@ -29,6 +33,7 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "PYTHONHASHSEED": "0",
 }
+READY, REFUSED = b"!", b"x"  # a child's first byte: confined, or why not is in the frame
 _MAX_MESSAGE = 64 * 1024
 _LOOK_S = 2.0  # between looks at whether the parent is still there
 
@@ -52,33 +57,36 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
     return json.loads(data), list(descriptors)
 
 
-def main(channel_descriptor: int) -> NoReturn:
-    """Serve until the channel closes. Entry point of the exec'd process."""
+def main(channel_descriptor: int, unsafe: bool) -> NoReturn:
+    """Serve until the channel closes. Entry point of the exec'd process; `unsafe`: children without the filter."""
     import gc
 
     parent = os.getppid()
     import torch
 
-    from sandbox import child
+    from sandbox import child, confine, frames, huge_pages  # noqa: F401 - children find them imported
 
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
     child.warm()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the command, which closes the channel
+    confine.hide()
+    cage = confine.build_cage(unsafe)
     gc.collect()
     gc.freeze()
+    huge_pages.collapse()
     channel = socket.socket(fileno=channel_descriptor)
-    send(channel, {"ready": torch.__version__})
+    send(channel, {"ready": torch.__version__, "cage": cage.describe()})
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 2)  # stderr was kept for a failed start only; children must not fill that pipe
     os.close(nowhere)
-    _Server(channel, parent).run()
+    _Server(channel, parent, cage).run()
     os._exit(0)
 
 
 class _Server:
-    def __init__(self, channel: socket.socket, parent: int) -> None:
-        self.channel, self.parent = channel, parent
+    def __init__(self, channel: socket.socket, parent: int, cage: Cage) -> None:
+        self.channel, self.parent, self.cage = channel, parent, cage
         self.children: set[int] = set()
 
     def run(self) -> None:
@@ -102,7 +110,7 @@ class _Server:
             return {"error": f"{threads} threads in the fork server"}
         pid = os.fork()
         if pid == 0:
-            _become_child(self.channel, request, descriptors)
+            _become_child(request, descriptors, self.cage)
         for descriptor in descriptors:
             os.close(descriptor)
         self.children.add(pid)
@@ -138,15 +146,15 @@ def _has_ended(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def _become_child(zygote: socket.socket, request: dict[str, Any], descriptors: list[int]) -> NoReturn:
-    """In the fork: confine, map the frame, serve. Leaves only by os._exit."""
+def _become_child(request: dict[str, Any], descriptors: list[int], cage: Cage) -> NoReturn:
+    """In the fork: map the frame, confine, serve. Leaves only by os._exit."""
     from sandbox import child, confine
     from sandbox.frames import Frame
 
     try:
         memory, channel = descriptors
         frame = Frame(memory, request["frame_bytes"])
-        confine.confine(Limits(**request["limits"]), keep=(channel,))
+        sys.stdout = sys.stderr = None  # a print goes nowhere; its descriptor will be closed
         entry = child.Entry(
             request["function"],
             tuple(TensorInput(name, "", 0, 0, grad, dtype) for name, dtype, grad in request["tensors"]),
@@ -154,12 +162,23 @@ def _become_child(zygote: socket.socket, request: dict[str, Any], descriptors: l
             request["grouped"],
             request["module"],
         )
-        os.write(channel, b"!")
+        try:
+            confine.confine(Limits(**request["limits"]), channel, cage)
+        except OSError as error:
+            _refuse(channel, frame, error)
+        sys.addaudithook(child.refuse_early)
+        os.write(channel, READY)
         child.serve(channel, frame, entry)
     except BaseException:  # noqa: BLE001 - the sandbox border: nothing may unwind into the server's loop
         os._exit(70)
     os._exit(0)
 
 
-if __name__ == "__main__":
-    main(int(sys.argv[1]))
+def _refuse(channel: int, frame: Frame, error: OSError) -> NoReturn:
+    """Tell the trusted side what could not be applied."""
+    from sandbox.frames import Header, Op, Status
+
+    text = frame.write_text(str(error.strerror or error).encode("utf-8", "replace"))
+    frame.write_header(Header(Op.LOAD, Status.CRASH, 0, 0, 0, text, 0))
+    os.write(channel, REFUSED)
+    os._exit(71)

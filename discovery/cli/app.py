@@ -28,6 +28,13 @@ ArchiveUrl = Annotated[
         help="SQLite file, SQLAlchemy URL or env:NAME. Default: $DISCOVERY_ARCHIVE, else runs/discovery.db.",
     ),
 ]
+NoSandbox = Annotated[
+    bool,
+    typer.Option(
+        "--unsafe-no-sandbox",
+        help="Run candidates without the system-call filter, where this machine has none. Recorded with every trial.",
+    ),
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting; repeatable.")
 ]
@@ -73,11 +80,28 @@ def run(
     best_to: Annotated[
         Path | None, typer.Option("--export-best", help="Write the best loss here at the end, replacing the file.")
     ] = None,
+    unsafe_no_sandbox: NoSandbox = False,
+    as_json: Json = False,
 ) -> None:
     """Run a campaign, or go on with an interrupted one."""
-    from discovery.cli.run import run
+    from discovery.cli.run import Ending, run
 
-    raise typer.Exit(run(config, archive, settings or [], best_to))
+    raise typer.Exit(run(config, archive, settings or [], Ending(best_to, as_json), unsafe_no_sandbox))
+
+
+@app.command()
+def doctor(
+    config: Annotated[
+        Path | None, typer.Argument(help="A campaign's YAML file: its archive, cluster and endpoint are looked at too.")
+    ] = None,
+    archive: ArchiveUrl = None,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Say what this machine offers, and test live that candidates are confined."""
+    from discovery.cli.doctor import doctor
+
+    raise typer.Exit(doctor(config, archive, settings or [], as_json))
 
 
 @app.command()
@@ -147,6 +171,32 @@ def objectives_show(
     show_objective(name, contract, as_json)
 
 
+@objectives_app.command("bench")
+def objectives_bench(
+    evaluator: Annotated[
+        str, typer.Option("--evaluator", help="See `discovery evaluators`.")
+    ] = "preference.enumerable",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=10_000, help="Seeds 0 to N-1.")] = 20,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="NAME", help="This objective; repeatable. Default: all.")
+    ] = None,
+    slots: Annotated[int, typer.Option("--slots", min=1, help="Trials running at the same time.")] = 2,
+    settings: Settings = None,
+    unsafe_no_sandbox: NoSandbox = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The ranking as a Markdown table on stdout.")] = False,
+    archive: ArchiveUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the known objectives on the same seeds and rank them.
+
+    Takes a while; stop it with Ctrl-C, and the same command goes on. --set gives options of the evaluator.
+    """
+    from discovery.cli.bench import Bench, bench
+
+    wanted = Bench(evaluator, seeds, tuple(only or ()), tuple(settings or ()), slots, unsafe_no_sandbox)
+    raise typer.Exit(bench(wanted, archive, as_json, markdown))
+
+
 @app.command()
 def evaluators(
     name: Annotated[str | None, typer.Argument(help="One of them, with its metrics and options.")] = None,
@@ -165,6 +215,7 @@ def evaluators(
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE.py", help="A file that defines the loss.")],
     contract: Annotated[str, typer.Option("--contract", help="Interface it is written for.")] = "preference.pairs",
+    unsafe_no_sandbox: NoSandbox = False,
     as_json: Json = False,
 ) -> None:
     """Gate and probe one loss file.
@@ -173,7 +224,21 @@ def check(
     """
     from discovery.cli.files import check
 
-    raise typer.Exit(check(file, contract, as_json))
+    raise typer.Exit(check(file, contract, as_json, unsafe_no_sandbox))
+
+
+@app.command()
+def nearest(
+    loss: Annotated[str, typer.Argument(metavar="FILE.py|NAME|ID", help="A file, a known objective or a candidate.")],
+    contract: Annotated[str, typer.Option("--contract", help="Interface it is written for.")] = "preference.pairs",
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many to show.")] = 5,
+    archive: ArchiveUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Say which known objectives a loss behaves most like, at any beta."""
+    from discovery.cli.nearest import nearest_known
+
+    nearest_known(loss, contract, archive, as_json, limit)
 
 
 @app.command()
@@ -184,6 +249,7 @@ def evaluate(
     ] = "preference.enumerable",
     seeds: Annotated[str, typer.Option("--seeds", metavar="N|LIST", help="A count, or seeds such as 1000,1001.")] = "1",
     settings: Settings = None,
+    unsafe_no_sandbox: NoSandbox = False,
     archive: ArchiveUrl = None,
     as_json: Json = False,
 ) -> None:
@@ -193,7 +259,7 @@ def evaluate(
     """
     from discovery.cli.evaluate import Trials, evaluate
 
-    evaluate(loss, Trials(evaluator, seeds, tuple(settings or ())), archive, as_json)
+    evaluate(loss, Trials(evaluator, seeds, tuple(settings or ()), unsafe_no_sandbox), archive, as_json)
 
 
 @app.command("import")

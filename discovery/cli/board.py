@@ -125,7 +125,12 @@ def difference_text(difference: Difference | None, wide: bool) -> str:
 
 
 def _verdict(row: Row, versus: str | None) -> Text:
-    """What can be said; a baseline is marked instead, unless it is clearly worse than the best one."""
+    """What can be said, a baseline's mark instead, and whether the candidate ran without the sandbox."""
+    verdict = _compared(row, versus)
+    return Text.assemble(verdict, (", NO SANDBOX", "bold red")) if row.entry.unconfined else verdict
+
+
+def _compared(row: Row, versus: str | None) -> Text:
     if row.is_baseline:
         best = row.difference is None and versus is not None
         return Text("best baseline" if best else "baseline", style="cyan")

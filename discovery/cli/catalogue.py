@@ -10,12 +10,14 @@ from rich.console import Console, Group, RenderableType
 from rich.syntax import Syntax
 from rich.text import Text
 
+from discovery.cli.board import WIDE
 from discovery.cli.platforms import allow_local_plugins
-from discovery.cli.tables import add_name, add_word, key_values, name_cell, table
+from discovery.cli.tables import add_figure, add_name, add_word, key_values, name_cell, table
 from discovery.cli.terminal import print_json, stdout_console, words
 from evaluators.objectives import Objective, known_families, known_objectives
 from evaluators.options import OptionsError, nearest
 from evaluators.plugins import load_plugin, plugin_names
+from evaluators.properties import measured_properties
 from sandbox.contract import Contract
 from sandbox.text import clean_text, one_line
 
@@ -26,15 +28,50 @@ def objectives(as_json: bool) -> None:
     if as_json:
         print_json([_objective(o) for o in found])
         return
-    grid = table()
-    add_name(grid, "name")
-    add_word(grid, "interface")
-    grid.add_column("summary")
-    for objective in found:
-        grid.add_row(name_cell(objective.name), objective.family, words(objective.summary))
     console = stdout_console()
+    wide = console.width >= WIDE
+    grid = table()
+    add_name(grid, "name", least=12)
+    for header in ("family", "year", "falls", "convex", "bounded", "ref.", "coupled"):
+        add_word(grid, header)
+    if wide:
+        add_figure(grid, "at -inf")
+        add_figure(grid, "at +inf")
+        add_name(grid, "what it is", least=20)
+    for objective in found:
+        name = name_cell(objective.name + (" (unsure)" if objective.unsure else ""))
+        more = _more(objective) if wide else []
+        grid.add_row(name, objective.family, str(objective.year), *_properties(objective), *more)
     console.print(grid)
-    console.print("\nNext: discovery objectives show NAME", style="dim")
+    console.print(
+        "\nfalls: never rises with the margin (chosen log-ratio minus rejected). convex, at: of the loss over the margin. "
+        "bounded: below, above. ref.: uses the reference. coupled: examples of a batch influence each other.",
+        style="dim",
+    )
+    console.print("\nNext: discovery objectives show NAME, discovery nearest FILE.py|ID", style="dim")
+
+
+def _properties(objective: Objective) -> list[str]:
+    """Falls, convex, bounded, reference, coupled."""
+    found = measured_properties(objective.contract)[objective.name]
+    yes = {True: "yes", False: "no", None: "-"}
+    sides = [side for side, bounded in (("below", found.bounded_below), ("above", found.bounded_above)) if bounded]
+    bounded = ", ".join(sides) or "no"
+    falls, convex, reference = (
+        yes[p] for p in (found.monotone_decreasing, found.convex_in_margin, found.uses_reference)
+    )
+    return [falls, convex, bounded, reference, yes[found.batch_coupled]]
+
+
+def _more(objective: Objective) -> list[Text]:
+    """Limits, and the summary's beginning: its name in full."""
+    found = measured_properties(objective.contract)[objective.name]
+    limits = [Text(_limit(limit)) for limit in (found.limit_at_minus_infinity, found.limit_at_plus_infinity)]
+    return [*limits, words(objective.summary.partition(":")[0], limit=300)]
+
+
+def _limit(text: str | None) -> str:
+    return "-" if text is None else text if text in ("inf", "-inf", "nan") else f"{float(text):.3g}"
 
 
 def show_objective(name: str, contract: str | None, as_json: bool) -> None:
@@ -47,13 +84,13 @@ def show_objective(name: str, contract: str | None, as_json: bool) -> None:
         names = sorted({n for f in families for n in known_objectives(f)})
         raise OptionsError(f"no known objective {one_line(name, 60)!r}; {nearest(name, names)}")
     if len(found) > 1:
-        raise OptionsError(f"{name!r} is in {', '.join(o.family for o in found)}; choose one with --contract")
+        raise OptionsError(f"{name!r} is in {', '.join(o.contract for o in found)}; choose one with --contract")
     if as_json:
         print_json(_objective(found[0]) | {"source": found[0].candidate.source})
         return
     grid = key_values()
     grid.add_row("name", found[0].name)
-    grid.add_row("interface", found[0].family)
+    grid.add_row("interface", found[0].contract)
     grid.add_row("candidate", found[0].candidate.id)
     console = stdout_console()
     console.print(Group(grid, Text()))
@@ -63,9 +100,16 @@ def show_objective(name: str, contract: str | None, as_json: bool) -> None:
 def _objective(objective: Objective) -> dict[str, Any]:
     return {
         "name": objective.name,
-        "contract": objective.family,
+        "contract": objective.contract,
+        "family": objective.family,
+        "year": objective.year,
+        "paper": objective.paper,
+        "unsure": objective.unsure,
         "summary": objective.summary,
+        "equation": objective.equation,
+        "inputs": objective.inputs,
         "candidate": objective.candidate.id,
+        "properties": measured_properties(objective.contract)[objective.name],
     }
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from discovery.cli.files import print_violations, read_loss
-from discovery.cli.platforms import allow_local_plugins, require_linux
+from discovery.cli.platforms import NO_SANDBOX, allow_local_plugins, require_linux
 from discovery.cli.tables import add_figure, add_name, add_word, name_cell, table
 from discovery.cli.terminal import duration, number, print_json, stdout_console, words
 from evaluators.objectives import known_objectives
@@ -24,17 +24,19 @@ from sandbox.text import one_line
 if TYPE_CHECKING:
     from discovery.statistics import Difference
     from evaluators.base import Evaluator, TrialReport
+    from sandbox.server import OracleServer
 
 MAX_SEEDS = 10_000
 
 
 @dataclass(frozen=True)
 class Trials:
-    """What to measure: evaluator name, seeds as written, options as `key=value`."""
+    """What to measure: evaluator name, seeds as written, options as `key=value`, and whether without the sandbox."""
 
     evaluator: str
     seeds: str
     settings: tuple[str, ...] = ()
+    unsafe_no_sandbox: bool = False
 
     @property
     def seed_list(self) -> tuple[int, ...]:
@@ -56,13 +58,15 @@ def evaluate(loss: str, trials: Trials, archive: str | None, as_json: bool) -> N
     require_linux("evaluate")
     allow_local_plugins()
     from discovery.config_input import apply_overrides
+    from sandbox.server import OracleServer
 
     seeds = trials.seed_list
     kind = load_plugin("evaluators", trials.evaluator)
     evaluator: Evaluator = kind(apply_overrides({}, trials.settings))
     name, candidate = find_loss(loss, evaluator.contract.name, archive)
     console = Console(stderr=True, highlight=False) if as_json else stdout_console()
-    reports = _run(console, evaluator, name, candidate, seeds)
+    with OracleServer(trials.unsafe_no_sandbox) as server:
+        reports = _run(console, server, evaluator, name, candidate, seeds)
     if as_json:
         print_json(_as_values(name, candidate, evaluator, reports))
     else:
@@ -93,38 +97,43 @@ def find_loss(given: str, contract: str, archive: str | None) -> tuple[str, Cand
 
 
 def _run(
-    console: Console, evaluator: Evaluator, name: str, candidate: Candidate, seeds: tuple[int, ...]
+    console: Console,
+    server: OracleServer,
+    evaluator: Evaluator,
+    name: str,
+    candidate: Candidate,
+    seeds: tuple[int, ...],
 ) -> list[TrialReport]:
     """Check the loss, then one trial per seed, each printed as it ends."""
+    from evaluators.trial import run_trial
     from sandbox.check import check_candidate, refusal
+    from sandbox.confine import UNCONFINED
     from sandbox.failure import CandidateError
-    from sandbox.oracle import LossOracle
-    from sandbox.server import OracleServer
 
     metric = evaluator.primary_metric
-    with OracleServer() as server:
-        gate, probe = check_candidate(server, candidate, evaluator.contract)
-        failure = refusal(gate, probe)
-        if not gate.accepted:
-            print_violations(console, name, gate)
-            raise OptionsError(f"{name} is refused by the gate for what is listed above; nothing was trained")
-        if failure is not None:
-            raise OptionsError(f"{name} is refused: {one_line(str(failure), 600)}")
-        console.print(Text(f"{name} ({candidate.short_id}) on {evaluator.name}, seeds {_listed(seeds)}"))
-        facts = evaluator.prepare(lambda text: console.print(words(text, "dim")))
-        if facts:
-            console.print(words(", ".join(f"{k} {v:.4g}" for k, v in facts.items()), "dim", limit=400))
-        reports = []
-        for seed in seeds:
-            started = time.monotonic()
-            with LossOracle(server, candidate, evaluator.contract, gate.parameters) as oracle:
-                try:
-                    report = evaluator.run(oracle, seed)
-                except CandidateError as error:
-                    raise OptionsError(f"{name} failed with seed {seed}: {one_line(str(error), 600)}") from error
-            took = duration(time.monotonic() - started)
-            console.print(Text(f"seed {seed:<5} {metric} {_value(report, metric)}  ({took})"))
-            reports.append(report)
+    gate, probe = check_candidate(server, candidate, evaluator.contract)
+    failure = refusal(gate, probe)
+    if not gate.accepted:
+        print_violations(console, name, gate)
+        raise OptionsError(f"{name} is refused by the gate for what is listed above; nothing was trained")
+    if failure is not None:
+        raise OptionsError(f"{name} is refused: {one_line(str(failure), 600)}")
+    console.print(Text(f"{name} ({candidate.short_id}) on {evaluator.name}, seeds {_listed(seeds)}"))
+    if server.cage == UNCONFINED:
+        console.print(NO_SANDBOX)
+    facts = evaluator.prepare(lambda text: console.print(words(text, "dim")))
+    if facts:
+        console.print(words(", ".join(f"{k} {v:.4g}" for k, v in facts.items()), "dim", limit=400))
+    reports = []
+    for seed in seeds:
+        started = time.monotonic()
+        try:
+            report = run_trial(server, evaluator, candidate, gate.parameters, seed)
+        except CandidateError as error:
+            raise OptionsError(f"{name} failed with seed {seed}: {one_line(str(error), 600)}") from error
+        took = duration(time.monotonic() - started)
+        console.print(Text(f"seed {seed:<5} {metric} {_value(report, metric)}  ({took})"))
+        reports.append(report)
     return reports
 
 
@@ -177,6 +186,7 @@ def _as_values(name: str, candidate: Candidate, evaluator: Evaluator, reports: l
             "device": r.device,
             "versions": r.versions,
             "oracle_calls": r.oracle_calls,
+            "sandbox": r.sandbox,
         }
         for r in reports
     ]

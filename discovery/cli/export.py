@@ -77,13 +77,13 @@ def _dossier(archive: str | None, wanted: Wanted) -> tuple[Dossier, str]:
 
     objective = _known(wanted)
     if objective is not None and archive is None:
-        return of_known(objective, contract_named(objective.family)), ""
+        return of_known(objective, contract_named(objective.contract)), ""
     with opened(archive) as stored:
         option = option_for(archive_url(archive), stored.url)
         if objective is not None:  # an archive that has it knows its scores
             ids = {e.candidate.id for e in stored.entries(wanted.campaign)}
             if objective.candidate.id not in ids:
-                return of_known(objective, contract_named(objective.family)), ""
+                return of_known(objective, contract_named(objective.contract)), ""
         prefix = wanted.loss if objective is None else objective.candidate.id
         entry = stored.entry(prefix, wanted.campaign)
         dossier = of_archived(stored, entry, contract_named(entry.candidate.contract))
@@ -95,7 +95,7 @@ def _known(wanted: Wanted) -> Objective | None:
     families = known_families() if wanted.contract is None else [wanted.contract]
     found = [known_objectives(f)[wanted.loss] for f in families if wanted.loss in known_objectives(f)]
     if len(found) > 1:
-        raise OptionsError(f"{wanted.loss!r} is in {', '.join(o.family for o in found)}; choose one with --contract")
+        raise OptionsError(f"{wanted.loss!r} is in {', '.join(o.contract for o in found)}; choose one with --contract")
     if found:
         return found[0]
     if not wanted.loss or set(wanted.loss.strip().lower()) - set("0123456789abcdef"):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sandbox.contract import Contract
-    from sandbox.reports import GateReport, ProbeReport
+    from sandbox.reports import GateReport, Nearest, ProbeReport
     from sandbox.server import OracleServer
 
 
@@ -83,7 +83,7 @@ def read_loss(path: Path, contract: str) -> Candidate:
         raise OptionsError(f"{str(path)!r} is not a UTF-8 text file") from None
 
 
-def check(path: Path, contract_name: str, as_json: bool) -> int:
+def check(path: Path, contract_name: str, as_json: bool, unsafe_no_sandbox: bool = False) -> int:
     """`discovery check`: 0 if a campaign would train it, else 2. Raises OptionsError, InfrastructureError.
 
     The source of a known objective itself is no copy: a campaign trains it as a baseline.
@@ -96,7 +96,7 @@ def check(path: Path, contract_name: str, as_json: bool) -> int:
     from sandbox.server import OracleServer
 
     itself = next((n for n, o in known_objectives(contract.name).items() if o.candidate.id == candidate.id), None)
-    with OracleServer() as server:
+    with OracleServer(unsafe_no_sandbox) as server:
         gate, probe = check_candidate(server, candidate, contract)
         failure = refusal(gate, probe)
         known = itself or (_known(server, contract, probe) if failure is None else None)
@@ -183,5 +183,13 @@ def properties(probe: ProbeReport | None) -> list[tuple[str, str]]:
         ("monotone", yes[found.monotone_decreasing]),
         ("batch-coupled", yes[found.batch_coupled]),
         ("detached parts", yes[found.detached_parts]),
+        *([("nearest known", _nearest(probe.nearest))] if probe.nearest is not None else []),
         *([("measured", one_line(facts))] if facts else []),
     ]
+
+
+def _nearest(found: Nearest) -> str:
+    """``dpo 0.012, ipo 0.1 (fingerprint); dpo 0.002 (curve)``, each at its best factor of the scale scalar."""
+    ways = (("fingerprint", found.by_fingerprint), ("curve", found.by_curve))
+    said = [f"{', '.join(f'{m.name} {m.distance:.3g}' for m in near)} (by {way})" for way, near in ways if near]
+    return "; ".join(said)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from discovery.novelty import FingerprintIndex
     from evaluators.base import Evaluator
     from sandbox.contract import Contract
-    from sandbox.fingerprint import KnownLosses
+    from sandbox.known import KnownLosses
     from sandbox.reports import GateReport, ProbeReport
     from sandbox.server import OracleServer
 

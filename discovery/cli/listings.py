@@ -71,7 +71,7 @@ def campaigns(archive: str | None, as_json: bool) -> None:
         first = best[record.id]
         grid.add_row(
             name_cell(record.name),
-            words(record.status),
+            Text.assemble(words(record.status), (", NO SANDBOX" if record.unconfined else "", "bold red")),
             *([name_cell(record.evaluator)] if wide else []),
             str(record.candidates),
             f"{record.trials_done}" + (f" ({record.trials_failed} failed)" if record.trials_failed else ""),
@@ -95,6 +95,7 @@ def _campaign(record: CampaignRecord, best: Entry | None) -> dict[str, Any]:
         "proposals": record.proposals,
         "trials_done": record.trials_done,
         "trials_failed": record.trials_failed,
+        "unconfined": record.unconfined,
         "created_at": record.created_at,
         "finished_at": record.finished_at,
         "best": entry_values(best) if best else None,
@@ -154,7 +155,12 @@ def _table(entries: list[Entry], wide: bool) -> Any:
 
 
 def status_of(entry: Entry, short: bool = False) -> Text:
-    """``ranked``, ``in training``, or the failure."""
+    """``ranked``, ``in training``, or the failure; and whether a trial of it ran without the sandbox."""
+    status = _status_of(entry, short)
+    return Text.assemble(status, (", NO SANDBOX", "bold red")) if entry.unconfined else status
+
+
+def _status_of(entry: Entry, short: bool) -> Text:
     if entry.failure is not None:
         reason = str(entry.failure.kind) if short else str(entry.failure)
         return name_cell(f"{entry.status}: {reason}", "red" if entry.status == "failed" else "yellow", 300)
@@ -183,5 +189,6 @@ def entry_values(entry: Entry) -> dict[str, Any]:
         "failure": entry.failure,
         "trials_done": entry.trials_done,
         "trials_failed": entry.trials_failed,
+        "unconfined": entry.unconfined,
         "created_at": entry.created_at,
     }  # fmt: skip

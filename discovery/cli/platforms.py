@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import sys
 
+from rich.text import Text
+
 RECIPE = (
     'docker run --rm -it -v "$PWD:/campaign" -w /campaign python:3.11-slim '
     "sh -c 'pip install \"objective-discovery[imdb]\" && discovery COMMAND'"
 )
+
+
+NO_SANDBOX = Text("No sandbox: candidates run with this account's rights (--unsafe-no-sandbox).", style="bold red")
 
 
 def runs_candidates() -> bool:

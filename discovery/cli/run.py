@@ -7,17 +7,19 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
 from discovery.cli.archives import VARIABLE, option_for
 from discovery.cli.border import INTERRUPTED
-from discovery.cli.platforms import allow_local_plugins, require_linux
+from discovery.cli.listings import entry_values
+from discovery.cli.platforms import NO_SANDBOX, allow_local_plugins, require_linux
 from discovery.cli.tables import key_values
-from discovery.cli.terminal import stdout_console, words
+from discovery.cli.terminal import print_json, stdout_console, words
 
 if TYPE_CHECKING:
     from discovery.campaign import CampaignResult
@@ -30,8 +32,18 @@ _ENDINGS = {
 }
 
 
-def run(path: Path, archive: str | None, settings: Sequence[str], best_to: Path | None = None) -> int:
-    """Run the campaign of a file; returns the exit code. `best_to` is a file for the best loss of the last stage.
+@dataclass(frozen=True)
+class Ending:
+    """What comes after a campaign: a file for the best loss of the last stage; the leaderboard as JSON on stdout."""
+
+    best_to: Path | None = None
+    as_json: bool = False
+
+
+def run(
+    path: Path, archive: str | None, settings: Sequence[str], ending: Ending, unsafe_no_sandbox: bool = False
+) -> int:
+    """Run the campaign of a file; returns the exit code.
 
     Raises:
         OptionsError, ArchiveError, SearchError, InfrastructureError: from the configuration and the campaign.
@@ -43,29 +55,71 @@ def run(path: Path, archive: str | None, settings: Sequence[str], best_to: Path 
     from discovery.campaign import Campaign
     from discovery.cli.board import print_board, print_commands
     from discovery.cli.views import LiveView, PlainView, View
+    from discovery.search import SearchError
 
     view: View | None = None
-    campaign = Campaign(config, lambda event: view(event) if view is not None else None)
-    console = stdout_console()  # nothing is printed before the settings are known to be good
+    campaign = Campaign(config, lambda event: view(event) if view is not None else None, unsafe_no_sandbox)
+    console = (
+        Console(stderr=True, highlight=False) if ending.as_json else stdout_console()
+    )  # nothing is printed before the settings are known to be good
     console.print(Text(f"Campaign {config.name}", style="bold"))
     announce(console, config)
     if not campaign.uses_llm:
         console.print(words(without_llm(config)), style="yellow")
+    if unsafe_no_sandbox:
+        console.print(NO_SANDBOX)
     console.print(Text("Ctrl-C stops it; the same command resumes.", style="dim"))
     view = LiveView(console, config.name, campaign.uses_llm) if console.is_terminal else PlainView(console)
     view.watch(campaign.progress)
-    with view:
-        result = campaign.run()
+    try:
+        with view:
+            result = campaign.run()
+    except SearchError as error:
+        if error.board is not None:
+            print_board(console, error.board)
+        raise
     console.print()
     console.print(Text(f"Campaign {result.campaign}: {_ENDINGS.get(result.status, result.status)}.", style="bold"))
     print_board(console, result.board)
     print_commands(console, next_commands(config, result, sys.argv))
-    if best_to is not None and result.status == "finished" and result.board.best is not None:
+    if ending.as_json:
+        print_json(_as_values(result))
+    if ending.best_to is not None and result.status == "finished" and result.board.best is not None:
         from discovery.cli.export import Target, Wanted, export
 
         best = result.board.best
-        export(config.archive, Wanted(best.candidate.id, best.campaign), Target(best_to, force=True))
+        export(config.archive, Wanted(best.candidate.id, best.campaign), Target(ending.best_to, force=True))
     return _EXIT_CODES.get(result.status, 0)
+
+
+def _as_values(result: CampaignResult) -> dict[str, Any]:
+    """How a campaign ended, as JSON values."""
+    return {
+        "campaign": result.campaign,
+        "archive": result.archive,
+        "status": result.status,
+        "stages": [
+            {
+                "title": stage.title,
+                "metric": stage.metric,
+                "higher_is_better": stage.higher_is_better,
+                "seeds": stage.seeds,
+                "fresh": stage.fresh,
+                "rows": [
+                    {
+                        "rank": row.rank,
+                        "mean": row.mean,
+                        "is_baseline": row.is_baseline,
+                        "versus": row.versus,
+                        "difference": row.difference,
+                        **entry_values(row.entry),
+                    }
+                    for row in stage.rows
+                ],
+            }
+            for stage in result.board.stages
+        ],
+    }
 
 
 def configuration(path: Path, archive: str | None, settings: Sequence[str]) -> CampaignConfig:

@@ -35,8 +35,8 @@ _GIVEN: Mapping[str, str] = {
     "reference_rejected_logps": "ref_rejected",
     "beta": "self.beta",
     "progress": "self._progress()",
-    **dict.fromkeys(("chosen_len", "chosen_length", "chosen_lengths", "chosen_tokens"), "chosen_tokens"),
-    **dict.fromkeys(("rejected_len", "rejected_length", "rejected_lengths", "rejected_tokens"), "rejected_tokens"),
+    "chosen_length": "chosen_tokens",
+    "rejected_length": "rejected_tokens",
 }
 _OURS = frozenset(["Any", "torch", "trl", "Version", "DPOTrainer", "LossTrainer", "_NOT_HERE", "main"])
 _ADAPTER = """

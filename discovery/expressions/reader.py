@@ -39,12 +39,13 @@ def read_tree(source: str, contract: Contract) -> Node:
             reader.statement(statement)
     function = next(n for n in module.body if isinstance(n, ast.FunctionDef) and n.name == contract.function)
     known = {i.name for i in contract.inputs}
+    readable = {s.name for s in contract.scalars} | {t.name for t in contract.tensors if not t.optional}
     arguments = [*function.args.args, *function.args.kwonlyargs]
     for argument, default in zip(reversed(function.args.args), reversed(function.args.defaults), strict=False):
         if argument.arg not in known:
             reader.names[argument.arg] = reader.expression(default)
     for argument in arguments:
-        if argument.arg in known:
+        if argument.arg in readable:  # trees have no other tensors: one that uses them cannot be read
             reader.names[argument.arg] = leaf(argument.arg)
     for statement in function.body:
         result = reader.statement(statement)

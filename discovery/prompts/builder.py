@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -45,12 +45,15 @@ class PromptContext:
         metric: the metric that ranks.
         task: one or two sentences on what is trained and measured.
         known: published losses that are named as not new.
+        described: names of those that are also described in a line; None: all. There are more known losses than a prompt
+            should explain, and most language models know them by name.
     """
 
     contract: Contract
     metric: MetricSpec
     task: str
     known: Sequence[Objective] = ()
+    described: Collection[str] | None = None
 
 
 def fence(text: str, language: str = "") -> str:
@@ -130,10 +133,14 @@ class PromptBuilder:
             "optional": contract.optional,
             "scale_scalar": contract.scale_scalar,
             "modules": [f"`{m}`" for m in IMPORTS],
-            "known": [{"name": o.name, "summary": o.summary.rstrip(".")} for o in self._context.known],
+            "known": [{"name": o.name, "summary": self._summary(o)} for o in self._context.known],
             "task": self._context.task,
             "metric": self._context.metric,
         }
+
+    def _summary(self, objective: Objective) -> str:
+        described = self._context.described
+        return objective.summary.rstrip(".") if described is None or objective.name in described else ""
 
     def _load(self, kind: str, path: str | None) -> Template:
         if path is None:

@@ -20,7 +20,7 @@ from discovery.expressions.trees import Node, TreeError
 from discovery.expressions.writer import write_source
 from discovery.protocols import Past, ProposerError, Request
 from discovery.replies import label
-from evaluators.objectives import known_objectives
+from evaluators.objectives import default_baselines, known_objectives
 from evaluators.options import OptionsError, option, parse_options
 from sandbox.contract import Contract
 
@@ -49,6 +49,9 @@ class EvolveOptions:
 class EvolveProposer:
     """Recombines and mutates the plan's past losses; those it cannot read as trees are left out.
 
+    Fresh blood, and the first proposals, come from the family's usual baselines. Offspring that copy any known loss that can
+    be read as a tree are not proposed.
+
     A reply is a function of the seed, the plan's seed and past losses, and the attempt; nothing is remembered between
     requests.
 
@@ -71,6 +74,8 @@ class EvolveProposer:
         self._contract, self._seed = contract, seed
         sources = {name: o.candidate.source for name, o in known_objectives(contract.name).items()}
         self._known = [p for p in (_parent(name, source, contract) for name, source in sources.items()) if p]
+        stock = default_baselines(contract.name)
+        self._stock = [p for p in self._known if p.name in stock]
 
     async def propose(self, request: Request) -> Reply:
         """One new loss; takes milliseconds.
@@ -82,7 +87,7 @@ class EvolveProposer:
         plan = request.plan
         rng = random.Random(f"evolve/{self._seed}/{plan.seed}/{request.attempt}")
         past = self._read(plan.in_full)
-        parents = self._known if not past or rng.random() < self.options.fresh_blood else past
+        parents = self._stock if not past or rng.random() < self.options.fresh_blood else past
         avoid = [p.tree for p in [*self._known, *past, *self._read(plan.in_brief[:_MAX_BRIEF])]]
         try:
             offspring = breed(rng, parents, avoid)

@@ -1,8 +1,41 @@
-"""Family F1: pairs of sequence log-probabilities (the interface of Lu et al. 2024, arXiv:2406.08414)."""
+"""Contracts of preference optimisation: pairs of responses (families F1 and F2), and single labelled responses (F3).
+
+The interface of pairs is that of Lu et al. 2024 (arXiv:2406.08414). A loss of the four log-probs alone is of family F1;
+one that names an optional input is of family F2. Optional inputs come last and are drawn by themselves in the probe, so
+that a new one changes neither the fingerprint nor the id of a loss that does not read it.
+"""
 
 from __future__ import annotations
 
 from sandbox.contract import Contract, ScalarInput, TensorInput
+
+_LONGEST = 60.0  # tokens; responses of ordinary log-probs
+_BETA = ScalarInput("beta", "strength of the pull towards the reference; larger stays closer", 0.1, (0.05, 0.2, 0.8))
+_PROGRESS = ScalarInput(
+    "progress", "how far training is: 0 at the first step, 1 at the last", 0.5, (0.5,), optional=True
+)
+
+
+def _length(name: str, whose: str) -> TensorInput:
+    return TensorInput(
+        name,
+        f"tokens of {whose} response, its end token counted; at least 1",
+        1.0,
+        _LONGEST,
+        dtype="int64",
+        optional=True,
+    )
+
+
+def _score(name: str, whose: str) -> TensorInput:
+    return TensorInput(
+        name,
+        f"score of {whose} response under a reward, in standard deviations; larger is better",
+        -2.0,
+        2.0,
+        optional=True,
+    )
+
 
 PAIRS = Contract(
     name="preference.pairs",
@@ -17,10 +50,71 @@ PAIRS = Contract(
         TensorInput("policy_rejected_logps", "log-prob of the rejected response under the policy", -80.0, -1.0, True),
         TensorInput("reference_chosen_logps", "log-prob of the chosen response under the reference", -80.0, -1.0),
         TensorInput("reference_rejected_logps", "log-prob of the rejected response under the reference", -80.0, -1.0),
+        _length("chosen_length", "the chosen"),
+        _length("rejected_length", "the rejected"),
+        _score("chosen_score", "the chosen"),
+        _score("rejected_score", "the rejected"),
+        TensorInput(
+            "preference_probability",
+            "soft label: probability that a labeller prefers the chosen response to the rejected one",
+            0.0, 1.0, optional=True,
+        ),
     ),
     scalars=(
-        ScalarInput("beta", "strength of the pull towards the reference; larger stays closer", 0.1, (0.05, 0.2, 0.8)),
-        ScalarInput("progress", "how far training is: 0 at the first step, 1 at the last", 0.5, (0.5,), optional=True),
+        _BETA,
+        _PROGRESS,
+        ScalarInput(
+            "running_log_ratio",
+            "mean over all steps so far, this one included, of the log-ratios policy to reference of all responses, in nats",
+            0.0, (0.3,), optional=True,
+        ),
     ),
     scale_scalar="beta",
-)
+)  # fmt: skip
+
+UNPAIRED = Contract(
+    name="preference.unpaired",
+    function="loss",
+    description=(
+        "Offline preference optimisation of a language model from single responses. Each example is a prompt with one "
+        "response and the label whether it is desirable; no example says which other response it was compared with. A "
+        "log-prob is the sum over the response's tokens. The policy starts equal to the reference. The mean of the returned "
+        "per-example losses is minimised by gradient descent on the policy."
+    ),
+    tensors=(
+        TensorInput("policy_logps", "log-prob of the response under the policy", -80.0, -1.0, True),
+        TensorInput("reference_logps", "log-prob of the response under the reference", -80.0, -1.0),
+        TensorInput("desirable", "whether the response is desirable", 0.0, 1.0, dtype="bool"),
+        _length("length", "the"),
+        _score("score", "the"),
+        TensorInput(
+            "score_quantile",
+            "share of the reference's own responses to the prompt whose score is at most this one's",
+            0.0, 1.0, optional=True,
+        ),
+        TensorInput(
+            "sample_policy_logps",
+            "log-prob under the policy of a fresh response to the same prompt, drawn from the reference",
+            -80.0, -1.0, True, optional=True,
+        ),
+        TensorInput(
+            "sample_reference_logps", "log-prob of that fresh response under the reference", -80.0, -1.0, optional=True
+        ),
+    ),
+    scalars=(
+        _BETA,
+        _PROGRESS,
+        ScalarInput(
+            "kl_estimate",
+            "estimated KL from policy to reference in nats, at least 0: mean log-ratio of responses to other prompts",
+            0.0, (0.4,), optional=True,
+        ),
+        ScalarInput(
+            "running_log_ratio",
+            "mean over all steps so far, this one included, of the log-ratio policy to reference, in nats",
+            0.0, (0.3,), optional=True,
+        ),
+    ),
+    scale_scalar="beta",
+    label="desirable",
+)  # fmt: skip

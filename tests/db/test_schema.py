@@ -15,10 +15,11 @@ import pytest
 
 from db.archive import Archive, ArchiveError
 from db.models import SCHEMA_VERSION
+from db.schema import upgrade
 from db.testing_values import OTHER_TASK, TASK, proposal, same_fingerprint
 from tests.support.schemas import assert_same_schema
 
-SAVED = Path(__file__).parent / "assets" / "archive_v1.sqlite3"
+SAVED = sorted((Path(__file__).parent / "assets").glob("archive_v*.sqlite3"))
 
 
 def test_migrations_make_the_same_tables_as_the_models(tmp_path: Path) -> None:
@@ -26,8 +27,15 @@ def test_migrations_make_the_same_tables_as_the_models(tmp_path: Path) -> None:
     assert_same_schema(f"sqlite:///{tmp_path / 'created.db'}", f"sqlite:///{tmp_path / 'migrated.db'}")
 
 
-def test_an_archive_that_version_1_wrote_is_read(tmp_path: Path) -> None:
-    path = shutil.copy(SAVED, tmp_path / "saved.db")
+def test_there_is_a_saved_archive_of_every_version() -> None:
+    assert [path.stem for path in SAVED] == [f"archive_v{n}" for n in range(1, int(SCHEMA_VERSION) + 1)]
+
+
+@pytest.mark.parametrize("saved", SAVED, ids=lambda path: path.stem)
+def test_an_archive_that_another_version_wrote_is_read(saved: Path, tmp_path: Path) -> None:
+    path = shutil.copy(saved, tmp_path / "saved.db")
+    found = upgrade(path)
+    assert saved.stem == f"archive_v{int(found)}"
     with Archive(path) as archive:
         (campaign,) = archive.campaigns()
         assert (campaign.name, campaign.proposals, campaign.candidates, campaign.trials_done) == ("saved", 4, 2, 6)

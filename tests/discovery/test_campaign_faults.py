@@ -42,6 +42,8 @@ def run_refused(folder: Path, proposer: dict[str, Any], stored: Sequence[str] = 
         ).run()
     message = str(caught.value)
     assert "\n" not in message
+    ranked = [row.entry.name for row in caught.value.board.stages[0].rows] if caught.value.board else []
+    assert sorted(ranked) == sorted(stored)  # what was measured until then is shown
     found = kept(folder / "archive.db")
     assert found.status == "stopped by an error"
     assert [p.name for p in found.proposals] == list(stored)

@@ -61,7 +61,7 @@ def test_without_arguments_it_shows_the_help():
         (["evaluators", "preference.enumerabel"], "preference.enumerable"),
         (["check", "missing.py"], "missing.py"),
         (["check", "."], "not a file"),
-        (["evaluate", "dpp"], "did you mean 'dpo'"),
+        (["evaluate", "dppo"], "did you mean 'dpo'"),
         (["evaluate", "dpo", "--evaluator", "preference.sentimental"], "preference.sentiment"),
         (["evaluate", "dpo", "--evaluator", "no.such:Thing"], "no.such"),
         (["evaluate", "dpo", "--set", "stepz=1"], "did you mean 'steps'"),

@@ -65,6 +65,7 @@ def test_a_campaign_runs_to_its_leaderboard(finished):
         "best baseline",
         "[95%]",
         "which the search never saw",
+        "prepare  nothing to prepare for 0.01 s of sleep",
     ):
         assert fact in text, fact
     assert "\x1b" not in text
@@ -191,3 +192,41 @@ def test_where_the_archive_comes_from(tmp_path, monkeypatch):
     assert configuration(named, None, []).archive == "runs/quick.db"
     assert configuration(unnamed, None, []).archive == "mine.db"
     assert configuration(unnamed, "env:DISCOVERY_ARCHIVE", []).archive == "mine.db"
+
+
+@pytest.fixture(scope="module")
+def unsafe(tmp_path_factory) -> Finished:
+    folder = tmp_path_factory.mktemp("unsafe")
+    config_in(folder)
+    return Finished(
+        folder, discovery_process("run", "quick.yaml", "--unsafe-no-sandbox", "--json", cwd=folder, timeout_s=240)
+    )
+
+
+def test_a_campaign_without_the_sandbox_says_so_everywhere(unsafe, monkeypatch):
+    assert unsafe.ended.code == 0, unsafe.ended.stderr
+    assert "No sandbox" in unsafe.ended.stderr
+    monkeypatch.chdir(unsafe.folder)
+    archive = ("--archive", "runs/quick.db")
+    ran = [e for e in json.loads(discovery("candidates", *archive, "--json").stdout) if e["status"] == "ranked"]
+    assert len(ran) == 4
+    assert all(e["unconfined"] for e in ran)
+    assert discovery("candidates", *archive).stdout.count("NO SANDBOX") == 4
+    assert "NO SANDBOX" in discovery("campaigns", *archive).stdout
+    assert "NO SANDBOX" in discovery("show", ran[0]["id"][:12], *archive).stdout
+    shown = json.loads(discovery("show", ran[0]["id"][:12], *archive, "--json").stdout)
+    assert {t["details"]["sandbox"] for t in shown["trials"]} == {"none"}
+
+
+def test_the_leaderboard_as_json(unsafe):
+    board = json.loads(unsafe.ended.stdout)
+    assert (board["campaign"], board["status"]) == ("quick", "finished")
+    search, promotion = board["stages"]
+    assert [row["rank"] for row in search["rows"]] == [1, 2, 3, 4]
+    assert promotion["fresh"]
+    assert {"mean", "difference", "id", "unconfined"} <= set(search["rows"][0])
+
+
+def test_a_confined_campaign_says_what_holds_it(finished):
+    assert "the sandbox holds (seccomp" in finished.ended.stdout
+    assert "NO SANDBOX" not in finished.ended.stdout

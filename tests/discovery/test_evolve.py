@@ -1,6 +1,8 @@
 import asyncio
+import inspect
 import json
 import random
+from contextlib import suppress
 from dataclasses import replace as changed
 from typing import Any
 
@@ -18,7 +20,7 @@ from discovery.proposers.evolve import EvolveProposer
 from discovery.proposers.testing import ProposerConformance
 from discovery.protocols import Past, Plan, ProposerError, Request
 from discovery.replies import parse_reply
-from evaluators.objectives import known_objective, known_objectives
+from evaluators.objectives import default_baselines, known_objective, known_objectives
 from evaluators.options import OptionsError
 from evaluators.preference.contract import PAIRS
 from sandbox.candidate import Candidate
@@ -28,7 +30,7 @@ from sandbox.fingerprint import distance
 from sandbox.gate import check_source
 from sandbox.server import OracleServer
 
-KNOWN = sorted(known_objectives(PAIRS.name))
+STOCK = default_baselines(PAIRS.name)  # what fresh offspring are bred from
 SIGNATURE = (
     "def loss(policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps, beta):"
 )
@@ -39,10 +41,25 @@ def known_tree(name: str) -> Node:
     return read_tree(known_objective(PAIRS.name, name).candidate.source, PAIRS)
 
 
+def readable() -> list[str]:
+    """Names of the known losses that are trees."""
+    found = []
+    for name in known_objectives(PAIRS.name):
+        with suppress(TreeError):
+            known_tree(name)
+            found.append(name)
+    return found
+
+
+KNOWN = readable()
+
+
 def run_source(source: str, beta: float, width: float = 2.5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Losses, and derivatives by autograd when all chosen, or all rejected, log-probs rise together."""
     namespace: dict[str, Any] = {}
     exec(source, namespace)
+    named = inspect.signature(namespace["loss"]).parameters
+    others = {s.name: 0.5 for s in PAIRS.scalars if s.optional and s.name in named}  # as in a tree's measurement
     inputs = {k: torch.tensor(v) for k, v in _grid(width).items()}
     shifts = [torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)]
 
@@ -50,7 +67,7 @@ def run_source(source: str, beta: float, width: float = 2.5) -> tuple[np.ndarray
         moved = dict(inputs)
         moved["policy_chosen_logps"] = inputs["policy_chosen_logps"] + chosen
         moved["policy_rejected_logps"] = inputs["policy_rejected_logps"] + rejected
-        return namespace["loss"](**moved, beta=beta)
+        return namespace["loss"](**moved, beta=beta, **others)
 
     chosen, rejected = torch.autograd.functional.jacobian(of, tuple(shifts))
     return of(*shifts).numpy(), chosen.numpy(), rejected.numpy()
@@ -78,6 +95,13 @@ def server():
 class TestConformance(ProposerConformance):
     def make_proposer(self, seed: int = 0, **options: Any) -> EvolveProposer:
         return EvolveProposer(options, PAIRS, seed)
+
+
+def test_which_known_losses_are_trees() -> None:
+    assert {*STOCK} <= {*KNOWN}
+    assert {"cell", "exponential", "nca_pair", "rdpo", "savage", "dpop"} <= {*KNOWN}
+    others = {*known_objectives(PAIRS.name)} - {*KNOWN}
+    assert {"sft", "simpo", "odpo", "mappo", "aot", "pfl", "aqfl"} <= others  # optional tensors, sorting, branches
 
 
 @pytest.mark.parametrize("name", KNOWN)

@@ -10,7 +10,6 @@ from discovery.exporters.torch_module import TorchExporter
 from discovery.exporters.trl import TrlExporter
 from discovery.exporting import Typed, make_export
 from evaluators.preference.contract import PAIRS
-from sandbox.candidate import Candidate
 from sandbox.check import check_candidate
 from sandbox.server import OracleServer
 from tests.support.honest import HONEST
@@ -25,7 +24,7 @@ def server():
 @pytest.fixture(scope="module")
 def accepted(server) -> set[str]:
     """Those that pass the probe too."""
-    probes = {n: check_candidate(server, Candidate(PAIRS.name, source), PAIRS)[1] for n, source in HONEST.items()}
+    probes = {n: check_candidate(server, candidate, PAIRS)[1] for n, candidate in HONEST.items()}
     found = {n for n, probe in probes.items() if probe is not None and probe.accepted}
     assert len(found) > 0.8 * len(HONEST)
     return found
@@ -36,4 +35,4 @@ def test_it_exports_and_verifies(name, server, accepted):
     if name not in accepted:
         pytest.skip("does not pass the probe")
     for exporter in (PythonExporter(), TorchExporter(), TrlExporter()):
-        assert make_export(exporter, dossier(source=HONEST[name]), Typed(), server).compared
+        assert make_export(exporter, dossier(source=HONEST[name].source), Typed(), server).compared

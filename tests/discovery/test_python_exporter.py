@@ -61,8 +61,10 @@ def test_the_module_computes_what_the_candidate_computed(name, tmp_path):
     spec.loader.exec_module(module)
     original = {}
     exec(KNOWN[name].candidate.source, original)
-    inputs = [torch.linspace(-3, -1, 5) * (i + 1) for i in range(4)]
-    assert torch.equal(module.loss(*inputs, 0.1), original["loss"](*inputs, 0.1))
+    inputs = {t.name: torch.linspace(-3, -1, 5) * (i + 1) for i, t in enumerate(PAIRS.tensors)}
+    inputs |= {t.name: (-inputs[t.name]).ceil().long() for t in PAIRS.tensors if t.dtype == "int64"}
+    given = {n: inputs.get(n, 0.1) for n in KNOWN[name].inputs}
+    assert torch.equal(module.loss(**given), original["loss"](**given))
 
 
 @pytest.mark.parametrize("name", sorted(KNOWN))

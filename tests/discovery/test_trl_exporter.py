@@ -260,15 +260,6 @@ UNPAIRED = Contract(
     (TensorInput("policy_logps", "", -80.0, -1.0, True), TensorInput("reference_logps", "", -80.0, -1.0),
      TensorInput("desirable", "", 0.0, 1.0, dtype="bool")),
 )  # fmt: skip
-RICH = replace(
-    PAIRS,
-    tensors=(
-        *PAIRS.tensors,
-        TensorInput("chosen_len", "tokens", 1.0, 20.0, dtype="int64", optional=True),
-        TensorInput("rejected_len", "tokens", 1.0, 20.0, optional=True),
-        TensorInput("chosen_score", "reward", -1.0, 1.0, optional=True),
-    ),
-)
 
 
 def test_a_loss_for_single_responses_says_what_the_trainer_lacks():
@@ -286,16 +277,18 @@ def test_inputs_are_looked_up_by_name(server):
         from sandbox.gate import check_source
 
         made = dossier(source=f"def loss({NAMES}, {extra}):\n    return {body}\n")
-        return replace(made, contract=RICH, gate=check_source(made.entry.candidate, RICH))
+        return replace(made, gate=check_source(made.entry.candidate, PAIRS))
 
     lengths = rich(
-        "chosen_len, rejected_len", "beta * (policy_rejected_logps / rejected_len - policy_chosen_logps / chosen_len)"
+        "chosen_length, rejected_length",
+        "beta * (policy_rejected_logps / rejected_length - policy_chosen_logps / chosen_length)",
     )
     text = make_export(TrlExporter(), lengths, Typed(), server).export.text
-    assert "chosen_len=chosen_tokens," in text
-    assert "rejected_len=rejected_tokens.to(chosen.dtype)," in text
-    with pytest.raises(ExportError, match="no chosen_score, which a_loss"):
-        TrlExporter().export(rich("chosen_score", f"-beta * chosen_score * ({MARGIN})"), CONTEXT)
+    assert "chosen_length=chosen_tokens," in text
+    assert "rejected_length=rejected_tokens," in text
+    for extra in ("chosen_score", "preference_probability", "running_log_ratio"):
+        with pytest.raises(ExportError, match=f"no {extra}, which a_loss"):
+            TrlExporter().export(rich(extra, f"-beta * {extra} * ({MARGIN})"), CONTEXT)
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ def test_processes_that_start_together_prepare_once(tmp_path):
 import sys, time
 from pathlib import Path
 import torch
-from evaluators.preference.sentiment.cache import load_or_build
+from evaluators.disk_cache import load_or_build
 
 folder = Path(sys.argv[1])
 

@@ -47,8 +47,8 @@ def child_pid(oracle: LossOracle) -> int:
 
 
 def server_pid(server: OracleServer) -> int:
-    assert server._process is not None
-    return server._process.pid
+    assert server._current is not None
+    return server._current.pid
 
 
 def is_alive(pid: int) -> bool:
@@ -73,20 +73,21 @@ _BUILTINS = "torch.serialization.os.sys.modules['builtins']"
 
 
 def test_no_secret_of_the_parent_is_in_reach(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment that a candidate finds is the fixed one, also in what the kernel keeps of it."""
+    """The environment that a candidate finds is the fixed one; what the kernel keeps of it is out of its reach."""
     monkeypatch.setenv("FAKE_API_KEY", "sk-canary-123")
-    reads = [
-        "raise ValueError(str(dict(torch.os.environ)))",
-        f"raise ValueError({_BUILTINS}.open('/proc/self/environ').read())",
-        f"raise ValueError({_BUILTINS}.open('/proc/%d/environ' % torch.os.getppid()).read())",
-    ]
+    reads = {
+        "raise ValueError(str(dict(torch.os.environ)))": "OMP_NUM_THREADS",  # the read itself works
+        f"raise ValueError({_BUILTINS}.open('/proc/self/environ').read())": "opens no files",
+        f"raise ValueError({_BUILTINS}.open('/proc/%d/environ' % torch.os.getppid()).read())": "SIGSYS",
+    }
     with OracleServer() as own:
-        for lines in reads:
+        for lines, found in reads.items():
             with oracle_of(own, body(lines)) as oracle, pytest.raises(CandidateError) as caught:
                 ask(oracle)
             assert "canary" not in caught.value.failure.message
-            assert "OMP_NUM_THREADS" in caught.value.failure.message  # the read itself works
-        assert b"canary" not in Path(f"/proc/{server_pid(own)}/environ").read_bytes()
+            assert found in caught.value.failure.message
+        if os.geteuid() == 0:  # others are refused the look
+            assert b"canary" not in Path(f"/proc/{server_pid(own)}/environ").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -134,13 +135,21 @@ def test_a_stopped_child_is_not_the_candidates_fault(server: OracleServer) -> No
         assert torch.equal(ask(oracle), first)
 
 
-def test_a_child_killed_from_outside_is_not_the_candidates_fault(server: OracleServer) -> None:
+def test_a_child_killed_from_outside_is_replaced(server: OracleServer) -> None:
     with oracle_of(server, KNOWN["dpo"]) as oracle:
         first = ask(oracle)
-        os.kill(child_pid(oracle), signal.SIGKILL)
+        lost = child_pid(oracle)
+        os.kill(lost, signal.SIGKILL)
+        assert torch.equal(ask(oracle), first)
+        assert child_pid(oracle) != lost
+
+
+def test_a_child_that_is_killed_again_and_again_is_not_the_candidates_fault(server: OracleServer) -> None:
+    suicide = body("torch.os.kill(torch.os.getpid(), 9)\nreturn d")
+    with OracleServer(unsafe_no_sandbox=True) as open_server, oracle_of(open_server, suicide) as oracle:
         with pytest.raises(InfrastructureError, match="killed from outside"):
             ask(oracle)
-        assert torch.equal(ask(oracle), first)
+        assert oracle.calls == 0
 
 
 def test_a_lost_server_is_replaced() -> None:
@@ -150,9 +159,7 @@ def test_a_lost_server_is_replaced() -> None:
         child = child_pid(oracle)
         os.kill(lost, signal.SIGKILL)
         assert wait_for(lambda: not is_alive(child))
-        with pytest.raises(InfrastructureError):
-            ask(oracle)
-        assert torch.equal(ask(oracle), first)
+        assert torch.equal(ask(oracle), first)  # the trial goes on
         assert server_pid(own) != lost
 
 
@@ -221,7 +228,7 @@ idle, busy = (LossOracle(server, c, PAIRS, PAIRS.required) for c in (KNOWN["dpo"
 inputs = {n: torch.full((1, 4), -20.0) for n in PAIRS.required[:4]}
 for oracle in (idle, busy):
     oracle.evaluate(inputs, {"beta": [0.1]})
-print(server._process.pid, idle._child.pid, busy._child.pid, flush=True)
+print(server._current.pid, idle._child.pid, busy._child.pid, flush=True)
 busy.evaluate(inputs, {"beta": [2.0]})
 """
 
@@ -243,19 +250,18 @@ def test_nothing_outlives_a_killed_owner() -> None:
 def test_children_hold_only_their_channel(server: OracleServer) -> None:
     with open(__file__, encoding="utf-8"), oracle_of(server, KNOWN["dpo"]) as oracle:
         ask(oracle)
+        if os.geteuid() == 0:  # others are refused the look
+            assert len(os.listdir(f"/proc/{child_pid(oracle)}/fd")) == 1
         status = Path(f"/proc/{child_pid(oracle)}/status").read_text(encoding="ascii")
         limits = Path(f"/proc/{child_pid(oracle)}/limits").read_text(encoding="ascii")
     assert "NoNewPrivs:\t1" in status
+    assert "Seccomp:\t2" in status
+    assert "CapEff:\t0000000000000000" in status
     fields = {line[:25].strip(): line[26:].split()[:2] for line in limits.splitlines()[1:]}
     assert fields["Max file size"] == ["0", "0"]
     assert fields["Max core file size"] == ["0", "0"]
     assert int(fields["Max data size"][1]) < 4 << 30
-    assert int(fields["Max open files"][1]) < 64
-    count = body("raise ValueError(' '.join(sorted(torch.os.listdir('/proc/self/fd'))))")
-    with oracle_of(server, count) as oracle, pytest.raises(CandidateError) as caught:
-        ask(oracle)
-    found = caught.value.failure.message
-    assert "Too many open files" in found or len(found.rpartition("ValueError: ")[2].split()) <= 5
+    assert fields["Max open files"] == ["0", "0"]
 
 
 def test_other_platforms_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from evaluators.preference.contract import PAIRS
 from sandbox.candidate import Candidate
-from sandbox.fingerprint import DUPLICATE_DISTANCE, KnownLosses, distance, distances, fingerprint, grid, stack
+from sandbox.fingerprint import DUPLICATE_DISTANCE, distance, distances, fingerprint, grid, stack
+from sandbox.known import KnownLosses
 from sandbox.oracle import LossOracle
 from sandbox.reports import Fingerprint
 from sandbox.server import OracleServer

@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from evaluators.preference.contract import PAIRS
 from sandbox.candidate import Candidate
@@ -17,15 +15,10 @@ from sandbox.check import check_candidate
 from sandbox.gate import MAX_VIOLATIONS, check_source
 from sandbox.reports import GateReport
 from sandbox.server import OracleServer
+from tests.support.honest import HONEST
 from tests.support.losses import HEAD, KNOWN, MARGIN, body, expression
 
 HERE = Path(__file__).parent
-HONEST = {
-    name: Candidate(PAIRS.name, source)
-    for name, _, source in (
-        part.partition("\n") for part in (HERE / "honest_candidates.txt").read_text(encoding="utf-8").split("#### ")[1:]
-    )
-}
 HOSTILE = [json.loads(line) for line in (HERE / "hostile_candidates.jsonl").read_text(encoding="utf-8").splitlines()]
 
 # Tensor arithmetic that no reading can tell from an honest loss. Stopping these is the work of the child's limits (time,
@@ -40,7 +33,7 @@ def read(source: str) -> GateReport:
 
 
 def test_the_corpus_is_large_and_varied() -> None:
-    assert len(HONEST) >= 50
+    assert len(HONEST) >= 150
     assert len({c.id for c in HONEST.values()}) == len(HONEST)
 
 
@@ -90,31 +83,44 @@ def test_refusals_say_where_what_and_what_to_do(item: dict[str, str]) -> None:
         ("x = torch\nreturn x.os.getpid()", 9, [".os"]),
         ("f = torch.nn.functional.os\nreturn d", 8, ["torch.nn.functional.os"]),
         ("return torch.randn_like(d) * d", 8, ["random"]),
-        ("while True: pass", 8, ["While", "range(N)"]),
-        ("try:\n    return d\nexcept ValueError:\n    return -d", 8, ["Try"]),
+        ("while True: pass", 8, ["`while`", "range(N)"]),
+        ("try:\n    return d\nexcept ValueError:\n    return -d", 8, ["`try`", "torch.where"]),
         ("d.grad_fn.next_functions\nreturn d", 8, ["grad_fn"]),
         ("d.requires_grad = False\nreturn d", 8, ["assigns to an attribute"]),
         ("torch = d\nreturn d", 8, ["assigns to `torch`"]),
-        ("return d.to(device='cuda')", 8, ["device="]),
+        ("return d.to(device='cuda')", 8, ["device=", "x.device"]),
         ("return torch.mul(d, d, out=d)", 8, ["out="]),
         ("return d.sum(**{'dim': 0})", 8, ["`**`"]),
         ("return '{0.__class__}'.format(d)", 8, [".format"]),
         ("return (x for x in [d]).gi_frame", 8, ["gi_frame"]),
-        ("print(d)\nreturn d", 8, ["print"]),
+        ("print(d)\nreturn d", 8, ["print", "nobody sees"]),
         ("return getattr(d, 'sum')()", 8, ["getattr"]),
-        ("global cache\nreturn d", 8, ["Global"]),
-        ("yield d", 8, ["Yield"]),
+        ("global cache\nreturn d", 8, ["`global`"]),
+        ("yield d", 8, ["`yield`"]),
         ("import os\nreturn d", 8, ["imports os", "torch.nn.functional as F"]),
         ("from torch import os\nreturn d", 8, ["torch.os"]),
         ("from torch import *\nreturn d", 8, ["torch.*"]),
         ("return __import__('os').getpid() * d", 8, ["__import__"]),
         ("return d.__class__", 8, ["__class__"]),
         ("with open('x') as f: pass", 8, ["with"]),
-        ("async def g(): pass\nreturn d", 8, ["AsyncFunctionDef", "plain `def`"]),
-        ("del d", 8, ["Delete"]),
+        ("async def g(): pass\nreturn d", 8, ["`async def`", "plain `def`"]),
+        ("del d", 8, ["`del`"]),
         ("raise ValueError('a') from None", 8, ["raise ... from"]),
         ("return\x07 d", 8, ["control"]),
         ("dé = d\nreturn dé", 8, ["non-ASCII"]),
+        ("return torch.logsigmoid(d)", 8, ["torch.logsigmoid", "Did you mean `torch.nn.functional.logsigmoid`"]),
+        ("return torch.clone(d).sigmiod()", 8, [".sigmiod", "Did you mean `.sigmoid`"]),
+        ("return d.softplus()", 8, [".softplus", "Use `torch.nn.functional.softplus(...)`"]),
+        ("return torch.empty_like(d)", 8, ["torch.empty_like", "Use torch.zeros_like"]),
+        ("return d.data", 8, [".data", ".detach()"]),
+        ("return np.exp(d)", 8, ["np", "Use torch or math"]),
+        ("x: Tensor = d\nreturn x", 8, ["annotation that is not a type"]),
+        ("def h(z, sharp=1.0):\n    return z * sharp\nreturn h(d, shrp=2.0)", 10, ["`h` has no parameter `shrp`"]),
+        ("break\nreturn d", 8, ["'break' outside loop"]),
+        ("def h(a, a):\n    return a\nreturn d", 8, ["duplicate argument 'a'"]),
+        ('x = "\\xi"\nreturn d', 8, ["unicode error", "Put an r before the string"]),
+        ("return d.sum(", 8, ["not valid Python"]),
+        ("reference_chosen_logps *= 0.5\nreturn d", 8, ["reference_chosen_logps = reference_chosen_logps * ..."]),
     ],
 )
 def test_refusals_name_the_problem(lines: str, line: int, words: list[str]) -> None:
@@ -148,6 +154,17 @@ def test_refusals_name_the_problem(lines: str, line: int, words: list[str]) -> N
         ("# " + "x" * 20_000, "longer than"),
         ("x = '\ud800'\n", "surrogate"),
         ("x = 1\0\n", "control"),
+        ("x = '\u202e'\n", "direction"),
+        ("\ufeffimport torch\n", "non-ASCII"),
+        ("x = '\n", "does not end"),
+        ("loss = lambda a: a\n", "no function `loss`"),
+        (HEAD + "    return beta\n" + HEAD + "    return beta\n", "more than once"),
+        (HEAD + "    return beta\nloss = 3\n", "more than once"),
+        (
+            "import torch\nW = torch.tensor([1.0])\n" + HEAD.replace("import torch\n", "") + "    return beta\n",
+            "at module level",
+        ),
+        (HEAD + "    return beta\nif __name__ == '__main__':\n    pass\n", "`If` at module level"),
     ],
 )
 def test_module_level_refusals(source: str, words: str) -> None:
@@ -195,6 +212,13 @@ BOMBS = {
     "await": _in_function("return " + "await " * 3000 + "x"),
     "walrus": _in_function("return " + "(a:=" * 2000 + "1" + ")" * 2000),
     "carriage returns": "a\rb" * 6000,
+    "escaped quotes": '"' + '\\"' * 9900,
+    "functions": "".join(f"def f{i}(a):return a\n" for i in range(590)),
+    "names that stand for names": _in_function(";".join(f"x{i}=x{i - 1};x{i}+=1" for i in range(1, 60)) + ";return x1"),
+    "a name that stands for itself": HEAD + "    x=beta\n" + "".join(f"    x=a{i}=x;x+=1\n" for i in range(500)),
+    "unknown names": "".join(f"zzzzzzzzzzzzzzzzzzzz{i}\n" for i in range(590)),
+    "f-strings": _in_function(("f'{beta}{beta}';" * 70 + "\n    ") * 15),
+    "imports": "".join(f"import torch as t{i}\n" for i in range(590)),
 }
 
 
@@ -206,9 +230,12 @@ def test_parser_bombs_neither_crash_nor_hang() -> None:
         "from sandbox.candidate import Candidate\n"
         "from sandbox.gate import check_source\n"
         "for name, source in json.load(sys.stdin).items():\n"
-        "    started = time.process_time()\n"
-        "    report = check_source(Candidate(PAIRS.name, source), PAIRS)\n"
-        "    print(json.dumps([name, report.accepted, time.process_time() - started]), flush=True)\n"
+        "    times = []\n"
+        "    for _ in range(3):\n"
+        "        started = time.process_time()\n"
+        "        report = check_source(Candidate(PAIRS.name, source), PAIRS)\n"
+        "        times.append(time.process_time() - started)\n"
+        "    print(json.dumps([name, report.accepted, min(times)]), flush=True)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], input=json.dumps(BOMBS), capture_output=True, text=True, timeout=60, check=False
@@ -216,44 +243,9 @@ def test_parser_bombs_neither_crash_nor_hang() -> None:
     rows = {name: (accepted, cpu_s) for name, accepted, cpu_s in map(json.loads, done.stdout.splitlines())}
     assert done.returncode == 0, done.stderr[-2000:]
     assert rows.keys() == BOMBS.keys()
-    assert {name for name, (accepted, _) in rows.items() if accepted} <= {"elif", "power tower", "strings"}
-    assert max(cpu_s for _, cpu_s in rows.values()) < 1.0
-
-
-@given(st.text(max_size=400))
-@settings(max_examples=150, deadline=None)
-def test_any_text_gets_a_report(source: str) -> None:
-    assert read(source).violations
-
-
-@st.composite
-def mutants(draw: st.DrawFn) -> str:
-    """An honest loss with a few pieces cut, repeated, swapped or replaced."""
-    source = draw(st.sampled_from(sorted(c.source for c in HONEST.values())))
-    for _ in range(draw(st.integers(1, 4))):
-        start = draw(st.integers(0, len(source)))
-        end = min(len(source), start + draw(st.integers(0, 30)))
-        piece = draw(
-            st.one_of(
-                st.just(""),
-                st.just(source[start:end] * 3),
-                st.sampled_from(
-                    ["(", ")", "[", "{", "'", '"""', "\\\n", "\n", "lambda ", "__class__", ".os", "f'{", "\t"]
-                ),
-                st.text(max_size=8),
-            )
-        )
-        source = source[:start] + piece + source[end:]
-    return source
-
-
-@given(mutants())
-@settings(max_examples=250, deadline=None)
-def test_mutants_of_honest_losses_get_a_report(source: str) -> None:
-    report = read(source)
-    assert report.accepted == (report.violations == ())
-    if report.accepted:
-        compile(Candidate(PAIRS.name, source).source, "<mutant>", "exec")  # what it accepts is Python
+    accepted = {name for name, (accepted, _) in rows.items() if accepted}
+    assert accepted <= {"power tower", "strings", "a name that stands for itself"}
+    assert max(cpu_s for _, cpu_s in rows.values()) < 0.05
 
 
 def test_a_loss_in_an_expression_is_accepted() -> None:

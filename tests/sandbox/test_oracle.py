@@ -195,7 +195,7 @@ def test_wrong_calls_are_the_callers_error(opened: Opener) -> None:
         ("raise SystemExit(0)", FailureKind.CRASH, "NameError"),
         ("import os\nreturn d", FailureKind.CRASH, "line 8: ImportError: import of 'os' is not allowed"),
         ("torch.os._exit(0)", FailureKind.CRASH, "ended itself"),
-        ("torch.os.abort()", FailureKind.CRASH, "died of SIGABRT"),
+        ("torch.os.abort()", FailureKind.CRASH, "forbidden system call (SIGSYS)"),
     ],
 )  # fmt: skip
 def test_faults_of_a_candidate_are_typed(lines: str, kind: FailureKind, words: str, opened: Opener) -> None:
@@ -238,7 +238,7 @@ def test_an_error_keeps_the_oracle_usable(opened: Opener) -> None:
 
 
 def test_printing_cannot_touch_results(opened: Opener, capfd: pytest.CaptureFixture[str]) -> None:
-    noisy = "torch.sys.stdout.write('x' * 100000)\ntorch.sys.stderr.write('y' * 100000)\ntorch.os.write(1, b'z')\n"
+    noisy = "torch.builtins.print('x' * 100000)\ntorch.serialization.warnings.warn('y' * 100000)\n"
     oracle, inputs = opened(body(noisy + "return -F.logsigmoid(beta * d)")), draw(1, 8)
     for _ in range(3):
         assert torch.equal(oracle(inputs, {"beta": [0.1]}), opened(KNOWN["dpo"])(inputs, {"beta": [0.1]}))

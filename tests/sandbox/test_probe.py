@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from evaluators.preference.contract import PAIRS
@@ -23,13 +25,25 @@ ORDINARY = Properties(
     monotone_decreasing=True,
     detached_parts=False,
     inputs_with_gradient=POLICY,
+    uses_reference=True,
+    convex_in_margin=True,
+    bounded_above=False,
+    limit_at_plus_infinity="0",
+    limit_at_minus_infinity="inf",
 )
-CHANGES: dict[str, dict[str, bool]] = {
+RISING = {"monotone_decreasing": False, "limit_at_plus_infinity": "inf"}
+CHANGES: dict[str, dict[str, bool | str]] = {
     "dpo": {},
     "hinge": {},
-    "ipo": {"monotone_decreasing": False},
-    "kto_pair": {"batch_coupled": True, "detached_parts": True},
-    "lrml": {"monotone_decreasing": False, "finite_at_extremes": False},
+    "ipo": RISING,
+    "kto_pair": {
+        "batch_coupled": True,
+        "detached_parts": True,
+        "convex_in_margin": False,
+        "bounded_above": True,
+        "limit_at_minus_infinity": "1",
+    },
+    "lrml": {"monotone_decreasing": False, "convex_in_margin": False},
 }
 
 
@@ -76,20 +90,40 @@ def test_reference_free_losses_are_accepted(lines: str, with_gradient: tuple[str
 @pytest.mark.parametrize(
     ("expression_of_d", "change"),
     [
-        ("-beta * d", {"bounded_below": False}),
+        ("-beta * d", {"bounded_below": False, "limit_at_plus_infinity": "-inf"}),
         ("torch.exp(-beta * d)", {"finite_at_extremes": False}),
-        ("beta * d * d", {"monotone_decreasing": False}),
-        ("F.softplus(-beta * d) * torch.sigmoid(-d).detach()", {"detached_parts": True}),
-        ("F.softplus(-beta * (d - d.mean()))", {"batch_coupled": True, "monotone_decreasing": False}),
+        ("beta * d * d", RISING),
+        ("F.softplus(-beta * d) * torch.sigmoid(-d).detach()", {"detached_parts": True, "convex_in_margin": False}),
+        (
+            "F.softplus(-beta * (d - d.mean()))",  # one margin alone is its own mean: the curve is level
+            {
+                "batch_coupled": True,
+                "monotone_decreasing": False,
+                "bounded_above": True,
+                "limit_at_plus_infinity": f"{math.log(2):.6g}",
+                "limit_at_minus_infinity": f"{math.log(2):.6g}",
+            },
+        ),
+        ("F.softplus(-beta * (policy_chosen_logps - policy_rejected_logps))", {"uses_reference": False}),
+        ("torch.log1p(F.relu(-beta * d))", {"convex_in_margin": False}),
+        (
+            "F.softplus(-beta * d).clamp(max=3) - 0.25",
+            {
+                "convex_in_margin": False,
+                "bounded_above": True,
+                "limit_at_plus_infinity": "-0.25",
+                "limit_at_minus_infinity": "2.75",
+            },
+        ),
     ],
 )
 def test_properties_are_recorded_not_judged(
-    expression_of_d: str, change: dict[str, bool], server: OracleServer
+    expression_of_d: str, change: dict[str, bool | str], server: OracleServer
 ) -> None:
     report = probed(server, expression(expression_of_d))
     assert report.accepted, report.failure
     expected = {**vars(ORDINARY), **change}
-    assert {n: v for n, v in vars(report.properties).items() if n in change} == change
+    assert {n: v for n, v in vars(report.properties).items() if n in change} == dict(change)
     assert report.properties == Properties(**expected)
 
 
@@ -109,7 +143,8 @@ def stateful(module: str, lines: str) -> Candidate:
          FailureKind.CONTRACT, "a loss must be a pure function"),
         (expression("d * torch.rand(1)"), FailureKind.CONTRACT, "differ by"),
         (expression("d + 0 * torch.randn_like(d) + torch.rand(()) * 1e-3"), FailureKind.CONTRACT, "differ by"),
-        (expression("d * torch.os.getpid()"), FailureKind.CONTRACT, "in another process"),
+        (expression("d * torch.sys.modules['time'].monotonic()"), FailureKind.CONTRACT, "differ by"),
+        (expression("d * (1 + (d.dtype == torch.float64))"), FailureKind.CONTRACT, "float32 and float64 differ by"),
         (expression("d.mean()"), FailureKind.CONTRACT, "must be (32,)"),
         (expression("d.unsqueeze(1)"), FailureKind.CONTRACT, "(32, 1)"),
         (expression("d * torch.ones(32)"), FailureKind.CONTRACT, "returned shape (32,), must be (1,)"),

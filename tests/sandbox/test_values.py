@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluators.preference.contract import PAIRS
+from evaluators.preference.contract import PAIRS, UNPAIRED
 from sandbox.candidate import Candidate, normalise_source
 from sandbox.contract import Contract, ScalarInput, TensorInput
 from sandbox.failure import CandidateError, Failure, FailureKind, InfrastructureError
@@ -24,7 +24,8 @@ X = TensorInput("x", "a policy value", -1.0, 1.0, carries_gradient=True)
 
 def test_contract_lists_required_and_optional_names_in_order() -> None:
     assert PAIRS.required[-1] == "beta"
-    assert PAIRS.optional == ("progress",)
+    assert PAIRS.optional[-2:] == ("progress", "running_log_ratio")
+    assert UNPAIRED.required == ("policy_logps", "reference_logps", "desirable", "beta")
     assert PAIRS.signature().startswith("def loss(policy_chosen_logps: torch.Tensor, ")
     assert "progress" not in PAIRS.signature()
     assert [t.name for t in PAIRS.tensors_of(("beta", "policy_rejected_logps"))] == ["policy_rejected_logps"]
@@ -41,6 +42,8 @@ def test_contract_lists_required_and_optional_names_in_order() -> None:
         ({"tensors": (replace(X, carries_gradient=False),)}, "gradient"),
         ({"tensors": (replace(X, optional=True),)}, "gradient"),
         ({"scale_scalar": "gamma"}, "scale_scalar"),
+        ({"label": "x"}, "label"),
+        ({"tensors": (replace(X, name="y", optional=True), X)}, "optional"),
     ],
 )
 def test_contract_refuses_invalid_states(change: dict[str, object], what: str) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from evaluators.objectives import known_objectives
+import ast
+
+from evaluators.objectives import default_baselines, known_objective
 from evaluators.preference.contract import PAIRS
 from sandbox.candidate import Candidate
 
 HEAD = f"import math\nimport torch\nimport torch.nn.functional as F\n\n\n{PAIRS.signature()}\n"
 MARGIN = "    d = (policy_chosen_logps - reference_chosen_logps) - (policy_rejected_logps - reference_rejected_logps)\n"
-KNOWN = {name: objective.candidate for name, objective in known_objectives(PAIRS.name).items()}
+KNOWN = {name: known_objective(PAIRS.name, name).candidate for name in default_baselines(PAIRS.name)}
 
 
 def body(lines: str) -> Candidate:
@@ -24,4 +26,7 @@ def expression(text: str) -> Candidate:
 
 def rescaled(candidate: Candidate, factor: float) -> Candidate:
     """The same loss at beta * factor."""
-    return Candidate(PAIRS.name, candidate.source.replace("beta):\n", f"beta):\n    beta = beta * {factor!r}\n", 1))
+    functions = [n for n in ast.parse(candidate.source).body if isinstance(n, ast.FunctionDef) and n.name == "loss"]
+    lines = candidate.source.split("\n")
+    lines.insert(functions[0].body[0].lineno - 1, f"    beta = beta * {factor!r}")
+    return Candidate(candidate.contract, "\n".join(lines))

@@ -24,6 +24,7 @@ from sandbox.contract import Contract
 if TYPE_CHECKING:
     import torch
 
+    from evaluators.preference.enumerable.feeds import Feed
     from evaluators.preference.enumerable.training import Trajectory
     from evaluators.preference.enumerable.worlds import Worlds
     from sandbox.oracle import LossOracle
@@ -54,14 +55,14 @@ class EnumerableEvaluator:
         "chosen_change": "(6, K, C) mean log pi/ref of the training pairs' chosen responses, nats",
         "rejected_change": "(6, K, C) mean log pi/ref of the training pairs' rejected responses, nats",
         "loss": "(6, K, steps) mean loss of each step's batch, before the step",
-        "margin": "(6, K, steps) mean log-ratio margin of each step's batch, nats, before the step",
+        "margin": "(6, K, steps) mean log-ratio of the batch's preferred minus that of its other responses, nats",
         "score": "(6,) frontier of each world, a ratio; the paired unit of comparisons",
     }
     Options: ClassVar[type[EnumerableOptions]] = EnumerableOptions
 
     def __init__(self, options: Mapping[str, Any] | None = None, cache_dir: Path | None = None) -> None:
         """`cache_dir` is not used: nothing here is worth a file. Raises OptionsError."""
-        self._options = parse_options(EnumerableOptions, options, self.name)
+        self._options = parse_options(self.Options, options, self.name)
         self._worlds: OrderedDict[int, Worlds] = OrderedDict()
 
     @property
@@ -99,8 +100,9 @@ class EnumerableEvaluator:
         with torch_threads(self._options.threads):
             started = time.perf_counter()
             worlds = self._of_seed(seed)
+            feed = self._feed(worlds, device, oracle.parameters)
             setup_s = time.perf_counter() - started
-            trajectory = train(oracle, worlds, self._options, device)
+            trajectory = train(oracle, worlds, self._options, device, feed)
             before = time.perf_counter()
             metrics = score(worlds, trajectory)
             score_s = time.perf_counter() - before
@@ -117,6 +119,12 @@ class EnumerableEvaluator:
             oracle_calls=oracle.calls - calls,
             setup=_facts(worlds),
         )
+
+    def _feed(self, worlds: Worlds, device: torch.device, reads: tuple[str, ...]) -> Feed:
+        """What the loss is called with; `reads` are the inputs that it names."""
+        from evaluators.preference.enumerable.feeds import PairFeed
+
+        return PairFeed(worlds, self._options, device, reads)
 
     def _device(self) -> torch.device:
         import torch

@@ -43,3 +43,26 @@ class EnumerableOptions:
             raise ValueError(f"steps must be a multiple of {CHECKPOINT_EVERY}, not {self.steps}")
         if not self.betas or any(b <= 0 for b in self.betas) or len(set(self.betas)) != len(self.betas):
             raise ValueError("betas must be positive and differ from each other")
+
+
+@dataclass(frozen=True)
+class UnpairedOptions(EnumerableOptions):
+    """Options of `preference.enumerable_unpaired`: the same, with responses in the place of pairs.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    batch: int = option(64, "responses in one step")
+    desirable_kept: float = option(1.0, "share of the chosen responses that are used, as desirable ones")
+    undesirable_kept: float = option(1.0, "share of the rejected responses that are used, as undesirable ones")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("desirable_kept", "undesirable_kept"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a share, from 0 to 1, not {getattr(self, name)}")
+        if max(self.desirable_kept, self.undesirable_kept) < 0.05:
+            raise ValueError(
+                "desirable_kept or undesirable_kept must be at least 0.05, or nothing is left to learn from"
+            )

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from evaluators.base import training_progress
 from evaluators.preference.enumerable import definition as d
-from evaluators.preference.enumerable.model import Batch, Parameters, all_logps, response_logps
+from evaluators.preference.enumerable.feeds import Feed
+from evaluators.preference.enumerable.model import Parameters, all_logps, response_logps
 from evaluators.preference.enumerable.options import EnumerableOptions
-from evaluators.preference.enumerable.worlds import Pairs, Worlds, batch_schedule
+from evaluators.preference.enumerable.worlds import Pairs, Worlds
 from sandbox.failure import CandidateError, Failure, FailureKind
 
 if TYPE_CHECKING:
@@ -53,8 +54,10 @@ class Trajectory:
     evaluate_s: float
 
 
-def train(oracle: LossOracle, worlds: Worlds, options: EnumerableOptions, device: torch.device) -> Trajectory:
-    """Train every world at every beta.
+def train(
+    oracle: LossOracle, worlds: Worlds, options: EnumerableOptions, device: torch.device, feed: Feed
+) -> Trajectory:
+    """Train every world at every beta with what `feed` says.
 
     Raises:
         CandidateError: from the oracle, or NON_FINITE when a policy's weights are no longer numbers.
@@ -62,20 +65,20 @@ def train(oracle: LossOracle, worlds: Worlds, options: EnumerableOptions, device
     betas, steps = options.betas, options.steps
     policy = worlds.reference.to(device).repeat(len(betas))
     optimiser = torch.optim.Adam(policy.tensors(), lr=options.learning_rate, fused=True)
-    batches = Batches(worlds, options, device)
     examiner = Examiner(worlds, options, device)
     losses, margins, checks = [], [], [examiner(policy, 0)]
     evaluate_s, started = 0.0, time.perf_counter()
     run_betas = list(betas) * len(worlds.worlds)
     for step in range(steps):
-        batch, reference = batches(step)
-        inputs = _oracle_inputs(response_logps(policy, batch), reference)
-        loss = oracle(inputs, {"beta": run_betas, "progress": [training_progress(step, steps)] * len(run_betas)})
+        inputs = feed.inputs(step, response_logps(policy, feed.batch(step)))
+        scalars = feed.scalars(step, policy, inputs)
+        scalars |= {"beta": run_betas, "progress": [training_progress(step, steps)] * len(run_betas)}
+        loss = oracle(inputs, scalars)
         optimiser.zero_grad()
         loss.sum().backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         losses.append(loss.detach())
-        margins.append(_margin(inputs))
+        margins.append(feed.margin(inputs))
         if (step + 1) % d.CHECKPOINT_EVERY == 0:
             before = time.perf_counter()
             checks.append(examiner(policy, step + 1))
@@ -90,49 +93,6 @@ def train(oracle: LossOracle, worlds: Worlds, options: EnumerableOptions, device
         evaluate_s=evaluate_s,
         **values,
     )
-
-
-def _oracle_inputs(policy: Tensor, reference: Tensor) -> dict[str, Tensor]:
-    """Both (R, 2B), the chosen responses first."""
-    chosen, rejected = policy.chunk(2, 1)
-    reference_chosen, reference_rejected = reference.chunk(2, 1)
-    return {
-        "policy_chosen_logps": chosen,
-        "policy_rejected_logps": rejected,
-        "reference_chosen_logps": reference_chosen,
-        "reference_rejected_logps": reference_rejected,
-    }
-
-
-def _margin(inputs: Mapping[str, Tensor]) -> Tensor:
-    """(R,) mean log-ratio margin."""
-    chosen = inputs["policy_chosen_logps"].detach() - inputs["reference_chosen_logps"]
-    rejected = inputs["policy_rejected_logps"].detach() - inputs["reference_rejected_logps"]
-    return (chosen - rejected).mean(1)
-
-
-class Batches:
-    """The batch of every step: in one world all betas, and in one seed all candidates, see the same pairs."""
-
-    def __init__(self, worlds: Worlds, options: EnumerableOptions, device: torch.device) -> None:
-        order = [batch_schedule(worlds.seed, w.regime, options.steps, options.batch) for w in worlds.worlds]
-        pairs = [w.train for w in worlds.worlds]
-        rows = list(zip(pairs, order, strict=True))
-        self._prompts = np.stack([np.concatenate([p.prompts[o]] * 2, 1) for p, o in rows])  # (W, steps, 2B)
-        self._responses = np.stack([np.concatenate([p.first[o], p.second[o]], 1) for p, o in rows])
-        self._reference = np.stack(
-            [
-                w.reference_logps[prompts, answers]
-                for w, prompts, answers in zip(worlds.worlds, self._prompts, self._responses, strict=True)
-            ]
-        ).astype(np.float32)
-        self._device, self._betas = device, len(options.betas)
-
-    def __call__(self, step: int) -> tuple[Batch, Tensor]:
-        """The step's responses, chosen ones first, and their reference log-probs (R, 2B)."""
-        batch = Batch.of(self._prompts[:, step], self._responses[:, step], self._device, self._betas)
-        reference = torch.from_numpy(self._reference[:, step]).to(self._device)
-        return batch, reference.repeat_interleave(self._betas, 0)
 
 
 class Examiner:

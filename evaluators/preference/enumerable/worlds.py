@@ -101,6 +101,13 @@ def batch_schedule(seed: int, regime: d.Regime, steps: int, batch: int) -> Ints:
     return order[: steps * batch].reshape(steps, batch)
 
 
+def label_probabilities(pairs: Pairs, regime: d.Regime) -> Floats:
+    """(N,) probability that the regime's labelling prefers the first: with its length bias and its flips."""
+    longer_by = responses.lengths()[pairs.first] - responses.lengths()[pairs.second]
+    unflipped = sigmoid(pairs.logits + regime.length_bias * longer_by)
+    return (1 - regime.flip) * unflipped + regime.flip * (1 - unflipped)
+
+
 def _plant_source(random: np.random.Generator) -> Floats:
     """(12, 341) log-probs of a source whose next-token logits add up from previous token, topic and position.
 

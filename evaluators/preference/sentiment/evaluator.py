@@ -106,7 +106,8 @@ class SentimentEvaluator:
             f"{o.steps} steps of Adam on batches of {o.batch} pairs, peak learning rate {o.lr:g} with warm-up and linear "
             f"decay, gradients clipped to the norm {o.clip_norm:g}. The final policies answer {o.eval_prompts} held-out "
             "openings; their rewards and KLs to the SFT model make a reward-KL frontier over the betas, whose height is "
-            f"read at a KL of {o.kl_budget:g} nats a response."
+            f"read at a KL of {o.kl_budget:g} nats a response. Of the optional inputs, scores are these rewards, lengths "
+            f"are in words, up to {o.response_tokens}, and preference_probability is that of the labelling."
         )
 
     @property
@@ -127,7 +128,7 @@ class SentimentEvaluator:
             OptionsError: data, an extra, the device or a writable cache is missing; too few texts for what is asked.
         """
         if self._prepared is None:
-            from evaluators.preference.sentiment.cache import load_or_build
+            from evaluators.disk_cache import load_or_build
             from evaluators.preference.sentiment.preparation import Prepared, build, cache_values
 
             tell = progress or (lambda _: None)

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evaluators.disk_cache import Stored
 from evaluators.options import OptionsError
-from evaluators.preference.sentiment.cache import Stored
 from evaluators.preference.sentiment.data import LabelledTexts
 from evaluators.preference.sentiment.model import FIRST_OUTPUT, PAD, UNKNOWN, LanguageModel, ModelSize
 from evaluators.preference.sentiment.options import SentimentOptions

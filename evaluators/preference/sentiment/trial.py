@@ -35,12 +35,16 @@ class TrainingSet:
     Attributes:
         tokens: (pairs, 2, T) chosen first, then rejected.
         logps: (pairs, 2) their log-probs under the reference.
+        rewards: (pairs, 2) their rewards.
+        preferred: (pairs,) probability that the labelling prefers the chosen one.
         batches: (steps, batch) row numbers.
         flipped: share of pairs whose chosen response has the lower reward (label noise).
     """
 
     tokens: Tensor
     logps: Tensor
+    rewards: Tensor
+    preferred: Tensor
     batches: Tensor
     flipped: float
 
@@ -98,6 +102,8 @@ def training_set(prepared: Prepared, options: SentimentOptions, seed: int) -> Tr
     return TrainingSet(
         tokens=prepared.pair_tokens[rows][each, order],
         logps=prepared.pair_logps[rows].gather(1, order),
+        rewards=ordered,
+        preferred=torch.where(first_wins, preferred, 1 - preferred),
         batches=torch.stack(batches),
         flipped=float((ordered[:, 0] < ordered[:, 1]).double().mean()),
     )
@@ -113,7 +119,7 @@ def train(
     """
     optimiser = torch.optim.Adam(model.parameters(), lr=options.lr, betas=(0.9, 0.99))
     curves = Curves([], [], [])
-    warm_up = max(1, options.steps // 10)
+    warm_up, ratios = max(1, options.steps // 10), 0.0
     for step, rows in enumerate(data.batches):
         rate = min((step + 1) / warm_up, (options.steps - step) / max(1, options.steps - warm_up))
         optimiser.param_groups[0]["lr"] = options.lr * rate
@@ -127,8 +133,11 @@ def train(
             "policy_rejected_logps": policy[1:2],
             "reference_chosen_logps": reference[0:1],
             "reference_rejected_logps": reference[1:2],
+            **{n: t.to(model.device) for n, t in _extras(data, rows, options.prompt_tokens).items()},
         }
-        loss = oracle(inputs, {"beta": [beta], "progress": [training_progress(step, options.steps)]}).sum()
+        ratios += float((policy.detach() - reference).double().mean())
+        scalars = {"progress": training_progress(step, options.steps), "running_log_ratio": ratios / (step + 1)}
+        loss = oracle(inputs, {"beta": [beta], **{n: [v] for n, v in scalars.items()}}).sum()
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip_norm)
@@ -140,6 +149,16 @@ def train(
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
         raise _diverged(beta, options.steps)
     return curves
+
+
+def _extras(data: TrainingSet, rows: Tensor, prompt_tokens: int) -> dict[str, Tensor]:
+    """The contract's optional tensors of a batch, (1, batch) each."""
+    lengths = (data.tokens[rows, :, prompt_tokens:] != PAD).sum(2).clamp(min=1)
+    found = {"preference_probability": data.preferred[rows][None]}
+    for side, name in enumerate(("chosen", "rejected")):
+        found[f"{name}_length"] = lengths[:, side][None]
+        found[f"{name}_score"] = data.rewards[rows, side][None]
+    return found
 
 
 def evaluate(policy: LanguageModel, reference: LanguageModel, prepared: Prepared, seed: int) -> Scores:

@@ -1,7 +1,7 @@
-"""Makes `archive_v1.sqlite3`, an archive of schema version 0001 with one of everything.
+"""Makes `archive_vN.sqlite3`, an archive of the present schema version N with one of everything.
 
-Run once when the schema was new: ``python tests/db/assets/make_v1.py PATH``. The file is committed and never made again, so
-that later programs are tested on what this version really wrote.
+Run once when a schema is new: ``python tests/db/assets/make_saved.py tests/db/assets/archive_vN.sqlite3``. The file is
+committed and never made again, so that later programs are tested on what that version really wrote.
 """
 
 from __future__ import annotations

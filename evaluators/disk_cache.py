@@ -1,4 +1,4 @@
-"""A preparation on disk: made once, found by content, shared by all processes, never unpickled."""
+"""Prepared values on disk: made once, found by content, shared by all processes, never unpickled."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def load_or_build(folder: Path, build: Callable[[], Stored], progress: Callable[
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            progress("waiting for another process that prepares the same task")
+            progress("waiting for another process that prepares the same")
             lock.acquire()
         try:
             found = _read(folder)  # another process may have finished meanwhile

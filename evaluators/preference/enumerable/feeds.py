@@ -1,0 +1,125 @@
+"""What a loss is called with at every step: here pairs, of all worlds at all betas (`unpaired.py` has single responses).
+
+Optional inputs are made only for a candidate that names them. In one world all betas, and in one seed all candidates of a
+contract, see the same responses. W worlds, K betas, R = W * K runs (world-major), N examples a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from evaluators.preference.enumerable import responses
+from evaluators.preference.enumerable.model import Batch, Parameters
+from evaluators.preference.enumerable.options import EnumerableOptions
+from evaluators.preference.enumerable.worlds import Worlds, batch_schedule, label_probabilities
+
+LENGTHS = responses.lengths() + 1  # (341,) the end symbol counts, also where a full response implies it
+
+
+class Feed(Protocol):
+    """The examples of one trial, step by step. Calls come in the order batch, inputs, scalars of step 0, 1, ..."""
+
+    def batch(self, step: int) -> Batch:
+        """The responses whose log-probs under the policy are needed."""
+
+    def inputs(self, step: int, logps: Tensor) -> dict[str, Tensor]:
+        """(R, N) tensors by contract name; `logps` are those of `batch(step)` under the policies."""
+
+    def scalars(self, step: int, policy: Parameters, inputs: Mapping[str, Tensor]) -> dict[str, list[float]]:
+        """R values of each running statistic by contract name, before the step."""
+
+    def margin(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """(R,) mean log-ratio of what is preferred minus that of what is not, nats."""
+
+
+class RunningMean:
+    """Mean over the steps so far of each run's mean log-ratio."""
+
+    def __init__(self) -> None:
+        self._total, self._steps = torch.zeros(1, dtype=torch.float64), 0
+
+    def update(self, log_ratios: Tensor) -> list[float]:
+        """Takes (R, N) log-ratios of one step, gives R means over all steps including it."""
+        self._total, self._steps = self._total + log_ratios.double().mean(1).cpu(), self._steps + 1
+        means: list[float] = (self._total / self._steps).tolist()
+        return means
+
+
+class Constants:
+    """Constants of every step, made on the CPU once: (W, steps, N) arrays by name, given out as (R, N) tensors."""
+
+    def __init__(self, betas: int, device: torch.device) -> None:
+        self._betas, self._device = betas, device
+        self._arrays: dict[str, NDArray[np.float32]] = {}
+
+    def add(self, name: str, rows: list[NDArray[np.float64]] | list[NDArray[np.int64]]) -> None:
+        self._arrays[name] = np.stack(rows).astype(np.float32)
+
+    def __call__(self, name: str, step: int) -> Tensor:
+        return torch.from_numpy(self._arrays[name][:, step]).to(self._device).repeat_interleave(self._betas, 0)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._arrays
+
+
+class PairFeed:
+    """Pairs: the chosen responses and the rejected ones."""
+
+    def __init__(
+        self, worlds: Worlds, options: EnumerableOptions, device: torch.device, reads: Collection[str] = ()
+    ) -> None:
+        order = [batch_schedule(worlds.seed, w.regime, options.steps, options.batch) for w in worlds.worlds]
+        pairs = [w.train for w in worlds.worlds]
+        rows = list(zip(pairs, order, strict=True))
+        self._prompts = np.stack([np.concatenate([p.prompts[o]] * 2, 1) for p, o in rows])  # (W, steps, 2N)
+        self._responses = np.stack([np.concatenate([p.first[o], p.second[o]], 1) for p, o in rows])
+        self._device, self._betas, self._reads = device, len(options.betas), reads
+        self._constants = Constants(self._betas, device)
+        cells = list(zip(worlds.worlds, self._prompts, self._responses, strict=True))
+        self._constants.add("reference", [w.reference_logps[prompts, answers] for w, prompts, answers in cells])
+        if {"chosen_length", "rejected_length"} & {*reads}:
+            self._constants.add("length", [LENGTHS[answers] for _, _, answers in cells])
+        if {"chosen_score", "rejected_score"} & {*reads}:
+            self._constants.add("score", [w.rewards[prompts, answers] for w, prompts, answers in cells])
+        if "preference_probability" in reads:
+            self._constants.add(
+                "preference_probability",
+                [label_probabilities(w.train, w.regime)[o] for w, o in zip(worlds.worlds, order, strict=True)],
+            )
+        self._running = RunningMean()
+
+    def batch(self, step: int) -> Batch:
+        return Batch.of(self._prompts[:, step], self._responses[:, step], self._device, self._betas)
+
+    def inputs(self, step: int, logps: Tensor) -> dict[str, Tensor]:
+        chosen, rejected = logps.chunk(2, 1)
+        reference_chosen, reference_rejected = self._constants("reference", step).chunk(2, 1)
+        found = {
+            "policy_chosen_logps": chosen,
+            "policy_rejected_logps": rejected,
+            "reference_chosen_logps": reference_chosen,
+            "reference_rejected_logps": reference_rejected,
+        }
+        for name in ("length", "score"):
+            if name in self._constants:
+                found[f"chosen_{name}"], found[f"rejected_{name}"] = self._constants(name, step).chunk(2, 1)
+        if "preference_probability" in self._constants:
+            found["preference_probability"] = self._constants("preference_probability", step)
+        return found
+
+    def scalars(self, step: int, policy: Parameters, inputs: Mapping[str, Tensor]) -> dict[str, list[float]]:
+        if "running_log_ratio" not in self._reads:
+            return {}
+        ratios = [inputs[f"policy_{s}_logps"].detach() - inputs[f"reference_{s}_logps"] for s in ("chosen", "rejected")]
+        return {"running_log_ratio": self._running.update(torch.cat(ratios, 1))}
+
+    def margin(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        chosen = inputs["policy_chosen_logps"].detach() - inputs["reference_chosen_logps"]
+        rejected = inputs["policy_rejected_logps"].detach() - inputs["reference_rejected_logps"]
+        return (chosen - rejected).mean(1)

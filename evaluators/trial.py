@@ -1,0 +1,39 @@
+"""One trial of one candidate, from its child's first call to the replay of a few of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from evaluators.base import Evaluator, TrialReport
+from sandbox.candidate import Candidate
+from sandbox.limits import Limits
+from sandbox.oracle import LossOracle
+from sandbox.server import OracleServer
+
+
+def run_trial(
+    server: OracleServer,
+    evaluator: Evaluator,
+    candidate: Candidate,
+    parameters: tuple[str, ...],
+    seed: int,
+    limits: Limits | None = None,
+) -> TrialReport:
+    """Train and score a candidate that gate and probe accepted, then make a few of its calls again in a fresh child.
+
+    Args:
+        server: where children come from.
+        evaluator: prepared.
+        candidate: of the evaluator's contract.
+        parameters: the contract inputs that it reads (`GateReport.parameters`).
+        seed: of the trial.
+        limits: of the child.
+
+    Raises:
+        CandidateError: the candidate's fault; CONTRACT if the replay gives other answers, which voids the trial.
+        InfrastructureError: ours.
+    """
+    with LossOracle(server, candidate, evaluator.contract, parameters, limits) as oracle:
+        report = evaluator.run(oracle, seed)
+        oracle.replay()
+    return replace(report, sandbox=server.cage)

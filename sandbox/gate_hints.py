@@ -1,0 +1,132 @@
+"""What the gate tells a language model to do instead."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Iterable
+
+from sandbox.allowlist import ATTRIBUTES, BUILTINS, DOTTED, MODULES
+
+_SYNTAX: dict[type[ast.AST], tuple[str, str]] = {
+    ast.While: ("a `while` loop", "Use `for i in range(N)` with a constant N"),
+    ast.Try: ("`try`", "Let errors surface; guard values with torch.where or clamp"),
+    ast.TryStar: ("`try`", "Let errors surface; guard values with torch.where or clamp"),
+    ast.ClassDef: ("a class", "Use plain functions and module-level constants"),
+    ast.AsyncFunctionDef: ("`async def`", "Use a plain `def`"),
+    ast.AsyncFor: ("`async for`", "Use a plain `for`"),
+    ast.AsyncWith: ("`async with`", "Leave it out"),
+    ast.Await: ("`await`", "Return a tensor"),
+    ast.Yield: ("`yield`", "Return a tensor"),
+    ast.YieldFrom: ("`yield from`", "Return a tensor"),
+    ast.Match: ("`match`", "Use if / elif"),
+    ast.Global: ("`global`", "Pass values as arguments; a loss keeps no state"),
+    ast.Nonlocal: ("`nonlocal`", "Pass values as arguments; a loss keeps no state"),
+    ast.Delete: ("`del`", "Leave it out"),
+}
+
+_NAMES = {
+    "print": "Leave it out: nobody sees the output",
+    "np": "Use torch or math",
+    "numpy": "Use torch or math",
+    "nn": "Add `from torch import nn` at the top",
+    "F": "Add `import torch.nn.functional as F` at the top",
+    "torch": "Add `import torch` at the top",
+    "math": "Add `import math` at the top",
+    "Tensor": "Add `from torch import Tensor` at the top",
+    "Optional": "Add `from typing import Optional` at the top",
+    "Tuple": "Add `from typing import Tuple` at the top",
+    "hasattr": "Use values that are certain to be there",
+    "getattr": "Write the attribute out",
+    "type": "Use isinstance with a constant type",
+    "callable": "Use values that are certain to be functions",
+    "iter": "Use a `for` loop",
+    "next": "Use a `for` loop or an index",
+    "object": "Leave it out",
+    "__name__": "Leave it out: a candidate is imported, never run by itself",
+}
+
+_ATTRIBUTES = {
+    "data": "Use .detach()",
+    "numpy": "Stay with tensors, or use .tolist()",
+    "cuda": "Leave it out: all tensors are on the CPU",
+    "backward": "Return the losses; the trainer computes the gradients",
+    "grad": "Return the losses; the trainer computes the gradients",
+    "requires_grad_": "Use .detach() to stop a gradient; inputs carry theirs already",
+    "retain_grad": "Return the losses; the trainer computes the gradients",
+    "new_empty": "Use .new_zeros",
+    "format": "Use an f-string",
+    "join": "Use an f-string",
+    "count": "Use a comparison and .sum()",
+    "pop": "Build a new list",
+    "update": "Build a new dict",
+    "copy": "Use list(...), dict(...) or .clone()",
+    "index": "Use .index_select or a mask",
+}
+
+_DOTTED = {
+    "torch.empty": "Use torch.zeros",
+    "torch.empty_like": "Use torch.zeros_like",
+    "torch.vmap": "Write the loss for the whole batch",
+    "torch.autograd": "Return the losses; the trainer computes the gradients",
+    "torch.nn.Module": "Use plain functions",
+    "torch.nn.Parameter": "A loss has no weights of its own; use a constant",
+    "torch.cuda": "Leave it out: all tensors are on the CPU",
+    "torch.device": "Leave it out: all tensors are on the CPU",
+    "torch.distributions": "Write the density out with torch functions",
+}
+
+_LEAVES: dict[str, list[str]] = {}
+for _name in sorted(DOTTED - MODULES):
+    _LEAVES.setdefault(_name.rpartition(".")[2], []).append(_name)
+
+
+def about_syntax(node: ast.AST) -> tuple[str, str]:
+    """Problem and advice for a kind of node that is not allowed."""
+    for kind, words in _SYNTAX.items():
+        if isinstance(node, kind):
+            return f"{words[0]} is not allowed", words[1]
+    return f"`{type(node).__name__}` is not allowed", "Leave it out"
+
+
+def about_name(name: str, known: Iterable[str]) -> str:
+    """Advice for an unknown name; `known` are the names that the source binds."""
+    if name in _NAMES:
+        return _NAMES[name]
+    near = nearest(name, [*known, *BUILTINS])
+    return f"Did you mean `{near}`?" if near else "Use tensor functions and your own variables only"
+
+
+def about_attribute(name: str) -> str:
+    """Advice for an attribute that is not on the allow-list."""
+    if name in _ATTRIBUTES:
+        return _ATTRIBUTES[name]
+    if name in _LEAVES:
+        return f"Use `{_LEAVES[name][0]}(...)`"
+    near = nearest(name, ATTRIBUTES)
+    return f"Did you mean `.{near}`?" if near else "Use tensor arithmetic"
+
+
+def about_dotted(dotted: str) -> str:
+    """Advice for a function or module that is not on the allow-list."""
+    for name, advice in _DOTTED.items():
+        if dotted == name or dotted.startswith(f"{name}."):
+            return advice
+    module, _, leaf = dotted.rpartition(".")
+    if leaf in _LEAVES:
+        return f"Did you mean `{_LEAVES[leaf][0]}`?"
+    if leaf in ATTRIBUTES:
+        return f"Did you mean the tensor method `.{leaf}`?"
+    near = nearest(leaf, [n.rpartition(".")[2] for n in DOTTED if n.rpartition(".")[0] == module])
+    return f"Did you mean `{module}.{near}`?" if near else "Do without"
+
+
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """The most similar of the choices, if one is similar. Compares with few: similarity is slow, and texts are hostile."""
+    if not 2 < len(word) <= 40:
+        return None
+    likely = [
+        c for c in choices if abs(len(c) - len(word)) <= 2 and (c[:1] == word[:1] or c[-2:] == word[-2:]) and c != word
+    ]
+    near = difflib.get_close_matches(word, sorted(set(likely))[:60], n=1, cutoff=0.75)
+    return near[0] if near else None

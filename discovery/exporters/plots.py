@@ -25,7 +25,7 @@ _OTHERS = {
     "dpo": ("#0072B2", "--"),
     "hinge": ("#009E73", "-."),
     "ipo": ("#CC79A7", ":"),
-    "lrml": ("#56B4E9", (0, (5, 1, 1, 1))),
+    "lrml": ("#56B4E9", (0, (4, 1, 1, 1, 1, 1))),
 }
 _MORE = ("#E69F00", (0, (1, 1)))
 _VERDICTS = {"better": "#009E73", "worse": "#D55E00", "not separated": "#555555"}
@@ -147,9 +147,9 @@ def _limits(curves: Sequence[Sequence[float]]) -> tuple[float, float]:
     return low - pad, high + pad
 
 
-def _label(text: str, limit: int = 24) -> str:
+def _label(text: str, limit: int = 30) -> str:
     """Hostile text for a figure: one line of what the font surely has."""
-    return one_line(text, limit).encode("ascii", "replace").decode() or "unnamed"
+    return one_line(text, limit).replace("…", "...").encode("ascii", "replace").decode() or "unnamed"
 
 
 def _styled() -> Any:

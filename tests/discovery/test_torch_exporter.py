@@ -158,6 +158,7 @@ def test_a_constant_can_be_changed_and_learned(server, tmp_path):
     assert "modulation_divisor=0.5" in repr(wider)
     learned = module.Loss(learnable=("modulation_divisor",))
     (parameter,) = learned.parameters()
+    assert repr(learned) == "Loss(beta=0.1, modulation_divisor=0.05)"
     assert [n for n, _ in learned.named_parameters()] == ["modulation_divisor"]
     optimiser = torch.optim.SGD(learned.parameters(), lr=0.01)
     before = learned(*values).mean()

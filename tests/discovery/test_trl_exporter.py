@@ -142,6 +142,7 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> float:
 ACCUMULATED = {"options": {"gradient_accumulation_steps": 3, "per_device_train_batch_size": 2}}
 WAYS = {
     "precomputed": {"options": {"precompute_ref_log_probs": True}},
+    "half precision": {"options": {"bf16": True}},
     "peft": {"peft": True},
     "peft, precomputed": {"peft": True, "options": {"precompute_ref_log_probs": True}},
     "peft, checkpointed": {"peft": True, "options": {"gradient_checkpointing": True}},

@@ -191,6 +191,7 @@ def test_wrong_calls_are_the_callers_error(opened: Opener) -> None:
         ("return loss(*[d] * 5)", FailureKind.CRASH, "RecursionError"),
         ("x = torch.ones(3_000_000_000)\nreturn d", FailureKind.OUT_OF_MEMORY, "line 8: RuntimeError"),
         ("x = []\nfor i in range(10 ** 6): x.append(torch.ones(10 ** 7))\nreturn d", FailureKind.OUT_OF_MEMORY, "line 9"),
+        ("raise RuntimeError('std::bad_alloc')", FailureKind.OUT_OF_MEMORY, "line 8: RuntimeError"),
         ("x = bytes\nreturn d", FailureKind.CRASH, "NameError"),
         ("raise SystemExit(0)", FailureKind.CRASH, "NameError"),
         ("import os\nreturn d", FailureKind.CRASH, "line 8: ImportError: import of 'os' is not allowed"),

@@ -45,7 +45,7 @@ DISCOPOP = {
     "hinge": "losses = torch.relu(1 - self.beta * logits)",
     "ipo": "losses = (logits - 1 / (2 * self.beta)) ** 2",
 }
-CELL = "losses = 0.5 * torch.exp(-self.beta * logits) - 0.5 * F.logsigmoid(self.beta * logits)"
+CELL = "losses = 0.2 * torch.exp(-self.beta * logits) - 0.7 * F.logsigmoid(self.beta * logits)"
 NAMES = "policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps, beta"
 NEW = f"""\"\"\"My idea.
 

@@ -182,7 +182,7 @@ def test_wrong_calls_are_the_callers_error(opened: Opener) -> None:
         ("return d.mean()", FailureKind.CONTRACT, "returned shape (), must be (4,): one loss per example"),
         ("return d[:2]", FailureKind.CONTRACT, "returned shape (2,), must be (4,)"),
         ("return d.double()", FailureKind.CONTRACT, "returned torch.float64 for torch.float32 inputs"),
-        ("return None", FailureKind.CONTRACT, "returned NoneType, not a tensor of shape (4,)"),
+        ("return None", FailureKind.CONTRACT, "returned NoneType, not a plain tensor of shape (4,)"),
         ("return [0.0] * 4", FailureKind.CONTRACT, "returned list"),
         ("return reference_chosen_logps", FailureKind.CONTRACT, "no gradient"),
         ("return d * float('nan')", FailureKind.NON_FINITE, "call 1: mean loss nan, largest gradient nan (run 0, beta=0.1)"),

@@ -77,8 +77,7 @@ class _Lifter:
         constants = []
         for place in places:
             nodes = place.uses or [place.node]
-            owner = {id(n): self._function_of(n) for n in nodes}
-            can_learn = all(self.analysis.takes_tensor(n, owner[id(n)]) for n in nodes)
+            can_learn = self.analysis.learns([(n, self._function_of(n)) for n in nodes])
             constants.append(Constant(place.name, ast.unparse(place.node), can_learn))
         needed = self._needed(places)
         for place in places:

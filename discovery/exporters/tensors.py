@@ -15,7 +15,7 @@ def learnable(tree: ast.Module, contract: Contract, name: str) -> bool:
     """Whether the entry's argument of that name can be a tensor wherever it is used."""
     analysis = Analysis(tree, contract)
     uses = analysis.loads(contract.function, name)
-    return bool(uses) and all(analysis.takes_tensor(use, contract.function) for use in uses)
+    return analysis.learns([(use, contract.function) for use in uses])
 
 
 def literal(node: ast.AST) -> int | float | None:
@@ -37,6 +37,7 @@ class Analysis:
         self.parent: dict[ast.AST, ast.AST] = {c: n for n in ast.walk(tree) for c in ast.iter_child_nodes(n)}
         self._tensors: dict[str, set[str]] = {}
         self._busy: set[tuple[str, str]] = set()
+        self._seen: set[ast.AST] = set()
         self._infer(contract.function, {t.name for t in contract.tensors}, 0)
 
     def parameters(self, function: str) -> list[str]:
@@ -103,6 +104,67 @@ class Analysis:
             if isinstance(node.func, ast.Attribute):
                 inside.append(node.func.value)
             return any(self.is_tensor(n, function) for n in inside)
+        return False
+
+    def learns(self, uses: list[tuple[ast.expr, str]]) -> bool:
+        """Whether a number used at these places, each with its function, can be a tensor that gets a gradient."""
+        self._seen = set()
+        return (
+            bool(uses)
+            and all(self.takes_tensor(node, function) for node, function in uses)
+            and any(self.reaches(node, function) for node, function in uses)
+        )
+
+    def reaches(self, node: ast.AST, function: str) -> bool:
+        """Whether a gradient can come back from the function's result to this expression: nothing on the way stops it."""
+        if node in self._seen:
+            return False
+        self._seen.add(node)
+        above = self.parent[node]
+        if isinstance(above, (ast.Compare, ast.If, ast.IfExp, ast.Assert, ast.Subscript)):
+            return (
+                isinstance(above, (ast.IfExp, ast.Subscript))
+                and node is not getattr(above, "test", None)
+                and (node is not getattr(above, "slice", None) and self.reaches(above, function))
+            )
+        if isinstance(above, ast.Attribute):
+            return above.attr not in (*_NOT_TENSORS, "detach") and self.reaches(above, function)
+        if isinstance(above, ast.Call):
+            return self._call_reaches(node, above, function)
+        if isinstance(above, ast.keyword):
+            return self._call_reaches(above, self.parent[above], function)
+        if isinstance(above, ast.Return):
+            return not self._without_gradient(above)
+        if isinstance(above, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+            targets = above.targets if isinstance(above, ast.Assign) else [above.target]
+            names = [t.id for target in targets for t in ast.walk(target) if isinstance(t, ast.Name)]
+            loads = (use for name in names for use in self.loads(function, name))
+            return not self._without_gradient(above) and any(self.reaches(use, function) for use in loads)
+        return isinstance(above, ast.expr) and self.reaches(above, function)
+
+    def _call_reaches(self, node: ast.AST, call: ast.AST, function: str) -> bool:
+        assert isinstance(call, ast.Call)
+        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        if name in (*_NOT_TENSORS, "detach", "float", "int", "bool", "range", "where") and (
+            name != "where" or (call.args and node is call.args[0])
+        ):
+            return False
+        helper = self.called(call)
+        if helper is not None:
+            value = node.value if isinstance(node, ast.keyword) else node
+            given = [n for n, passed in self._arguments(helper, call).items() if passed is value]
+            inside = [use for n in given for use in self.loads(helper, n)]
+            if not any(self.reaches(use, helper) for use in inside):
+                return False
+        return self.reaches(call, function)
+
+    def _without_gradient(self, node: ast.AST) -> bool:
+        """Whether a statement stands under `with torch.no_grad()`."""
+        above: ast.AST | None = node
+        while above is not None:
+            if isinstance(above, ast.With) and "no_grad" in ast.unparse(above.items[0].context_expr):
+                return True
+            above = self.parent.get(above)
         return False
 
     def takes_tensor(self, node: ast.expr, function: str) -> bool:

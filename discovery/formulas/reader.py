@@ -27,7 +27,7 @@ _ARITY = {"neg": 1, "not": 1, **dict.fromkeys(FUNCTIONS, 1)}
 _SAME = frozenset(["clone", "contiguous", "double", "float", "to", "type_as", "real", "positive"])
 _CONSTANTS = {"pi": "pi", "e": "e"}
 _LIKE = {"zeros_like": 0.0, "ones_like": 1.0}
-_BATCH = frozenset(["mean", "sum", "std", "var"])
+_BATCH = frozenset(["mean", "sum", "std", "var", "std_0", "var_0"])
 
 
 def read_formula(source: str, contract: Contract) -> Formula:
@@ -58,8 +58,9 @@ def _read(module: ast.Module, contract: Contract) -> Formula:
     for argument, default in _defaults(entry):
         if argument not in known:
             reader.assign([ast.Name(argument)], default, constant=True)
+    truths = {t.name for t in contract.tensors if t.dtype == "bool"}
     for name in inputs:
-        reader.names[name] = symbol(name)
+        reader.names[name] = Expr("holds", (symbol(name),)) if name in truths else symbol(name)
     result = reader.body(entry.body)
     return _pruned(reader.definitions, result, inputs, reader.constants)
 
@@ -102,6 +103,12 @@ def _symbols(expression: Expr) -> set[str]:
     if expression.op == "symbol":
         return {expression.name}
     return {name for a in expression.args for name in _symbols(a)}
+
+
+def _is_population(keywords: dict[str, ast.expr]) -> bool:
+    """Whether a variance is asked for that divides by the batch size."""
+    given = {(k, ast.unparse(v)) for k, v in keywords.items()}
+    return bool(given & {("unbiased", "False"), ("correction", "0")})
 
 
 class _Reader:
@@ -266,6 +273,8 @@ class _Reader:
             return self._helper(self.functions[name], node)
         if name == "float" and len(node.args) == 1:
             return self.read(node.args[0])
+        if name == "len" and len(node.args) == 1:
+            return call("count", self.read(node.args[0]))
         if name in ("max", "min") and len(node.args) == 2 and not node.keywords:
             return call(name, *(self.read(a) for a in node.args))
         return self._function(name, list(node.args), node)  # `from torch.nn.functional import softplus`
@@ -295,10 +304,15 @@ class _Reader:
         if name in _SAME and args:
             found = self.read(args[0])
             return call("indicator", found) if found.is_condition else found
+        if name == "numel" and len(args) == 1:
+            return call("count", self.read(args[0]))
         if name in _LIKE and args:
             return number(_LIKE[name])
         if name in ("tensor", "as_tensor", "full_like") and args:
             return self.read(args[1] if name == "full_like" and len(args) > 1 else args[0])
+        if name in ("std", "var") and _is_population(keywords):
+            name, op = f"{name}_0", f"{name}_0"
+            keywords = {k: v for k, v in keywords.items() if k not in ("unbiased", "correction")}
         if keywords and not (name in _BATCH and set(keywords) <= {"dim", "keepdim"} and self._is_last(keywords, node)):
             raise FormulaError(f"line {node.lineno} calls {name} with {', '.join(keywords)}")
         if name in _BATCH and len(args) == 2 and ast.unparse(args[1]) in ("0", "-1"):

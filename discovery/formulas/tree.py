@@ -34,7 +34,7 @@ class Expr:
 
     @property
     def is_condition(self) -> bool:
-        return self.op in COMPARISONS or self.op in ("and", "or", "not")
+        return self.op in COMPARISONS or self.op in LOGICAL
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,13 @@ class Formula:
     constants: tuple[str, ...] = ()
 
 
+LOGICAL = ("and", "or", "not", "holds")  # "holds" is an input that is true or false
 COMPARISONS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 INFIX = ("add", "sub", "mul", "div", "pow")
 # one argument each; spelled here as people read them
 FUNCTIONS = (
     "exp", "log", "log2", "log10", "sqrt", "abs", "sign", "tanh", "sinh", "cosh", "atan", "sin", "cos", "sigmoid",
-    "logsigmoid", "softplus", "relu", "erf", "mean", "sum", "std", "var", "detach",
+    "logsigmoid", "softplus", "relu", "erf", "mean", "sum", "std", "var", "std_0", "var_0", "detach",
 )  # fmt: skip
 
 
@@ -70,7 +71,7 @@ def symbol(name: str) -> Expr:
 
 def call(op: str, *args: Expr) -> Expr:
     """An operation; a comparison among its arguments stands for 0 or 1 where a number is due."""
-    takes_conditions = op in ("and", "or", "not", "indicator")
+    takes_conditions = op in (*LOGICAL, "indicator")
     if not takes_conditions:
         first = 1 if op == "where" else 0
         args = args[:first] + tuple(Expr("indicator", (a,)) if a.is_condition else a for a in args[first:])
@@ -109,6 +110,7 @@ def _torch_operations() -> Mapping[str, Callable[..., Any]]:
         "and": lambda a, b: _tensor(a).bool() & _tensor(b).bool(),
         "or": lambda a, b: _tensor(a).bool() | _tensor(b).bool(),
         "not": lambda a: ~_tensor(a).bool(),
+        "holds": lambda a: _tensor(a).bool(),
         "indicator": lambda c: _tensor(c).double(),
         "where": lambda c, a, b: torch.where(_tensor(c).bool(), _tensor(a), _tensor(b)),
         "max": lambda a, b: torch.maximum(_tensor(a), _tensor(b)),
@@ -117,6 +119,9 @@ def _torch_operations() -> Mapping[str, Callable[..., Any]]:
         "sum": lambda x: _tensor(x).sum(-1, keepdim=True),
         "std": lambda x: _tensor(x).std(-1, keepdim=True),
         "var": lambda x: _tensor(x).var(-1, keepdim=True),
+        "std_0": lambda x: _tensor(x).std(-1, keepdim=True, correction=0),
+        "var_0": lambda x: _tensor(x).var(-1, keepdim=True, correction=0),
+        "count": lambda x: float(_tensor(x).shape[-1]),
         "detach": lambda x: x,
     }  # fmt: skip
     return {**{name: lifted(name) for name in FUNCTIONS if name not in table}, **table}

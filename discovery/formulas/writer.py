@@ -37,19 +37,22 @@ _LATEX_CALLS = {
     "cosh": r"\cosh", "sin": r"\sin", "cos": r"\cos", "atan": r"\arctan", "log2": r"\log_2", "log10": r"\log_{10}",
     "erf": r"\operatorname{erf}", "sign": r"\operatorname{sign}", "relu": r"\operatorname{relu}",
     "softplus": r"\operatorname{softplus}", "mean": r"\operatorname{mean}", "sum": r"\operatorname{sum}",
-    "std": r"\operatorname{std}", "var": r"\operatorname{var}", "max": r"\max", "min": r"\min",
+    "std": r"\operatorname{std}", "var": r"\operatorname{var}", "std_0": r"\operatorname{std}_0",
+    "var_0": r"\operatorname{var}_0", "max": r"\max", "min": r"\min",
     "detach": r"\operatorname{sg}",
 }  # fmt: skip
 _LATEX_COMPARISONS = {"gt": ">", "ge": r"\ge", "lt": "<", "le": r"\le"}
 _NOTES = {
     "detach": "sg(x) is x without a gradient",
     "mean": "mean, sum, std and var are over the batch",
+    "std_0": "std_0 and var_0 divide by the batch size, std and var by one less",
+    "count": "B is the batch size",
     "softplus": "softplus(x) = log(1 + exp(x))",
     "relu": "relu(x) = max(x, 0)",
     "indicator": "1[c] is 1 where c holds, else 0",
 }
 _RATIOS = frozenset((name, name.replace("policy", "reference")) for name in LATEX_INPUTS if name.startswith("policy"))
-_SAME_NOTE = {"sum": "mean", "std": "mean", "var": "mean"}
+_SAME_NOTE = {"sum": "mean", "std": "mean", "var": "mean", "var_0": "std_0"}
 
 
 def operations(formula: Formula) -> set[str]:
@@ -209,6 +212,8 @@ def _latex_special() -> dict[str, Callable[..., tuple[str, int]]]:
         "and": lambda a, b: (rf"{_operand(a, _ATOM, _LATEX)} \wedge {_operand(b, _ATOM, _LATEX)}", _LOOSE),
         "or": lambda a, b: (rf"{_operand(a, _ATOM, _LATEX)} \vee {_operand(b, _ATOM, _LATEX)}", _LOOSE),
         "not": lambda a: (rf"\neg {_operand(a, _ATOM, _LATEX)}", _LOOSE),
+        "holds": lambda a: (_latex(a), _ATOM),
+        "count": lambda a: ("B", _ATOM),
     }
 
 
@@ -237,6 +242,8 @@ def _text_special() -> dict[str, Callable[..., tuple[str, int]]]:
         "and": lambda a, b: (f"{_operand(a, _ATOM, _TEXT)} and {_operand(b, _ATOM, _TEXT)}", _LOOSE),
         "or": lambda a, b: (f"{_operand(a, _ATOM, _TEXT)} or {_operand(b, _ATOM, _TEXT)}", _LOOSE),
         "not": lambda a: (f"not {_operand(a, _ATOM, _TEXT)}", _LOOSE),
+        "holds": lambda a: (_text(a), _ATOM),
+        "count": lambda a: ("B", _ATOM),
     }
 
 

@@ -16,9 +16,10 @@ from discovery.formulas.reader import read_formula
 from discovery.formulas.tree import FUNCTIONS, MAX_SIZE, Expr, Formula, FormulaError, call, evaluate, number, symbol
 from discovery.formulas.writer import latex, latex_symbol, notes, text
 from evaluators.objectives import known_objectives
-from evaluators.preference.contract import PAIRS
+from evaluators.preference.contract import PAIRS, UNPAIRED
 from sandbox.candidate import Candidate
 from sandbox.check import check_candidate
+from sandbox.contract import Contract
 from sandbox.gate import check_source
 from sandbox.server import OracleServer
 from tests.support.honest import HONEST
@@ -43,23 +44,33 @@ def source_of(body: str, before: str = "") -> str:
     return source
 
 
-def check(source: str, server: OracleServer) -> Formula:
+def check(source: str, server: OracleServer, contract: Contract = PAIRS) -> Formula:
     """Read, compared with the candidate, and its LaTeX compared with both."""
-    formula = read_formula(source, PAIRS)
-    made = dossier(source=source)
+    formula = read_formula(source, contract)
+    made = dossier(source=source, contract=contract)
     require_equal(server, made, formula)
-    inputs, scalars = grid_of(PAIRS, made.parameters)
+    inputs, scalars = grid_of(contract, made.parameters)
     for run in range(len(scalars["beta"])):
-        values = {n: t[run] for n, t in inputs.items()} | {n: torch.tensor(v[run]).double() for n, v in scalars.items()}
-        written = evaluate_latex(latex(formula), values)
+        values = {n: t[run].double() for n, t in inputs.items()}
+        values |= {n: torch.tensor(v[run]).double() for n, v in scalars.items()}
+        written = evaluate_latex(latex(formula), values, {latex_symbol(n): v for n, v in values.items()})
         ours = evaluate(formula, {n: float(v) if n in scalars else v for n, v in values.items()})
         assert torch.allclose(written.expand_as(ours), ours, rtol=1e-6, atol=1e-9, equal_nan=True)
     return formula
 
 
-@pytest.mark.parametrize("name", KNOWN)
-def test_known_objectives_have_formulas(name, server):
-    check(KNOWN[name].candidate.source, server)
+LIBRARY = [(c, name) for c in (PAIRS, UNPAIRED) for name in known_objectives(c.name)]
+NO_FORMULA = {"aot", "aot_unpaired"}  # they sort the batch
+
+
+@pytest.mark.parametrize(("contract", "name"), LIBRARY, ids=[f"{c.name}-{n}" for c, n in LIBRARY])
+def test_known_objectives_have_formulas(contract, name, server):
+    source = known_objectives(contract.name)[name].candidate.source
+    if name in NO_FORMULA:
+        with pytest.raises(FormulaError):
+            read_formula(source, contract)
+    else:
+        check(source, server, contract)
 
 
 BODIES = {
@@ -71,6 +82,8 @@ BODIES = {
     "either": "    return torch.where((z > 1) | (z <= -1), -z, z ** 3)\n",
     "indicator": "    return (z < 0).float() * z + (z > 0) * torch.exp(-z)\n",
     "statistics": "    return (z - z.mean()) ** 2 / (z.var() + 1) + z.std(dim=0) * 0.1 - z + z.sum(0, keepdim=True) * 0\n",
+    "count": "    return z.sum() / len(z) - z * (1 - 1 / max(z.numel() - 1, 1))\n",
+    "population": "    return z.std(unbiased=False) * 0.1 + torch.var(z, dim=0, correction=0) - z\n",
     "no_grad": "    with torch.no_grad():\n        w = torch.sigmoid(-z)\n    return -w * z\n",
     "softplus": "    return F.softplus(-z, beta=2.0) + F.leaky_relu(z, 0.1) + F.silu(z) + F.elu(-z) + torch.square(z)\n",
     "functions": "    return torch.log1p(z ** 2) + torch.expm1(-z.abs()) + (z ** 2 + 1).rsqrt() + torch.lerp(z, -z, 0.25)\n",
@@ -151,21 +164,19 @@ def test_a_formula_that_gives_other_values_is_none(server):
         require_equal(server, dossier(source=source), wrong)
 
 
-def test_half_the_candidates_of_language_models_have_formulas(server):
+def test_a_third_of_a_deliberately_odd_corpus_has_formulas(server):
     """What is read at all is right: the rest is refused with a reason, never guessed."""
     read = 0
-    for source in (c.source for c in HONEST.values()):
-        candidate = Candidate(PAIRS.name, source)
-        probe = check_candidate(server, candidate, PAIRS)[1]
-        if probe is None or not probe.accepted:
-            continue
+    for candidate in HONEST.values():
         try:
-            read_formula(source, PAIRS)
+            read_formula(candidate.source, PAIRS)
         except FormulaError:
             continue
-        check(source, server)
-        read += 1
-    assert read >= len(HONEST) // 2
+        probe = check_candidate(server, candidate, PAIRS)[1]
+        if probe is not None and probe.accepted:
+            check(candidate.source, server)
+            read += 1
+    assert read >= len(HONEST) // 3
 
 
 # the writers
@@ -237,7 +248,7 @@ def test_log_ratios_and_symbols_are_written_as_papers_do():
     formula = read_formula(KNOWN["lrml"].candidate.source, PAIRS)
     block = latex(formula)
     assert r"\mathrm{margin} &= \log\frac{\pi_\theta(y_w \mid x)}{\pi_{\mathrm{ref}}(y_w \mid x)} - \log\frac" in block
-    assert r"\mathrm{modulation} &= \sigma\left(\frac{z}{0.05}\right)" in block
+    assert r"\mathrm{logistic} &= \sigma\left(\frac{-z}{0.05}\right)\,\left(-\log\sigma\left(z\right)\right)" in block
     assert latex_symbol("tau_2") == r"\tau_{2}"
     assert latex_symbol("LAMBDA") == r"\lambda"
     assert latex_symbol("a_b") == r"\mathrm{a\_b}"

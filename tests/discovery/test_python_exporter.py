@@ -179,10 +179,7 @@ def test_annotations_that_are_there_and_defaults_are_kept():
 
 def test_a_formula_stands_in_the_docstring(server):
     made = make_export(PythonExporter(), dossier(source=KNOWN["lrml"].candidate.source), Typed(), server).export.text
-    assert (
-        "    modulation = sigmoid(z / 0.05)\n    L = (1 - modulation) * (-logsigmoid(z)) + modulation * exp(-z)\n"
-        in made
-    )
+    assert "    exponential = exp(logsigmoid(z / 0.05) - z)\n    L = logistic + exponential\n" in made
 
 
 @pytest.mark.parametrize(

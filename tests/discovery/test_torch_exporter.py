@@ -129,6 +129,13 @@ def rest(body: str) -> str:
         ("    if beta > 0.3:\n        z = 1.5 * z\n    return -z\n", {"c0": ("0.3", False), "z_factor": ("1.5", True)}),
         ("    f = lambda x: 0.75 * x\n    return -f(z)\n", {"f_factor": ("0.75", False)}),
         ("    return -z\n", {}),
+        ("    q = 0.75 * z.mean().detach()\n    return q - z\n", {"q_factor": ("0.75", True)}),
+        ("    q = 0.75 * z\n    return q.detach() * z - z\n", {"q_factor": ("0.75", False)}),
+        ("    q = (0.75 * z).detach()\n    return q * z - z\n", {"q_factor": ("0.75", False)}),
+        ("    q = torch.detach(0.75 * z)\n    return q * z - z\n", {"q_factor": ("0.75", False)}),
+        ("    with torch.no_grad():\n        q = 0.75 * z\n    return q * z - z\n", {"q_factor": ("0.75", False)}),
+        ("    return torch.where(0.75 * z > 0.1, z, -z)\n", {"c0": ("0.75", False), "c1": ("0.1", False)}),
+        ("    w = (0.75 * z > 1).float()\n    return -w * z\n", {"w_factor": ("0.75", False)}),
     ],
 )  # fmt: skip
 def test_names_and_exceptions(body, expected):
@@ -153,20 +160,20 @@ def test_with_the_defaults_nothing_changes_in_the_last_bit(server, tmp_path):
 def test_a_constant_can_be_changed_and_learned(server, tmp_path):
     module = load(KNOWN["lrml"].candidate.source, server, tmp_path)
     values = inputs()
-    wider = module.Loss(modulation_divisor=0.5)
+    wider = module.Loss(logistic_divisor=0.5)
     assert not torch.equal(wider(*values), module.Loss()(*values))
-    assert "modulation_divisor=0.5" in repr(wider)
-    learned = module.Loss(learnable=("modulation_divisor",))
+    assert "logistic_divisor=0.5" in repr(wider)
+    learned = module.Loss(learnable=("logistic_divisor",))
     (parameter,) = learned.parameters()
-    assert repr(learned) == "Loss(beta=0.1, modulation_divisor=0.05)"
-    assert [n for n, _ in learned.named_parameters()] == ["modulation_divisor"]
+    assert repr(learned) == "Loss(beta=0.1, logistic_divisor=0.05, exponential_divisor=0.05)"
+    assert [n for n, _ in learned.named_parameters()] == ["logistic_divisor"]
     optimiser = torch.optim.SGD(learned.parameters(), lr=0.01)
     before = learned(*values).mean()
     before.backward()
     optimiser.step()
     assert parameter.item() != 0.05
     assert learned(*values).mean() < before
-    with pytest.raises(ValueError, match="cannot learn gamma; can learn: beta, modulation_divisor"):
+    with pytest.raises(ValueError, match="cannot learn gamma; can learn: beta, logistic_divisor, exponential_divisor"):
         module.Loss(learnable=("gamma",))
 
 

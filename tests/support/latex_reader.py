@@ -14,9 +14,9 @@ import torch
 
 _RATIO = r"\log\frac{{\pi_\theta({0} \mid x)}}{{\pi_{{\mathrm{{ref}}}}({0} \mid x)}}"
 _POLICY, _REFERENCE = r"\log\pi_\theta({0} \mid x)", r"\log\pi_{{\mathrm{{ref}}}}({0} \mid x)"
-_SIDES = {"y_w": "chosen", "y_l": "rejected"}
+_SIDES = {"y_w": "chosen_", "y_l": "rejected_", "y": ""}
 _TOKEN = re.compile(
-    r"\\begin\{cases\}|\\end\{cases\}|\\text\{if \}|\\text\{otherwise\}|\\operatorname\{\w+\}|\\mathrm\{[^}]*\}"
+    r"\\begin\{cases\}|\\end\{cases\}|\\text\{if \}|\\text\{otherwise\}|\\operatorname\{\w+\}(?:_0)?|\\mathrm\{[^}]*\}"
     r"|\\mathbb\{1\}"
     r"|\\left[(|\[]|\\right[)|\]]|\\\\|\\,|\\[a-zA-Z]+(?:_(?:\d|\{\w+\}))?|@\w+@|\d+\.?\d*(?:e-?\d+)?|[A-Za-z](?:_\{\w+\})?|\S"
 )
@@ -28,6 +28,8 @@ _FUNCTIONS: dict[str, Function] = {
     r"\operatorname{relu}": torch.relu, r"\operatorname{softplus}": torch.nn.functional.softplus,
     r"\operatorname{erf}": torch.erf, r"\operatorname{sign}": torch.sign, r"\operatorname{sg}": lambda x: x,
     r"\operatorname{mean}": lambda x: x.mean(-1, keepdim=True), r"\operatorname{sum}": lambda x: x.sum(-1, keepdim=True),
+    r"\operatorname{std}_0": lambda x: x.std(-1, keepdim=True, correction=0),
+    r"\operatorname{var}_0": lambda x: x.var(-1, keepdim=True, correction=0),
     r"\operatorname{std}": lambda x: x.std(-1, keepdim=True), r"\operatorname{var}": lambda x: x.var(-1, keepdim=True),
 }  # fmt: skip
 
@@ -41,13 +43,18 @@ def evaluate_latex(block: str, inputs: Mapping[str, Any], symbols: Mapping[str, 
     """
     body = block.removeprefix("\\begin{aligned}\n").removesuffix("\n\\end{aligned}")
     known: dict[str, Any] = {r"\beta": inputs.get("beta"), "t": inputs.get("progress"), **(symbols or {})}
+    known["B"] = torch.tensor(max(v.shape[-1] for v in inputs.values() if v.ndim), dtype=torch.float64)
     for mark, side in _SIDES.items():
-        policy, reference = f"policy_{side}_logps", f"reference_{side}_logps"
-        for pattern, name in ((_RATIO, f"@ratio_{side}@"), (_POLICY, f"@{policy}@"), (_REFERENCE, f"@{reference}@")):
+        policy, reference = f"policy_{side}logps", f"reference_{side}logps"
+        for pattern, name in (
+            (_RATIO, f"@ratio_{side}logps@"),
+            (_POLICY, f"@{policy}@"),
+            (_REFERENCE, f"@{reference}@"),
+        ):
             body = body.replace(pattern.format(mark), name)
         if policy in inputs:
             known |= {f"@{policy}@": inputs[policy], f"@{reference}@": inputs[reference]}
-            known[f"@ratio_{side}@"] = inputs[policy] - inputs[reference]
+            known[f"@ratio_{side}logps@"] = inputs[policy] - inputs[reference]
     for line in body.split(" \\\\\n"):
         name, _, expression = line.partition(" &= ")
         known[name] = _Parser(expression, known).all()
@@ -154,6 +161,8 @@ class _Parser:
             right = self.closed()
             return left & right if operator == r"\wedge" else left | right
         left = self.expression()
+        if self.next not in (">", "<", r"\ge", r"\le"):  # an input that is true or false
+            return left.bool()
         operator = self.take(">", "<", r"\ge", r"\le")
         right = self.expression()
         compare = {">": torch.gt, "<": torch.lt, r"\ge": torch.ge, r"\le": torch.le}

@@ -36,14 +36,17 @@ def measure(candidate: Candidate, repeats: int, server: OracleServer) -> dict[st
     """Medians in milliseconds; the three are taken in turns, so that all see the same noise."""
     inputs = {t.name: torch.full((1, 8), -20.0) for t in PAIRS.tensors}
 
+    scalars = {s.name: [s.default] for s in PAIRS.scalars}
+    parameters = check_source(candidate, PAIRS).parameters
+
     def fresh_child() -> None:
-        with LossOracle(server, candidate, PAIRS, PAIRS.required) as oracle:
-            oracle.evaluate(inputs, {"beta": [0.1]})
+        with LossOracle(server, candidate, PAIRS, parameters) as oracle:
+            oracle.evaluate(inputs, scalars)
 
     actions: dict[str, Callable[[], object]] = {
         "gate_ms": lambda: check_source(candidate, PAIRS),
         "child_ms": fresh_child,
-        "probe_ms": lambda: probe(server, candidate, PAIRS, PAIRS.required),
+        "probe_ms": lambda: probe(server, candidate, PAIRS, parameters),
     }
     times: dict[str, list[float]] = {name: [] for name in actions}
     for _ in range(repeats + 2):
@@ -69,9 +72,9 @@ def main() -> None:
             json.dumps({"gate_target_ms": GATE_TARGET_MS, "probe_target_ms": PROBE_TARGET_MS, "rows": rows}, indent=2)
         )
         return
-    print(f"{'loss':10} {'gate ms':>8} {'fresh child ms':>15} {'probe ms':>9} {'probe/child':>12}")
+    print(f"{'loss':20} {'gate ms':>8} {'fresh child ms':>15} {'probe ms':>9} {'probe/child':>12}")
     for name, row in rows.items():
-        print("{:10} {:8.2f} {:15.1f} {:9.1f} {:12.1f}".format(name, *row.values()))
+        print("{:20} {:8.2f} {:15.1f} {:9.1f} {:12.1f}".format(name, *row.values()))
     print(f"targets on idle cores: gate {GATE_TARGET_MS:g} ms, probe {PROBE_TARGET_MS:g} ms")
 
 

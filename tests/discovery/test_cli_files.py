@@ -58,6 +58,8 @@ def test_check_accepts_a_new_loss_and_prints_its_properties(tmp_path):
     assert ended.code == 0
     assert "accepted" in ended.stdout
     assert "gradient to" in ended.stdout
+    assert "uses the reference" in ended.stdout
+    assert "loss tends to inf upwards" in " ".join(ended.stdout.split())
     assert "computes" not in ended.stdout
     values = json.loads(discovery("check", path, "--json").stdout)
     assert values["accepted"] is True

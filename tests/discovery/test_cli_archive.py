@@ -6,6 +6,7 @@ import importlib.util
 import json
 import sqlite3
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from discovery.exporters.base import CALL, ExportError, Runnable
 from discovery.exporting import verify
 from discovery.gathering import of_known
-from evaluators.objectives import Objective, known_objective
+from evaluators.objectives import known_objective
 from evaluators.preference.contract import PAIRS
 from sandbox.server import OracleServer
 from tests.support.command import discovery
@@ -212,7 +213,7 @@ def test_a_known_objective_needs_no_archive_and_takes_its_scores_from_one(archiv
 
 def verified(source: str) -> None:
     """A module compared with the archived winner."""
-    objective = Objective("winner", PAIRS.name, "", Path(), WINNER)
+    objective = replace(known_objective(PAIRS.name, "dpo"), name="winner", candidate=WINNER)
     adapter = f"def {CALL}(**inputs):\n    return loss(**inputs)\n"
     with OracleServer() as server:
         verify(server, of_known(objective, PAIRS), [Runnable("the module", source, adapter)])

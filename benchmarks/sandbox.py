@@ -70,15 +70,17 @@ def starts(repeats: int, server: OracleServer) -> Start:
 def checks(candidate: Candidate, repeats: int, server: OracleServer) -> dict[str, float]:
     """Medians in milliseconds of gate, one fresh child that answers a call, and the probe."""
     inputs = {t.name: torch.full((1, 8), -20.0) for t in PAIRS.tensors}
+    scalars = {s.name: [s.default] for s in PAIRS.scalars}
+    parameters = check_source(candidate, PAIRS).parameters
 
     def fresh_child() -> None:
-        with LossOracle(server, candidate, PAIRS, PAIRS.required) as fresh:
-            fresh.evaluate(inputs, {"beta": [0.1]})
+        with LossOracle(server, candidate, PAIRS, parameters) as fresh:
+            fresh.evaluate(inputs, scalars)
 
     actions: dict[str, Callable[[], object]] = {
         "gate_ms": lambda: check_source(candidate, PAIRS),
         "child_ms": fresh_child,
-        "probe_ms": lambda: probe(server, candidate, PAIRS, PAIRS.required),
+        "probe_ms": lambda: probe(server, candidate, PAIRS, parameters),
     }
     times: dict[str, list[float]] = {name: [] for name in actions}
     for _ in range(repeats + 2):

@@ -28,7 +28,8 @@ def report(seed: int, score: float, **arrays: Any) -> TrialReport:
 def proposal(index: int, body: str | None = None, **changes: Any) -> Proposal:
     """An accepted proposal number `index` whose code is `body`, with all reports."""
     source = f"def loss(policy_chosen, beta):\n    return {body or f'-policy_chosen * {index + 1}'}\n"
-    properties = Properties(False, True, True, True, False, ("policy_chosen",))
+    limits = {"limit_at_plus_infinity": "0", "limit_at_minus_infinity": "inf"}
+    properties = Properties(False, True, True, True, False, ("policy_chosen",), True, False, None, **limits)
     near = Nearest((Match("dpo", 2.0, 0.25), Match("ipo", 1.0, math.inf)), (Match("hinge", 1.0, 0.5),))
     prints = Fingerprint(((index + 0.1, math.nan, -2.0), (1e-300, 0.5, index / 3)))
     made = Proposal(

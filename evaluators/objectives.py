@@ -147,7 +147,7 @@ def _read(path: Path, library: Library) -> Objective:
         if isinstance(node, ast.FunctionDef) and node.name == library.contract.function
         for argument in (*node.args.args, *node.args.kwonlyargs)
     }
-    paper = _paragraph(doc, r"Papers?: ")
+    paper = _paragraph(doc, r"Papers?: ").rstrip(".")
     year = _YEAR.search(paper)
     rich = taken & {*library.contract.optional} - {"progress"}
     return Objective(

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from evaluators.base import Evaluator, TrialReport
-from evaluators.objectives import known_objectives
+from evaluators.objectives import default_baselines, known_objectives
 from evaluators.options import OptionsError
 from sandbox.candidate import Candidate
 from sandbox.failure import CandidateError, Failure, FailureKind
@@ -50,7 +50,7 @@ class EvaluatorConformance:
     Attributes to set:
         quick_options: options of a trial of a few seconds, used wherever a trial runs.
         changed_option: one (name, value) that differs from `quick_options` and makes another task.
-        objective: a known objective of the contract, or None for the first there is.
+        objective: a known objective of the contract, or None for the first of its usual baselines.
         deterministic: whether equal seeds give equal bits (on a CPU they must).
         seeds: the two seeds that trials run with.
     """
@@ -67,8 +67,9 @@ class EvaluatorConformance:
 
     def candidate(self) -> Candidate:
         """The objective that trials train with."""
-        known = known_objectives(self.make_evaluator(self.quick_options).contract.name)
-        return known[self.objective or next(iter(known))].candidate
+        contract = self.make_evaluator(self.quick_options).contract.name
+        known = known_objectives(contract)
+        return known[self.objective or next(iter(default_baselines(contract) or known))].candidate
 
     def trials(self) -> tuple[TrialReport, TrialReport, TrialReport]:
         """Reports of the first seed, of the first again by another evaluator, and of the second. Run once per class."""
@@ -177,6 +178,21 @@ class EvaluatorConformance:
         first, _, other = self.trials()
         name = self.make_evaluator(self.quick_options).primary_metric
         assert first.metric(name).value != other.metric(name).value
+
+    def test_every_optional_input_is_fed(self) -> None:
+        """The prompt offers them all: a loss that names them must train. It moves the first policy input up, slowly."""
+        evaluator = self.make_evaluator(self.quick_options)
+        evaluator.prepare()
+        contract = evaluator.contract
+        names = [i.name for i in contract.inputs]
+        candidate = Candidate(
+            contract.name,
+            f"def {contract.function}({', '.join(names)}):\n    return 0.0 * ({' + '.join(names)}) - 1e-3 * {names[0]}\n",
+        )
+        parameters = check_source(candidate, contract).parameters
+        assert set(parameters) == set(names)
+        with OracleServer() as server, LossOracle(server, candidate, contract, parameters) as oracle:
+            assert evaluator.run(oracle, self.seeds[0]).oracle_calls > 0
 
     def test_the_candidates_failure_passes_through(self) -> None:
         evaluator = self.make_evaluator(self.quick_options)

@@ -40,7 +40,7 @@ _MODULE_BUILTINS = (
     "setattr",
     "KeyError",
 )
-_OUT_OF_MEMORY_HINTS = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
+_OUT_OF_MEMORY_HINTS = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "std::bad_alloc")
 
 
 class ContractError(Exception):

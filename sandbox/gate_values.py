@@ -144,8 +144,10 @@ def entry_violations(tree: ast.Module, names: Names, contract: Contract) -> tupl
     def refuse(problem: str, instead: str) -> None:
         found.append(Violation(function.lineno, problem, instead))
 
-    for missing in [n for n in contract.required if n not in given]:
-        refuse(f"`{name}` lacks the parameter `{missing}`", f"Use `{contract.signature()}`")
+    missing = [f"`{n}`" for n in contract.required if n not in given]
+    if missing:
+        word = "parameter" if len(missing) == 1 else "parameters"
+        refuse(f"`{name}` lacks the {word} {', '.join(missing)}", f"Use `{contract.signature()}`")
     known = {i.name for i in contract.inputs}
     optional = ", ".join(contract.optional) or "none"
     for extra in [n for n in given if n not in known and n in mandatory][:3]:

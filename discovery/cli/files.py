@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sandbox.contract import Contract
-    from sandbox.reports import GateReport, Nearest, ProbeReport
+    from sandbox.reports import GateReport, Nearest, ProbeReport, Properties
     from sandbox.server import OracleServer
 
 
@@ -169,6 +169,22 @@ def _print_check(verdict: Verdict, itself: str | None) -> None:
         console.print(grid)
 
 
+def _later(found: Properties) -> list[tuple[str, bool | None]]:
+    """What reports of earlier versions do not say."""
+    return [
+        ("uses the reference", found.uses_reference),
+        ("convex in the margin", found.convex_in_margin),
+        ("bounded above", found.bounded_above),
+    ]
+
+
+def _limits(found: Properties) -> list[tuple[str, str]]:
+    up, down = found.limit_at_plus_infinity, found.limit_at_minus_infinity
+    if up is None or down is None:
+        return []
+    return [("far margins", f"loss tends to {one_line(up, 20)} upwards, {one_line(down, 20)} downwards")]
+
+
 def properties(probe: ProbeReport | None) -> list[tuple[str, str]]:
     """The probe's findings in words."""
     if probe is None or probe.properties is None:
@@ -183,6 +199,8 @@ def properties(probe: ProbeReport | None) -> list[tuple[str, str]]:
         ("monotone", yes[found.monotone_decreasing]),
         ("batch-coupled", yes[found.batch_coupled]),
         ("detached parts", yes[found.detached_parts]),
+        *((label, yes[value]) for label, value in _later(found) if value is not None),
+        *_limits(found),
         *([("nearest known", _nearest(probe.nearest))] if probe.nearest is not None else []),
         *([("measured", one_line(facts))] if facts else []),
     ]

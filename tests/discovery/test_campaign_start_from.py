@@ -22,10 +22,10 @@ def loss(lines: str) -> str:
     return f"{HEAD}{MARGIN}    return {lines}\n"
 
 
-MINE = loss("torch.exp(-beta * d / 7)")
+MINE = loss("F.softplus(-beta * d) + 0.3 * torch.exp(-beta * d / 7)")
 CELL = """def cell(self, policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps):
     z = self.beta * (policy_chosen_logps - policy_rejected_logps - reference_chosen_logps + reference_rejected_logps)
-    return 0.5 * torch.exp(-z) - 0.5 * F.logsigmoid(z)"""
+    return 0.2 * torch.exp(-z) - 0.7 * F.logsigmoid(z)"""
 
 
 def folder_of(path: Path) -> Path:

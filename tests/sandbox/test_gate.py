@@ -139,7 +139,7 @@ def test_refusals_name_the_problem(lines: str, line: int, words: list[str]) -> N
         ("def los(a):\n    return a\n", "there is `los`"),
         (
             "def loss(policy_chosen_logps, beta):\n    return policy_chosen_logps\n",
-            "lacks the parameter `policy_rejected",
+            "lacks the parameters `policy_rejected_logps`, `reference_chosen",
         ),
         (HEAD.replace("beta: float", "beta: float, gamma") + "    return beta\n", "nobody passes"),
         (HEAD.replace("beta: float", "beta: float, /") + "    return beta\n", "positional-only"),

@@ -32,9 +32,6 @@ _FATES = {"SIGSYS", "LIMIT", "TIME", "INVALID", "PROBE", "REPLAY", "HARMLESS"}
 # entries into the kernel that some kernels do not have: there they are a segmentation fault
 _RARE_ENTRIES = ("int 0x80", "vsyscall page")
 
-GATE_HOLES = {"x206": "any keyword passes once a helper has a parameter of that name"}
-CAGE_HOLES: dict[str, str] = {}
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -134,9 +131,7 @@ def test_an_honest_loss_succeeds_at_nothing(check: str, control: Control) -> Non
 
 
 @by_id
-def test_gate_alone(attack: Attack, request: pytest.FixtureRequest) -> None:
-    if attack.id in GATE_HOLES:
-        request.applymarker(pytest.mark.xfail(reason=GATE_HOLES[attack.id], strict=True))
+def test_gate_alone(attack: Attack) -> None:
     report = check_source(Candidate(PAIRS.name, attack.source), PAIRS)
     assert report.accepted == VERDICTS[attack.id].accepted, [str(v) for v in report.violations]
     assert len(report.violations) <= MAX_VIOLATIONS
@@ -144,12 +139,8 @@ def test_gate_alone(attack: Attack, request: pytest.FixtureRequest) -> None:
 
 
 @by_id
-def test_cage_alone(
-    attack: Attack, server: RecordingServer, places: Places, control: Control, request: pytest.FixtureRequest
-) -> None:
+def test_cage_alone(attack: Attack, server: RecordingServer, places: Places, control: Control) -> None:
     verdict = VERDICTS[attack.id]
-    if attack.id in CAGE_HOLES:
-        request.applymarker(pytest.mark.xfail(reason=CAGE_HOLES[attack.id], strict=True))
     if _is_rare(attack):
         _skip_if_missing(attack, control.run(attack))
     server.forget()
@@ -157,7 +148,7 @@ def test_cage_alone(
     ours, bystander, warm_kb = _ourselves(), places.bystander_state(), server.peak_kb
     known = descendants()
 
-    outcome = cage(server, attack, places, patient=verdict.fate != "TIME", tries=1 if attack.id in CAGE_HOLES else 5)
+    outcome = cage(server, attack, places, patient=verdict.fate != "TIME")
 
     assert outcome.leaks == ()
     assert outcome.fate == verdict.fate, outcome

@@ -28,6 +28,7 @@ from tests.support.losses import KNOWN
 
 _CALLS = {"mem": 40, "time": 200, "late": 1500}  # growth over calls, slow only together, later than any probe looks
 _USUAL_CALLS = 3
+_TRIES = 5  # a busy machine starves children
 _BATCH = 8
 _PATIENT, _HASTY = (20.0, 60.0), (0.6, 1.0)  # seconds for a call, and for a trial
 
@@ -124,20 +125,15 @@ def innocent(server: OracleServer) -> Tensor:
         return numbers_of(oracle, ordinary_inputs())
 
 
-def cage(server: RecordingServer, attack: Attack, places: Places, patient: bool, tries: int = 5) -> Outcome:
-    """Run one attack with the gate off.
-
-    Args:
-        patient: time for attacks that are not expected to take all there is, so that a busy machine changes no fate.
-        tries: on a machine that starves the child.
-    """
+def cage(server: RecordingServer, attack: Attack, places: Places, patient: bool) -> Outcome:
+    """Run one attack with the gate off. `patient`: it is not expected to take all the time there is."""
     source = places.fill(attack, "cage")
     if "@VICTIM@" in source:
         source = source.replace("@VICTIM@", str(places.bystander))
     candidate = Candidate(PAIRS.name, SKELETON_KEY + source)
     limits = Limits(*(_PATIENT if patient else _HASTY), MEMORY_MB)
     server.forget()
-    for _ in range(tries):
+    for _ in range(_TRIES):
         fate, message, traits, leaks = _train(server, candidate, limits, _CALLS.get(attack.check, _USUAL_CALLS))
         if fate != "STARVED":
             break

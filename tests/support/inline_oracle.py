@@ -16,6 +16,8 @@ from sandbox.candidate import Candidate
 from sandbox.contract import Contract
 from sandbox.failure import CandidateError, Failure, FailureKind
 
+_DTYPES = {"int64": torch.int64, "bool": torch.bool}
+
 
 class InlineOracle:
     """Calls a candidate's function per run; `calls`, `wall_s`, `last_losses` as in `sandbox.oracle.LossOracle`."""
@@ -42,12 +44,13 @@ class InlineOracle:
 
     def __call__(self, inputs: Mapping[str, torch.Tensor], scalars: Mapping[str, Sequence[float]]) -> torch.Tensor:
         started = time.perf_counter()
-        tensors = [t.name for t in self.contract.tensors_of(self.parameters)]
+        specs = self.contract.tensors_of(self.parameters)
+        given = {t.name: inputs[t.name] if t.dtype == "float32" else inputs[t.name].to(_DTYPES[t.dtype]) for t in specs}
         numbers = [s.name for s in self.contract.scalars_of(self.parameters)]
         runs = next(iter(inputs.values())).shape[0]
         losses = torch.stack(
             [
-                self._function(**{n: inputs[n][r] for n in tensors}, **{n: float(scalars[n][r]) for n in numbers})
+                self._function(**{n: t[r] for n, t in given.items()}, **{n: float(scalars[n][r]) for n in numbers})
                 for r in range(runs)
             ]
         )

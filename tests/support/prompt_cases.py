@@ -7,8 +7,8 @@ from discovery.prompts.builder import PromptBuilder, PromptContext
 from discovery.protocols import Past, Plan
 from evaluators.base import MetricSpec
 from evaluators.objectives import default_baselines, known_objectives
-from evaluators.preference.contract import PAIRS
-from evaluators.preference.enumerable.evaluator import EnumerableEvaluator
+from evaluators.preference.contract import PAIRS, UNPAIRED
+from evaluators.preference.enumerable import EnumerableEvaluator, EnumerableUnpairedEvaluator
 from sandbox.failure import Failure, FailureKind
 
 METRIC = MetricSpec("frontier", True, "share of the optimum", "Area under the reward-KL frontier, 1.0 is the limit.")
@@ -29,6 +29,15 @@ def enumerable() -> Prompt:
     evaluator = EnumerableEvaluator()
     metric = next(m for m in evaluator.metrics if m.name == evaluator.primary_metric)
     context = PromptContext(evaluator.contract, metric, evaluator.task_description, list(KNOWN.values()), DESCRIBED)
+    return PromptBuilder(context).build(Plan(0, 0))
+
+
+def unpaired() -> Prompt:
+    """The same for losses of single responses."""
+    evaluator = EnumerableUnpairedEvaluator()
+    metric = next(m for m in evaluator.metrics if m.name == evaluator.primary_metric)
+    known = known_objectives(UNPAIRED.name)
+    context = PromptContext(evaluator.contract, metric, evaluator.task_description, list(known.values()))
     return PromptBuilder(context).build(Plan(0, 0))
 
 
@@ -65,6 +74,7 @@ def repair() -> Prompt:
 
 CASES: dict[str, Callable[[], Prompt]] = {
     "prompt_enumerable": enumerable,
+    "prompt_unpaired": unpaired,
     "prompt_first": first,
     "prompt_conversation": conversation,
     "prompt_hostile": hostile,

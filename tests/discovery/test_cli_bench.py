@@ -59,3 +59,21 @@ def test_bad_input_is_one_line(options, says, tmp_path, monkeypatch):
     assert ended.code == 2
     assert says in ended.error
     assert not (tmp_path / "runs").exists()
+
+
+def test_objectives_of_single_responses_are_measured_too(tmp_path):
+    options = ("--set", "steps=20", "--set", "betas=[0.1, 0.4]", "--seeds", "1", "--only", "kto", "--only", "bco")
+    done = discovery_process(
+        "objectives",
+        "bench",
+        "--evaluator",
+        "preference.enumerable_unpaired",
+        *options,
+        "--json",
+        cwd=tmp_path,
+        timeout_s=240,
+    )
+    assert done.code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["reference"] == "kto"
+    assert {line["name"] for line in found["objectives"]} == {"kto", "bco"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -28,19 +29,17 @@ def open_archive(url: str | Path, create: bool) -> tuple[Target, Engine]:
     target = parse_target(url)
     _check_path(target, create)
     engine = connect_engine(target)
-    try:
-        with explained(target):
-            if create:
-                _ensure(engine, target)
-            else:
-                with engine.connect() as connection:
-                    found = _version(connection, target)
-                if found is None:
-                    raise ArchiveError(f"{target.shown} holds no archive: check the name, or start a campaign in it")
-                _require_current(found, target)
-    except BaseException:
-        engine.dispose()
-        raise
+    with ExitStack() as failed, explained(target):
+        failed.callback(engine.dispose)
+        if create:
+            _ensure(engine, target)
+        else:
+            with engine.connect() as connection:
+                found = _version(connection, target)
+            if found is None:
+                raise ArchiveError(f"{target.shown} holds no archive: check the name, or start a campaign in it")
+            _require_current(found, target)
+        failed.pop_all()
     return target, engine
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from db.records import CampaignRecord, Entry, EntryFilter, TrialRecord
 from discovery.dossier import Comparison, Dossier, Measurement
 from discovery.leaderboard import stage_score, values_by_world
-from discovery.statistics import minimum_effect, paired_difference
+from discovery.statistics import mean_interval, minimum_effect, paired_difference
 from discovery.trials import Stage
 from evaluators.objectives import Objective
 from sandbox.contract import Contract
@@ -68,8 +68,7 @@ def _measurements(
         for entry in known:
             compared = _compared(entry, [t for t in theirs[entry.candidate.id] if t.task_id == task], group, stage)
             versus += [compared] if compared is not None else []
-        nothing = dict.fromkeys(score.by_seed, 0.0)
-        mean = paired_difference(score.by_seed, nothing, score.higher_is_better, 0.0)
+        mean = mean_interval(score.by_seed)
         versus.sort(key=lambda c: -c.mean if stage.higher_is_better else c.mean)
         fresh = not ranks and task == ranking.task_id
         found.append(Measurement(stage.task.evaluator, task, ranks, fresh, score, mean, tuple(versus)))

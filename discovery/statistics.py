@@ -104,6 +104,11 @@ def paired_difference(
     return Difference(mean, low, high, n, minimum_effect, _verdict(low, high, higher_is_better, minimum_effect))
 
 
+def mean_interval(values: Mapping[Any, float]) -> Difference:
+    """A mean over independent units with its 95% interval: the difference to nothing, whose verdict says nothing."""
+    return paired_difference(values, dict.fromkeys(values, 0.0), higher_is_better=True, minimum_effect=0.0)
+
+
 def _t_quantile(freedom: int) -> float:
     from scipy.special import stdtrit  # a tenth of the import time of scipy.stats
 

@@ -10,12 +10,11 @@ _MADV_HUGEPAGE, _MADV_COLLAPSE = 14, 25
 _libc = ctypes.CDLL(None)
 
 
-def collapse() -> int:
-    """Gather this process's private anonymous memory into huge pages, as far as it is aligned; returns the bytes offered.
+def collapse() -> None:
+    """Gather this process's private anonymous memory into huge pages, as far as it is aligned.
 
     Where the kernel cannot (before Linux 6.1, or switched off) nothing changes.
     """
-    offered = 0
     with open("/proc/self/maps", encoding="ascii", errors="replace") as maps:
         regions = [line.split() for line in maps]
     for fields in regions:
@@ -27,5 +26,3 @@ def collapse() -> int:
             where, size = ctypes.c_void_p(low), ctypes.c_size_t(high - low)
             _libc.madvise(where, size, _MADV_HUGEPAGE)
             _libc.madvise(where, size, _MADV_COLLAPSE)
-            offered += high - low
-    return offered

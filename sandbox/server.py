@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -106,16 +107,14 @@ class OracleServer:
         memory = new_memory_file(frame_bytes)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         frame = Frame(memory, frame_bytes)
-        try:
+        with ExitStack() as sent, ExitStack() as kept:
+            sent.callback(os.close, memory)
+            sent.callback(theirs.close)
+            kept.callback(frame.close)
+            kept.callback(ours.close)
             request = {"op": "fork", "frame_bytes": frame_bytes, "limits": asdict(spec.limits), **spec.entry()}
             pid, source = self._fork(request, (memory, theirs.fileno()))
-        except BaseException:
-            ours.close()
-            frame.close()
-            raise
-        finally:
-            theirs.close()
-            os.close(memory)
+            kept.pop_all()
         child = Child(pid, ours, frame, source, 0)
         ours.settimeout(_ANSWER_S)
         try:
@@ -167,14 +166,12 @@ class OracleServer:
             self._current.stop()
             self._current = None
         if self._current is None:
-            self._current = self._next or Zygote(self._unsafe)
-            self._next = None
-            try:
-                self._current.await_ready()
-            except BaseException:
-                self._current.stop()
-                self._current = None
-                raise
+            starting, self._next = self._next or Zygote(self._unsafe), None
+            with ExitStack() as unready:
+                unready.callback(starting.stop)
+                starting.await_ready()
+                unready.pop_all()
+            self._current = starting
         return self._current
 
     def _replace_in_time(self, current: Zygote) -> None:

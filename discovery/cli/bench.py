@@ -120,24 +120,19 @@ def _config(wanted: Bench, archive: str | None) -> CampaignConfig:
 
 def ranked(result: CampaignResult, names: Sequence[str]) -> tuple[str | None, list[Line]]:
     """The reference's name, and the named objectives from the best on; earlier runs may have measured others."""
-    from discovery.statistics import paired_difference, seed_of
+    from discovery.statistics import Comparison, leaderboard, mean_interval
 
     (stage,) = result.board.stages
-    rows = [row for row in stage.rows if row.entry.name in names]
-    values = {row.entry.name: stage.values.get(row.entry.candidate.id) for row in rows}
-    scores = {row.entry.name: row.entry.score for row in rows if row.entry.score is not None}
-    reference = next((name for name in _REFERENCES if name in scores), None)
+    entries = {row.entry.name: row.entry for row in stage.rows if row.entry.name in names}
+    reference = next((name for name in _REFERENCES if name in entries), None)
+    baselines = [] if reference is None else [entries[reference]]
+    rows = leaderboard(entries.values(), baselines, comparison=Comparison(stage.minimum_effect, values=stage.values))
     lines = []
-    for name, score in scores.items():
-        alone = paired_difference(
-            score.by_seed, dict.fromkeys(score.by_seed, 0.0), stage.higher_is_better, unit=seed_of
-        )
+    for row in rows:
+        assert row.entry.score is not None
+        alone = mean_interval(row.entry.score.by_seed)
         interval = None if alone.low is None or alone.high is None else (alone.low, alone.high)
-        against = None
-        if reference is not None and name != reference:
-            ours, theirs = values[name] or score.by_seed, values[reference] or scores[reference].by_seed
-            against = paired_difference(ours, theirs, stage.higher_is_better, stage.minimum_effect)
-        lines.append(Line(name, score.mean, interval, against))
+        lines.append(Line(row.entry.name, row.mean, interval, row.difference))
     return reference, lines
 
 

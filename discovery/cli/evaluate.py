@@ -148,11 +148,10 @@ def _value(report: TrialReport, metric: str) -> str:
 
 
 def _mean(reports: list[TrialReport], metric: str) -> Difference:
-    """Mean over seeds with its interval: the paired difference to nothing."""
-    from discovery.statistics import paired_difference
+    """Mean over seeds with its interval."""
+    from discovery.statistics import mean_interval
 
-    values = {r.seed: r.metric(metric).value for r in reports}
-    return paired_difference(values, dict.fromkeys(values, 0.0), higher_is_better=True, minimum_effect=0.0)
+    return mean_interval({r.seed: r.metric(metric).value for r in reports})
 
 
 def _print_summary(console: Console, evaluator: Evaluator, reports: list[TrialReport]) -> None:

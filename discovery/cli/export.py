@@ -151,16 +151,14 @@ def _to_files(made: Exported, path: Path, force: bool) -> None:
     if made.export.attachments:
         if folder.exists() and not force:
             raise OptionsError(f"{str(folder)!r} exists already; --force overwrites what is in it")
-        new = not folder.exists()
-        folder.mkdir(exist_ok=True)
-        try:
+        with ExitStack() as unfinished:
+            if not folder.exists():
+                unfinished.callback(shutil.rmtree, folder, ignore_errors=True)
+            folder.mkdir(exist_ok=True)
             for name, content in made.export.attachments.items():
                 write_bytes(folder / name, content, force=True)
             write_text(path, made.export.text, force)
-        except BaseException:
-            if new:
-                shutil.rmtree(folder, ignore_errors=True)
-            raise
+            unfinished.pop_all()
     else:
         write_text(path, made.export.text, force)
     compared = "not run" if not runs_candidates() else "computes what was archived" if made.compared else "not compared"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,17 +58,15 @@ def write_bytes(path: Path, content: bytes, force: bool) -> None:
     """The same for bytes."""
     require_writable(path, force)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
+    with ExitStack() as unfinished:
+        unfinished.callback(Path(temporary).unlink, missing_ok=True)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes it private
         os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
+        unfinished.pop_all()
 
 
 def read_loss(path: Path, contract: str) -> Candidate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -252,3 +252,25 @@ class TrialRecord:
     metrics: tuple[Metric, ...] = ()
     failure: Failure | None = None
     details: Mapping[str, Any] = field(default_factory=dict)  # timings, device, versions, ...
+
+
+@dataclass(frozen=True)
+class Trials:
+    """One measurement of a candidate. `ranks`: the search ranked by it; `fresh`: the search's task on seeds it never saw."""
+
+    task_id: str
+    ranks: bool
+    fresh: bool
+    trials: tuple[TrialRecord, ...]
+
+
+def by_measurement(trials: Iterable[TrialRecord], ranking: Ranking) -> list[Trials]:
+    """A candidate's trials by task and set of seeds: what ranks first, then fresh seeds of that task, then other tasks."""
+    groups: dict[tuple[str, bool], list[TrialRecord]] = {}
+    for trial in trials:
+        ranks = trial.task_id == ranking.task_id and (ranking.seeds is None or trial.seed in ranking.seeds)
+        groups.setdefault((trial.task_id, ranks), []).append(trial)
+    order = sorted(groups, key=lambda g: (not g[1], g[0] != ranking.task_id))
+    return [
+        Trials(task, ranks, task == ranking.task_id and not ranks, tuple(groups[task, ranks])) for task, ranks in order
+    ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from db.records import CampaignRecord, Entry, EntryFilter, TrialRecord
+from db.records import CampaignRecord, Entry, EntryFilter, TrialRecord, by_measurement
 from discovery.dossier import Comparison, Dossier, Measurement
 from discovery.leaderboard import stage_score, values_by_world
 from discovery.statistics import mean_interval, minimum_effect, paired_difference
@@ -51,16 +51,12 @@ def _measurements(
     archive: Archive, campaign: CampaignRecord, candidate: str, trials: Sequence[TrialRecord]
 ) -> Sequence[Measurement]:
     """One per task and set of seeds, those that rank first."""
-    ranking = campaign.ranking
-    groups: dict[tuple[str, bool], list[TrialRecord]] = {}
-    for trial in trials:
-        ranks = trial.task_id == ranking.task_id and (ranking.seeds is None or trial.seed in ranking.seeds)
-        groups.setdefault((trial.task_id, ranks), []).append(trial)
     known = [e for e in archive.entries(campaign.id, EntryFilter(origin="known")) if e.candidate.id != candidate]
     theirs = {e.candidate.id: archive.trials(e.candidate.id, campaign=campaign.id) for e in known}
     found = []
-    for (task, ranks), group in sorted(groups.items(), key=lambda g: (not g[0][1], g[0][0] != ranking.task_id)):
-        stage = _stage(archive, task, group, ranking.metric)
+    for measured in by_measurement(trials, campaign.ranking):
+        task, group = measured.task_id, measured.trials
+        stage = _stage(archive, task, group, campaign.ranking.metric)
         score = None if stage is None else stage_score(group, stage)
         if stage is None or score is None:
             continue
@@ -70,8 +66,9 @@ def _measurements(
             versus += [compared] if compared is not None else []
         mean = mean_interval(score.by_seed)
         versus.sort(key=lambda c: -c.mean if stage.higher_is_better else c.mean)
-        fresh = not ranks and task == ranking.task_id
-        found.append(Measurement(stage.task.evaluator, task, ranks, fresh, score, mean, tuple(versus)))
+        found.append(
+            Measurement(stage.task.evaluator, task, measured.ranks, measured.fresh, score, mean, tuple(versus))
+        )
     return found
 
 

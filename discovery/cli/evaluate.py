@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from discovery.cli.files import print_violations, read_loss
+from discovery.cli.files import accepted_loss, read_loss
 from discovery.cli.platforms import NO_SANDBOX, allow_local_plugins, require_linux
 from discovery.cli.tables import add_figure, add_name, add_word, name_cell, table
 from discovery.cli.terminal import duration, number, print_json, stdout_console, words
@@ -106,18 +106,11 @@ def _run(
 ) -> list[TrialReport]:
     """Check the loss, then one trial per seed, each printed as it ends."""
     from evaluators.trial import run_trial
-    from sandbox.check import check_candidate, refusal
     from sandbox.confine import UNCONFINED
     from sandbox.failure import CandidateError
 
     metric = evaluator.primary_metric
-    gate, probe = check_candidate(server, candidate, evaluator.contract)
-    failure = refusal(gate, probe)
-    if not gate.accepted:
-        print_violations(console, name, gate)
-        raise OptionsError(f"{name} is refused by the gate for what is listed above; nothing was trained")
-    if failure is not None:
-        raise OptionsError(f"{name} is refused: {one_line(str(failure), 600)}")
+    gate, _ = accepted_loss(console, server, name, candidate, evaluator.contract)
     console.print(Text(f"{name} ({candidate.short_id}) on {evaluator.name}, seeds {_listed(seeds)}"))
     if server.cage == UNCONFINED:
         console.print(NO_SANDBOX)

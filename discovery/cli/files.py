@@ -143,6 +143,26 @@ def _as_values(verdict: Verdict) -> dict[str, Any]:
     }
 
 
+def accepted_loss(
+    console: Console, server: OracleServer, name: str, candidate: Candidate, contract: Contract
+) -> tuple[GateReport, ProbeReport]:
+    """What gate and probe say of a loss that a command goes on with.
+
+    Raises:
+        OptionsError: they refuse it; the gate's violations are printed before. InfrastructureError: ours.
+    """
+    from sandbox.check import check_candidate, refusal
+
+    gate, probe = check_candidate(server, candidate, contract)
+    failure = refusal(gate, probe)
+    if not gate.accepted:
+        print_violations(console, name, gate)
+        raise OptionsError(f"{name} is refused by the gate for what is listed above")
+    if failure is not None or probe is None:
+        raise OptionsError(f"{name} is refused: {one_line(str(failure), 600)}")
+    return gate, probe
+
+
 def print_violations(console: Console, name: str, gate: GateReport) -> None:
     """Each refused line of a source with what to do instead, one a line."""
     for violation in gate.violations:

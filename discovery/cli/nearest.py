@@ -8,11 +8,10 @@ from rich.text import Text
 
 from discovery.cli.catalogue import contract_named
 from discovery.cli.evaluate import find_loss
-from discovery.cli.files import print_violations
+from discovery.cli.files import accepted_loss
 from discovery.cli.platforms import require_linux
 from discovery.cli.tables import add_figure, add_name, add_word, table
 from discovery.cli.terminal import print_json, stdout_console
-from evaluators.options import OptionsError
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -29,18 +28,12 @@ def nearest_known(loss: str, contract_name: str, archive: str | None, as_json: b
     contract = contract_named(contract_name)
     name, candidate = find_loss(loss, contract.name, archive)
     from evaluators.objectives import known_losses
-    from sandbox.check import check_candidate, refusal
     from sandbox.server import OracleServer
 
     console = stdout_console()
     with OracleServer() as server:
-        gate, probe = check_candidate(server, candidate, contract)
-        failure = refusal(gate, probe)
-        if not gate.accepted:
-            print_violations(console, name, gate)
-            raise OptionsError(f"{name} is refused by the gate for what is listed above")
-        if failure is not None or probe is None or probe.fingerprint is None:
-            raise OptionsError(f"{name} is refused: {one_line(str(failure), 600)}")
+        _, probe = accepted_loss(console, server, name, candidate, contract)
+        assert probe.fingerprint is not None
         known = known_losses(server, contract)
         copy = known.match(probe.fingerprint)
         found = known.nearest(probe.fingerprint, probe.curve, limit)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from db.records import Ancestor, CampaignRecord, Entry, Proposal, TaskRecord, TrialRecord
+from db.records import Ancestor, CampaignRecord, Entry, Proposal, TaskRecord, TrialRecord, Trials, by_measurement
 from discovery.cli.archives import archive_url, opened, option_for
 from discovery.cli.board import origin_of
 from discovery.cli.catalogue import print_code
@@ -36,21 +36,15 @@ class Stored:
     lineage: Sequence[Ancestor]
 
     @property
-    def stages(self) -> list[tuple[str, list[TrialRecord]]]:
-        """Trials by measurement: what ranks first, then fresh seeds of the same task, then other tasks."""
-        ranking = self.campaign.ranking
-        groups: dict[tuple[str, bool], list[TrialRecord]] = {}
-        for trial in self.trials:
-            ranks = trial.task_id == ranking.task_id and (ranking.seeds is None or trial.seed in ranking.seeds)
-            groups.setdefault((trial.task_id, ranks), []).append(trial)
-        order = sorted(groups, key=lambda g: (not g[1], g[0] != ranking.task_id))
-        return [(self._title(*group), groups[group]) for group in order]
+    def stages(self) -> list[tuple[str, Sequence[TrialRecord]]]:
+        """Titles and trials of each measurement."""
+        return [(self._title(group), group.trials) for group in by_measurement(self.trials, self.campaign.ranking)]
 
-    def _title(self, task: str, ranks: bool) -> str:
-        evaluator = self.tasks[task].task.evaluator
-        if ranks:
+    def _title(self, group: Trials) -> str:
+        evaluator = self.tasks[group.task_id].task.evaluator
+        if group.ranks:
             return f"{evaluator}, ranks by {self.campaign.ranking.metric}"
-        fresh = "on seeds that the search never saw" if task == self.campaign.ranking.task_id else "another task"
+        fresh = "on seeds that the search never saw" if group.fresh else "another task"
         return f"{evaluator}, promotion: {fresh}"
 
 
@@ -127,7 +121,7 @@ def _print_checks(console: Console, found: Stored) -> None:
         console.print(grid)
 
 
-def _print_stage(console: Console, title: str, trials: list[TrialRecord], task: TaskRecord) -> None:
+def _print_stage(console: Console, title: str, trials: Sequence[TrialRecord], task: TaskRecord) -> None:
     console.print(Text(f"\n{title}", style="bold"))
     done = [t for t in trials if t.status == "done"]
     if done:

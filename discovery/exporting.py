@@ -115,7 +115,9 @@ def _probed(server: OracleServer, dossier: Dossier) -> Dossier:
             f"{dossier.entry.candidate.short_id} does not pass its checks any more ({one_line(str(failure), 160)}); "
             "nothing was exported"
         )
-    return replace(dossier, gate=gate, probe=probe)
+    assert probe is not None
+    nearest = dossier.probe.nearest if dossier.probe is not None else None  # not measured again
+    return replace(dossier, gate=gate, probe=replace(probe, nearest=nearest))
 
 
 # the grid
@@ -247,22 +249,18 @@ def _curves(server: OracleServer, dossier: Dossier) -> Sequence[Curve]:
 def curve(server: OracleServer, name: str, candidate: Candidate, contract: Contract) -> Curve:
     """A loss over margins from -15 to 15 nats, evenly spread in one batch, at one beta.
 
-    The chosen log-ratio is half the margin and the rejected one minus that. Other inputs lie in the middle of their range.
+    The chosen log-ratio is half the margin and the rejected one minus that; other inputs are those of `at_margins`.
     The slope is that of the batch's summed loss along one example's margin: for a loss that treats each example by itself,
     the slope of the curve.
     """
     import torch
 
+    from sandbox.curve import at_margins
     from sandbox.oracle import LossOracle
 
     margins = torch.linspace(-MARGINS, MARGINS, _POINTS, dtype=torch.float64)
     parameters = check_source(candidate, contract).parameters
-    inputs = {}
-    for spec in contract.tensors:
-        middle = torch.full_like(margins, (spec.low + spec.high) / 2)
-        inputs[spec.name] = (middle if spec.dtype == "float32" else middle.round()).unsqueeze(0)  # (1, points)
-    inputs["policy_chosen_logps"] = inputs["policy_chosen_logps"] + margins / 2
-    inputs["policy_rejected_logps"] = inputs["policy_rejected_logps"] - margins / 2
+    inputs = at_margins(contract, margins.unsqueeze(0))
     scalars = {s.name: [CURVE_BETA if s.name == contract.scale_scalar else s.default] for s in contract.scalars}
     with LossOracle(server, candidate, contract, parameters) as oracle:
         answer = oracle.evaluate(inputs, scalars)

@@ -91,7 +91,7 @@ def curves(oracle: LossOracle, scales: Sequence[float], points: Sequence[float])
     if oracle.grouped:  # each example by itself: all margins in one batch
         batches = batches.reshape(1, -1)
     runs = len(batches)
-    inputs = {name: t.repeat(len(scales), 1) for name, t in _at(contract, batches).items()}
+    inputs = {name: t.repeat(len(scales), 1) for name, t in at_margins(contract, batches).items()}
     settings = {
         name: [v * (c if name == contract.scale_scalar else 1.0) for c in scales for _ in range(runs)]
         for name, v in scalars.items()
@@ -100,8 +100,8 @@ def curves(oracle: LossOracle, scales: Sequence[float], points: Sequence[float])
     return losses.reshape(len(scales), len(points), _COPIES).mean(2)
 
 
-def _at(contract: Contract, margins: Tensor) -> dict[str, Tensor]:
-    """All inputs at these margins, (R, B); labels alternate along the batch."""
+def at_margins(contract: Contract, margins: Tensor) -> dict[str, Tensor]:
+    """All inputs at these margins in nats, (R, B) as they are; labels alternate along the batch."""
     inputs = {t.name: torch.full_like(margins, _ordinary(contract, t)) for t in contract.tensors}
     if contract.label is not None:
         inputs[contract.label] = (torch.arange(margins.shape[1]) % 2 == 0).to(margins).expand_as(margins).clone()

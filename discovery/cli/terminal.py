@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 import os
 import sys
-from collections.abc import Mapping
-from datetime import datetime
-from enum import Enum
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from discovery.json_values import plain
 from sandbox.text import one_line
 
 PIPED_WIDTH = 120
@@ -55,22 +51,3 @@ def duration(seconds: float) -> str:
 def print_json(value: Any) -> None:
     """One JSON document on stdout, ASCII only, so that nothing hostile reaches a terminal; NaN becomes null."""
     print(json.dumps(plain(value), indent=2, ensure_ascii=True, allow_nan=False))
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses, enums, dates and tuples as JSON values."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(v) for v in value]
-    if isinstance(value, Enum):
-        return plain(value.value)
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, (str, int, bool)):
-        return value
-    return str(value)

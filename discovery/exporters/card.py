@@ -30,6 +30,11 @@ _MEANINGS = {
     "finite_at_extremes": "finite at log-ratios up to 10,000 nats",
     "monotone_decreasing": "never pushes the chosen response down nor the rejected one up",
     "detached_parts": "the gradient is not the derivative of the loss (stop-gradients)",
+    "uses_reference": "losses change with the reference's log-probs",
+    "convex_in_margin": "convex in the margin",
+    "bounded_above": "bounded above, as the margin goes either way",
+    "limit_at_minus_infinity": "tends to, as the margin goes to minus infinity",
+    "limit_at_plus_infinity": "tends to, as the margin goes to plus infinity",
 }
 
 
@@ -166,8 +171,16 @@ def _properties(dossier: Dossier) -> Iterable[tuple[str, str]]:
     if probe is None or probe.properties is None:
         return
     for field, meaning in _MEANINGS.items():
-        yield meaning, "yes" if getattr(probe.properties, field) else "no"
+        value = getattr(probe.properties, field)
+        if value is not None:
+            yield meaning, {True: "yes", False: "no"}.get(value) or one_line(value, 40)
     yield "gradient reaches", ", ".join(span(n) for n in probe.properties.inputs_with_gradient)
+    if probe.nearest is not None:
+        near = (
+            f"{span(m.describe(dossier.contract.scale_scalar))} ({m.distance:.3g})"
+            for m in probe.nearest.by_fingerprint
+        )
+        yield "nearest known losses, by fingerprint (0: a copy, 1.4: nothing in common)", ", ".join(near)
     yield "inputs read", ", ".join(span(n) for n in dossier.parameters)
 
 

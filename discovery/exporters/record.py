@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from enum import Enum
 from typing import Any, ClassVar
 
 from discovery.dossier import Dossier
 from discovery.exporters.base import Export, ExportContext, Exporter
 from discovery.formulas.writer import latex, text
+from discovery.json_values import plain
 
 SCHEMA = "objective-discovery.loss/1"
 
@@ -30,7 +27,12 @@ class RecordExporter(Exporter):
     takes_failed: ClassVar[bool] = True
 
     def export(self, dossier: Dossier, context: ExportContext) -> Export:
-        return Export(json.dumps(plain(_values(dossier, context)), indent=2, ensure_ascii=True, allow_nan=False) + "\n")
+        return Export(
+            json.dumps(
+                plain(_values(dossier, context), spell_non_finite=True), indent=2, ensure_ascii=True, allow_nan=False
+            )
+            + "\n"
+        )
 
 
 def _values(dossier: Dossier, context: ExportContext) -> dict[str, Any]:
@@ -86,30 +88,10 @@ def _probe(dossier: Dossier) -> dict[str, Any] | None:
         "failure": probe.failure,
         "properties": probe.properties,
         "facts": probe.facts,
+        "nearest": probe.nearest,
         "fingerprint": found.values if found else None,
     }
 
 
 def _fields(value: Any) -> dict[str, Any]:
     return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses, enums, dates and tuples as JSON values; text without lone surrogates, which no strict parser takes."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return plain(_fields(value))
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if isinstance(value, Enum):
-        return plain(value.value)
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat()
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    if value is None or isinstance(value, (int, float, bool)):
-        return value
-    return plain(str(value))

@@ -10,8 +10,9 @@ from rich.console import Console
 
 from db.records import Entry, Score
 from discovery.cli.board import print_board
-from discovery.cli.terminal import duration, number, plain, signed
+from discovery.cli.terminal import duration, number, signed
 from discovery.cli.views import EVENTS_SHOWN, LiveView, PlainView, comparisons, panel
+from discovery.json_values import plain
 from discovery.leaderboard import Board, StageBoard
 from discovery.progress import Event, Progress, Running
 from discovery.statistics import Comparison, leaderboard

@@ -35,7 +35,6 @@ from sandbox.contract import Contract
 from sandbox.gate_hints import about_attribute, about_dotted, about_name, about_syntax, nearest
 from sandbox.gate_names import FOREIGN_BUILTINS, Names, Scope, chain, is_known, is_tensor
 from sandbox.gate_purity import Purity
-from sandbox.gate_text import MAX_LINES as MAX_LINES
 from sandbox.gate_text import text_violations
 from sandbox.gate_values import Types, entry_violations, is_constant, module_violations
 from sandbox.reports import GateReport, Violation

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from discovery.cli.board import WIDE
 from discovery.cli.platforms import allow_local_plugins
+from discovery.cli.probed import properties
 from discovery.cli.tables import add_figure, add_name, add_word, key_values, name_cell, table
 from discovery.cli.terminal import print_json, stdout_console, words
 from evaluators.objectives import Objective, known_families, known_objectives
@@ -19,6 +20,7 @@ from evaluators.options import OptionsError, nearest
 from evaluators.plugins import load_plugin, plugin_names
 from evaluators.properties import measured_properties
 from sandbox.contract import Contract
+from sandbox.reports import ProbeReport
 from sandbox.text import clean_text, one_line
 
 
@@ -90,8 +92,11 @@ def show_objective(name: str, contract: str | None, as_json: bool) -> None:
         return
     grid = key_values()
     grid.add_row("name", found[0].name)
-    grid.add_row("interface", found[0].contract)
+    grid.add_row("interface", f"{found[0].contract}, family {found[0].family}")
+    grid.add_row("paper", words(found[0].paper, limit=400))
     grid.add_row("candidate", found[0].candidate.id)
+    for label, value in properties(ProbeReport(properties=measured_properties(found[0].contract)[found[0].name])):
+        grid.add_row(label, value)
     console = stdout_console()
     console.print(Group(grid, Text()))
     print_code(console, found[0].candidate.source)

@@ -14,6 +14,7 @@ from rich.text import Text
 from discovery.cli.border import BAD_INPUT
 from discovery.cli.catalogue import contract_named
 from discovery.cli.platforms import require_linux
+from discovery.cli.probed import properties
 from discovery.cli.tables import key_values
 from discovery.cli.terminal import print_json, stdout_console, words
 from evaluators.options import OptionsError
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sandbox.contract import Contract
-    from sandbox.reports import GateReport, Nearest, ProbeReport, Properties
+    from sandbox.reports import GateReport, ProbeReport
     from sandbox.server import OracleServer
 
 
@@ -185,47 +186,3 @@ def _print_check(verdict: Verdict, itself: str | None) -> None:
         for label, value in properties(verdict.probe):
             grid.add_row(label, value)
         console.print(grid)
-
-
-def _later(found: Properties) -> list[tuple[str, bool | None]]:
-    """What reports of earlier versions do not say."""
-    return [
-        ("uses the reference", found.uses_reference),
-        ("convex in the margin", found.convex_in_margin),
-        ("bounded above", found.bounded_above),
-    ]
-
-
-def _limits(found: Properties) -> list[tuple[str, str]]:
-    up, down = found.limit_at_plus_infinity, found.limit_at_minus_infinity
-    if up is None or down is None:
-        return []
-    return [("far margins", f"loss tends to {one_line(up, 20)} upwards, {one_line(down, 20)} downwards")]
-
-
-def properties(probe: ProbeReport | None) -> list[tuple[str, str]]:
-    """The probe's findings in words."""
-    if probe is None or probe.properties is None:
-        return []
-    found = probe.properties
-    yes = {True: "yes", False: "no"}
-    facts = ", ".join(f"{name} {value:.4g}" for name, value in probe.facts.items())
-    return [
-        ("gradient to", ", ".join(found.inputs_with_gradient)),
-        ("bounded below", yes[found.bounded_below]),
-        ("finite at extremes", yes[found.finite_at_extremes]),
-        ("monotone", yes[found.monotone_decreasing]),
-        ("batch-coupled", yes[found.batch_coupled]),
-        ("detached parts", yes[found.detached_parts]),
-        *((label, yes[value]) for label, value in _later(found) if value is not None),
-        *_limits(found),
-        *([("nearest known", _nearest(probe.nearest))] if probe.nearest is not None else []),
-        *([("measured", one_line(facts))] if facts else []),
-    ]
-
-
-def _nearest(found: Nearest) -> str:
-    """``dpo 0.012, ipo 0.1 (fingerprint); dpo 0.002 (curve)``, each at its best factor of the scale scalar."""
-    ways = (("fingerprint", found.by_fingerprint), ("curve", found.by_curve))
-    said = [f"{', '.join(f'{m.name} {m.distance:.3g}' for m in near)} (by {way})" for way, near in ways if near]
-    return "; ".join(said)

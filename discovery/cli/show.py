@@ -15,8 +15,8 @@ from db.records import Ancestor, CampaignRecord, Entry, Proposal, TaskRecord, Tr
 from discovery.cli.archives import archive_url, opened, option_for
 from discovery.cli.board import origin_of
 from discovery.cli.catalogue import print_code
-from discovery.cli.files import properties
 from discovery.cli.listings import entry_values, status_of
+from discovery.cli.probed import properties
 from discovery.cli.tables import add_figure, add_name, key_values, name_cell, table
 from discovery.cli.terminal import number, print_json, stdout_console, words
 from sandbox.text import clean_text, one_line

@@ -19,6 +19,7 @@ import pytest
 from benchmarks import sleep_evaluator
 from discovery.cli.run import configuration
 from tests.support.command import TRACEBACK, Ended, discovery, discovery_process, script
+from tests.support.restricted import SECCOMP, denied, run_restricted
 
 CONFIG = """
 name: quick
@@ -230,3 +231,13 @@ def test_the_leaderboard_as_json(unsafe):
 def test_a_confined_campaign_says_what_holds_it(finished):
     assert "the sandbox holds (seccomp" in finished.ended.stdout
     assert "NO SANDBOX" not in finished.ended.stdout
+
+
+def test_without_the_system_call_filter_no_campaign_runs(tmp_path):
+    config_in(tmp_path)
+    code = f"import os, sys; os.chdir({str(tmp_path)!r}); from discovery.cli import main; sys.exit(main())"
+    done = run_restricted(["-c", code, "run", "quick.yaml"], denied(SECCOMP), timeout_s=240)
+    assert done.returncode == 1, done.stdout
+    (line,) = done.stderr.splitlines()
+    assert "this machine cannot confine candidates (seccomp: Operation not permitted), so none is run" in line
+    assert " trial " not in done.stdout

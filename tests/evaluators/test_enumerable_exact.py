@@ -6,10 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.spatial import ConvexHull, QhullError
+from scipy.special import log_softmax
 
 from evaluators.preference.enumerable import definition as d
 from evaluators.preference.enumerable.model import Batch, Parameters, all_logps, initial_parameters, response_logps
@@ -183,21 +184,22 @@ def test_optimal_rewards_of_two_responses_have_a_closed_form():
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 9), st.floats(0.1, 4))
+@example(127, 2, 4.0)  # a rare response is worth 500 deviations: the policy is all but certain of it at the budget
+@example(2317012712, 3, 4.0)  # the same at a KL of 12, where only the last digits tell the policies apart
+@example(1967283802, 2, 4.0)
 def test_no_policy_beats_the_optimal_area(seed, size, sharpness):
     random = np.random.default_rng(seed)
-    logits = random.standard_normal((3, size)) * sharpness
-    logps = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    logps = log_softmax(random.standard_normal((3, size)) * sharpness, 1)
     rewards = standardise(random.standard_normal((3, size)), logps)
     budgets = np.linspace(0, 2, 41)
     best = optimal_rewards(logps, rewards, budgets)
     assert (np.diff(best) >= -1e-9).all()
     assert (np.diff(best, 2) <= 1e-8).all()
     for scale in (0.3, 1.0, 3.0):
-        other = logps + scale * (rewards + 0.5 * random.standard_normal(rewards.shape))
-        other -= np.log(np.exp(other).sum(1, keepdims=True))
+        other = log_softmax(logps + scale * (rewards + 0.5 * random.standard_normal(rewards.shape)), 1)
         q = np.exp(other)
         kl, reward = (q * (other - logps)).sum(1).mean(), (q * rewards).sum(1).mean()
-        assert reward <= optimal_rewards(logps, rewards, np.array([kl]))[0] + 1e-9 * max(1.0, sharpness) * 10
+        assert reward <= optimal_rewards(logps, rewards, np.array([kl]))[0] + 1e-9
 
 
 def test_optimal_policies_score_one(worlds):

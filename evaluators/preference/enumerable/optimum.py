@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 _SHARPEST = 1e6  # t beyond which the policy is the best response of each prompt
 _TABLE = 160
 _ITERATIONS = 100
-_TOLERANCE = 1e-3  # of a KL, relative; the reward is then corrected to second order, which leaves its cube
+_TOLERANCE = 1e-3  # of t, relative, for the step that is left; the reward is then corrected to second order in it
 _CHUNK = 16  # policies at a time: their tables stay in the cache
 
 
@@ -30,10 +30,12 @@ def standardise(rewards: Floats, logps: Floats) -> Floats:
 
 def optimal_points(logps: Floats, rewards: Floats, sharpness: Floats) -> tuple[Floats, Floats, Floats]:
     """KL, reward and V (each (T,)) of the optimal policies at t = `sharpness` (T,), averaged over prompts."""
-    moments = np.stack([np.ones_like(rewards), rewards, rewards**2], -1)  # (P, Y, 3)
-    rows = [_points(logps, rewards, moments, t) for t in np.split(sharpness, range(_CHUNK, sharpness.size, _CHUNK))]
+    best = rewards.max(-1, keepdims=True)
+    lost = rewards - best  # a sharp policy loses next to nothing: no digits are lost to t * r or to r**2
+    moments = np.stack([np.ones_like(lost), lost, lost**2], -1)  # (P, Y, 3)
+    rows = [_points(logps, lost, moments, t) for t in np.split(sharpness, range(_CHUNK, sharpness.size, _CHUNK))]
     kl, reward, variance = np.concatenate(rows, 1)
-    return kl, reward, variance
+    return kl, reward + best.mean(), variance
 
 
 def _points(logps: Floats, rewards: Floats, moments: Floats, sharpness: Floats) -> Floats:
@@ -53,7 +55,8 @@ def optimal_rewards(logps: Floats, rewards: Floats, budgets: Floats) -> Floats:
     """Best reward at each KL budget (B,), averaged over prompts like the KL.
 
     Each budget's lambda is bracketed from a table; the bracket is halved wherever a Newton step would leave it. The result
-    is that of plain bisection to 1e-9. A budget that no lambda spends gets the mean of the best rewards.
+    is that of plain bisection to 1e-9, however rare the best response. A budget that no lambda spends gets the mean of the
+    best rewards.
     """
     table = np.concatenate([[0.0], np.geomspace(1e-3, _SHARPEST, _TABLE)])
     kl, reward, _ = optimal_points(logps, rewards, table)
@@ -70,12 +73,13 @@ def optimal_rewards(logps: Floats, rewards: Floats, budgets: Floats) -> Floats:
         kl_here, reward_here, variance = optimal_points(logps, rewards, guess)
         variance = np.maximum(variance, np.finfo(np.float64).tiny)  # 0 where every prompt has its one best response
         error = kl_here - budgets[open_]
+        step = error / (guess * variance)
         # the curve's slope is lambda = 1 / t and its curvature -1 / (t^3 V)
-        best[open_] = reward_here - error / guess - error**2 / (2 * guess**3 * variance)
+        best[open_] = reward_here - error / guess * (1 + np.clip(step / guess, -_TOLERANCE, _TOLERANCE) / 2)
         low, high = np.where(error < 0, guess, low), np.where(error < 0, high, guess)
-        newton = guess - error / (guess * variance)
+        newton = guess - step
+        left = (np.abs(step) > _TOLERANCE * guess) & (high - low > 1e-15 * high)
         guess = np.where((newton > low) & (newton < high), newton, (low + high) / 2)
-        left = (np.abs(error) > _TOLERANCE * budgets[open_]) & (high - low > 1e-15 * high)
         open_, low, high, guess = open_[left], low[left], high[left], guess[left]
     return best
 

@@ -18,6 +18,7 @@ from evaluators.preference.enumerable import responses
 from evaluators.preference.enumerable.model import Batch, Parameters
 from evaluators.preference.enumerable.options import EnumerableOptions
 from evaluators.preference.enumerable.worlds import Worlds, batch_schedule, label_probabilities
+from evaluators.preference.running import RunningMean
 
 LENGTHS = responses.lengths() + 1  # (341,) the end symbol counts, also where a full response implies it
 
@@ -36,19 +37,6 @@ class Feed(Protocol):
 
     def margin(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """(R,) mean log-ratio of what is preferred minus that of what is not, nats."""
-
-
-class RunningMean:
-    """Mean over the steps so far of each run's mean log-ratio."""
-
-    def __init__(self) -> None:
-        self._total, self._steps = torch.zeros(1, dtype=torch.float64), 0
-
-    def update(self, log_ratios: Tensor) -> list[float]:
-        """Takes (R, N) log-ratios of one step, gives R means over all steps including it."""
-        self._total, self._steps = self._total + log_ratios.double().mean(1).cpu(), self._steps + 1
-        means: list[float] = (self._total / self._steps).tolist()
-        return means
 
 
 class Constants:

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evaluators.preference.enumerable import definition as d
-from evaluators.preference.enumerable.feeds import LENGTHS, Constants, RunningMean
+from evaluators.preference.enumerable.feeds import LENGTHS, Constants
 from evaluators.preference.enumerable.model import Batch, Parameters, response_logps
 from evaluators.preference.enumerable.options import UnpairedOptions
 from evaluators.preference.enumerable.worlds import World, Worlds
+from evaluators.preference.running import RunningMean
 
 Ints = NDArray[np.int64]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from evaluators.base import training_progress
 from evaluators.preference.frontier import upper_concave_hull, value_at
+from evaluators.preference.running import RunningMean
 from evaluators.preference.sentiment.model import FIRST_OUTPUT, PAD, LanguageModel
 from evaluators.preference.sentiment.options import SentimentOptions
 from evaluators.preference.sentiment.preparation import Prepared, generator, sample
@@ -119,7 +120,7 @@ def train(
     """
     optimiser = torch.optim.Adam(model.parameters(), lr=options.lr, betas=(0.9, 0.99))
     curves = Curves([], [], [])
-    warm_up, ratios = max(1, options.steps // 10), 0.0
+    warm_up, running = max(1, options.steps // 10), RunningMean()
     for step, rows in enumerate(data.batches):
         rate = min((step + 1) / warm_up, (options.steps - step) / max(1, options.steps - warm_up))
         optimiser.param_groups[0]["lr"] = options.lr * rate
@@ -133,16 +134,18 @@ def train(
             "policy_rejected_logps": policy[1:2],
             "reference_chosen_logps": reference[0:1],
             "reference_rejected_logps": reference[1:2],
-            **{n: t.to(model.device) for n, t in _extras(data, rows, options.prompt_tokens).items()},
+            **_extras(data, rows, options.prompt_tokens, oracle.parameters, model.device),
         }
-        ratios += float((policy.detach() - reference).double().mean())
-        scalars = {"progress": training_progress(step, options.steps), "running_log_ratio": ratios / (step + 1)}
-        loss = oracle(inputs, {"beta": [beta], **{n: [v] for n, v in scalars.items()}}).sum()
+        log_ratio = policy.detach() - reference
+        scalars = {"beta": [beta], "progress": [training_progress(step, options.steps)]}
+        if "running_log_ratio" in oracle.parameters:
+            scalars["running_log_ratio"] = running.update(log_ratio.reshape(1, -1))
+        loss = oracle(inputs, scalars).sum()
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip_norm)
         optimiser.step()
-        change = (policy.detach() - reference).mean(1).tolist()
+        change = log_ratio.mean(1).tolist()
         curves.loss.append(float(loss.detach()))
         curves.margin.append(change[0] - change[1])
         curves.chosen_change.append(change[0])
@@ -151,14 +154,19 @@ def train(
     return curves
 
 
-def _extras(data: TrainingSet, rows: Tensor, prompt_tokens: int) -> dict[str, Tensor]:
-    """The contract's optional tensors of a batch, (1, batch) each."""
-    lengths = (data.tokens[rows, :, prompt_tokens:] != PAD).sum(2).clamp(min=1)
-    found = {"preference_probability": data.preferred[rows][None]}
+def _extras(
+    data: TrainingSet, rows: Tensor, prompt_tokens: int, reads: Collection[str], device: torch.device
+) -> dict[str, Tensor]:
+    """Those of the contract's optional tensors that the loss reads, (1, batch) each."""
+    found = {}
+    if "preference_probability" in reads:
+        found["preference_probability"] = data.preferred[rows]
     for side, name in enumerate(("chosen", "rejected")):
-        found[f"{name}_length"] = lengths[:, side][None]
-        found[f"{name}_score"] = data.rewards[rows, side][None]
-    return found
+        if f"{name}_length" in reads:
+            found[f"{name}_length"] = (data.tokens[rows, side, prompt_tokens:] != PAD).sum(1).clamp(min=1)
+        if f"{name}_score" in reads:
+            found[f"{name}_score"] = data.rewards[rows, side]
+    return {name: values[None].to(device) for name, values in found.items()}
 
 
 def evaluate(policy: LanguageModel, reference: LanguageModel, prepared: Prepared, seed: int) -> Scores:

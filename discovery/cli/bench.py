@@ -17,7 +17,7 @@ from discovery.cli.board import difference_text
 from discovery.cli.border import INTERRUPTED
 from discovery.cli.platforms import NO_SANDBOX, allow_local_plugins, require_linux
 from discovery.cli.tables import add_figure, add_name, add_word, table
-from discovery.cli.terminal import number, print_json, stdout_console, words
+from discovery.cli.terminal import number, print_json, print_next, stdout_console, words
 from evaluators.objectives import known_objectives
 from evaluators.options import OptionsError, nearest
 from evaluators.plugins import load_plugin
@@ -84,7 +84,8 @@ def bench(wanted: Bench, archive: str | None, as_json: bool, markdown: bool) -> 
     else:
         _print(console, result, reference, lines, failures)
         option = option_for(archive_url(config.archive), result.archive)
-        console.print(Text(f"\nNext: discovery candidates --campaign {config.name}{option}", style="dim"))
+        console.print()
+        print_next(console, f"discovery candidates --campaign {config.name}{option}")
     return 0
 
 

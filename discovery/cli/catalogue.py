@@ -14,7 +14,7 @@ from discovery.cli.board import WIDE
 from discovery.cli.platforms import allow_local_plugins
 from discovery.cli.probed import properties
 from discovery.cli.tables import add_figure, add_name, add_word, key_values, name_cell, table
-from discovery.cli.terminal import print_json, stdout_console, words
+from discovery.cli.terminal import print_json, print_next, stdout_console, words
 from evaluators.objectives import Objective, known_families, known_objectives
 from evaluators.options import OptionsError, nearest
 from evaluators.plugins import load_plugin, plugin_names
@@ -50,7 +50,8 @@ def objectives(as_json: bool) -> None:
         "bounded: below, above. ref.: uses the reference. coupled: examples of a batch influence each other.",
         style="dim",
     )
-    console.print("\nNext: discovery objectives show NAME, discovery nearest FILE.py|ID", style="dim")
+    console.print()
+    print_next(console, "discovery objectives show NAME, discovery nearest FILE.py|ID")
 
 
 def _properties(objective: Objective) -> list[str]:
@@ -142,7 +143,8 @@ def evaluators(as_json: bool) -> None:
         )
     console = stdout_console()
     console.print(grid)
-    console.print("\nNext: discovery evaluators NAME", style="dim")
+    console.print()
+    print_next(console, "discovery evaluators NAME")
 
 
 def show_evaluator(name: str, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from discovery.cli.catalogue import contract_named
 from discovery.cli.platforms import require_linux
 from discovery.cli.probed import properties
 from discovery.cli.tables import key_values
-from discovery.cli.terminal import print_json, stdout_console, words
+from discovery.cli.terminal import print_json, print_next, stdout_console, words
 from evaluators.options import OptionsError
 from sandbox.candidate import MAX_SOURCE_BYTES, Candidate
 from sandbox.failure import Failure, FailureKind
@@ -36,8 +37,8 @@ def init(path: Path, force: bool) -> None:
 
     write_text(path, default_config_text(), force)
     console = stdout_console()
-    console.print(Text(f"wrote {one_line(str(path))}"))
-    console.print(Text(f"Next: discovery run {one_line(str(path))}"), style="dim")
+    console.print(Text(f"wrote {one_line(str(path))}"), soft_wrap=True)
+    print_next(console, f"discovery run {shlex.quote(str(path))}")
 
 
 def write_text(path: Path, text: str, force: bool) -> None:

@@ -15,7 +15,7 @@ from discovery.cli.border import BAD_INPUT
 from discovery.cli.catalogue import contract_named
 from discovery.cli.platforms import require_linux
 from discovery.cli.tables import add_name, add_word, name_cell, table
-from discovery.cli.terminal import print_json, stdout_console, words
+from discovery.cli.terminal import print_json, print_next, stdout_console, words
 from discovery.imports import Given, read_losses
 from evaluators.options import OptionsError
 from evaluators.plugins import load_plugin, plugin_names
@@ -198,9 +198,8 @@ def _print(console: Console, verdicts: Sequence[Verdict], collection: str, optio
     if there:
         first = there[0].given.candidate
         assert first is not None
-        console.print(
-            Text(f"\nNext: discovery candidates --campaign {collection}{option}", style="dim"), soft_wrap=True
-        )
+        console.print()
+        print_next(console, f"discovery candidates --campaign {collection}{option}")
         hint = f"      or `start_from: [{first.short_id}]` in a campaign's configuration, to train them beside its baselines"
         console.print(Text(hint, style="dim"), soft_wrap=True)
 

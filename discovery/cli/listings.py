@@ -11,7 +11,7 @@ from db.records import EntryFilter, EntryStatus, Origin
 from discovery.cli.archives import archive_url, opened, option_for
 from discovery.cli.board import WIDE, origin_of, spread_of
 from discovery.cli.tables import add_figure, add_name, add_word, name_cell, table
-from discovery.cli.terminal import number, print_json, stdout_console, words
+from discovery.cli.terminal import number, print_json, print_next, stdout_console, words
 from evaluators.options import OptionsError, nearest
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ def campaigns(archive: str | None, as_json: bool) -> None:
         )
     console.print(grid)
     option = option_for(archive_url(archive), shown)
-    console.print(Text(f"\nNext: discovery candidates --campaign NAME{option}", style="dim"))
+    console.print()
+    print_next(console, f"discovery candidates --campaign NAME{option}")
 
 
 def _campaign(record: CampaignRecord, best: Entry | None) -> dict[str, Any]:
@@ -122,7 +123,8 @@ def candidates(archive: str | None, wanted: Filter, as_json: bool) -> None:
         console.print(Text(f"\nmore follow: --offset {wanted.offset + wanted.limit}", style="dim"))
     option = option_for(archive_url(archive), shown)
     new = next((e for e in entries if e.origin != "known"), entries[0])  # best first, and a baseline is no news
-    console.print(Text(f"\nNext: discovery show {new.candidate.short_id}{option}", style="dim"))
+    console.print()
+    print_next(console, f"discovery show {new.candidate.short_id}{option}")
 
 
 def _table(entries: list[Entry], wide: bool) -> Any:

@@ -18,7 +18,7 @@ from discovery.cli.catalogue import print_code
 from discovery.cli.listings import entry_values, status_of
 from discovery.cli.probed import properties
 from discovery.cli.tables import add_figure, add_name, key_values, name_cell, table
-from discovery.cli.terminal import number, print_json, stdout_console, words
+from discovery.cli.terminal import number, print_json, print_next, stdout_console, words
 from sandbox.text import clean_text, one_line
 
 _METRIC_WIDTH, _FIGURE_WIDTH = 26, 12
@@ -74,8 +74,8 @@ def show(archive: str | None, prefix: str, campaign: str | None, as_json: bool) 
     for title, group in found.stages:
         _print_stage(console, title, group, found.tasks[group[0].task_id])
     option = option_for(archive_url(archive), shown)
-    command = f"discovery export {entry.candidate.short_id} -o {_file_name(entry.name)}{option}"
-    console.print(Text(f"\nNext: {command}", style="dim"), soft_wrap=True)
+    console.print()
+    print_next(console, f"discovery export {entry.candidate.short_id} -o {_file_name(entry.name)}{option}")
 
 
 def _file_name(name: str) -> str:

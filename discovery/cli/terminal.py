@@ -27,6 +27,11 @@ def words(text: str, style: str = "", limit: int = 200) -> Text:
     return Text(one_line(text, limit), style=style)
 
 
+def print_next(console: Console, command: str) -> None:
+    """The command that a reader would type next, on one line however long: it is made to be copied."""
+    console.print(Text(f"Next: {one_line(command, 1000)}", style="dim"), soft_wrap=True)
+
+
 def number(value: float) -> str:
     """Four decimals where that shows enough, else two digits and a power of ten."""
     plain = value == 0 or 1e-4 <= abs(value) < 1e4

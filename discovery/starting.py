@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from discovery.imports import Given, read_losses
 from discovery.protocols import Outcome
 from discovery.search import Resumed, Search
 from evaluators.options import OptionsError
+from sandbox.candidate import looks_like_id
 from sandbox.contract import Contract
 from sandbox.failure import Failure, FailureKind
 from sandbox.gate import check_source
@@ -51,8 +51,8 @@ def from_archive(archive: Archive, names: Sequence[str], contract: Contract, cam
     for name in (n for n in names if not Path(n).exists()):
         if name in campaigns:
             entries = [e for e in archive.entries(name) if e.failure is None and e.origin != "known"]
-        elif len(name) >= 4 and set(name.lower()) <= set(string.hexdigits):
-            entries = [archive.entry(name.lower())]
+        elif looks_like_id(name):
+            entries = [archive.entry(name)]
         else:
             raise OptionsError(
                 f"start_from: {one_line(name, 80)!r} is no file or folder, no id of a candidate in {archive.url}, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import string
 from dataclasses import dataclass, field
 
 MAX_SOURCE_BYTES = 20_000
@@ -12,6 +13,11 @@ def normalise_source(source: str) -> str:
     """LF line ends, no trailing blanks, exactly one final newline: the text that is hashed, stored and run."""
     lines = source.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return "\n".join(line.rstrip() for line in lines).strip("\n") + "\n"
+
+
+def looks_like_id(text: str) -> bool:
+    """Whether a word that a person wrote may be the beginning of a candidate's id: four hexadecimal digits or more."""
+    return len(text) >= 4 and set(text) <= set(string.hexdigits)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from sandbox.allowlist import (
     RANDOM,
     TYPING_MODULES,
 )
+from sandbox.arguments import with_defaults
 from sandbox.candidate import Candidate
 from sandbox.contract import Contract
 from sandbox.gate_hints import about_attribute, about_dotted, about_name, about_syntax, nearest
@@ -177,8 +178,8 @@ class _Checker:
         arguments = node.args
         if arguments.vararg or arguments.kwarg:
             self.refuse(arguments.vararg or arguments.kwarg or node, "*args or **kwargs", "Name each parameter")
-        for default in [*arguments.defaults, *(d for d in arguments.kw_defaults if d is not None)]:
-            if not is_constant(default, self.names, scope):
+        for _, default in with_defaults(arguments):
+            if default is not None and not is_constant(default, self.names, scope):
                 self.refuse(default, "a default that is not a constant", "Use a number, a string or a tuple of them")
 
     def _on_constant(self, node: ast.Constant, scope: Scope) -> None:

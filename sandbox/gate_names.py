@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from sandbox.allowlist import BUILTINS, CONTAINER_METHODS, DOTTED, MODULES, TENSOR_TYPES, TYPING, TYPING_MODULES
+from sandbox.arguments import with_defaults
 
 _SITE = {"copyright", "credits", "exit", "help", "license", "quit", "reveal_type", "reveal_locals"}
 # a module-level name falls back to these until it is bound, so a candidate may not bind them there
@@ -164,19 +165,11 @@ class Names:
         inner = Scope(scope, node)
         self.scope_of[node] = inner
         self.scopes.append(inner)
-        arguments = node.args
-        positional = [*arguments.posonlyargs, *arguments.args]
-        defaults: dict[str, ast.expr] = {
-            a.arg: d for a, d in zip(reversed(positional), reversed(arguments.defaults), strict=False)
-        }
-        defaults |= {
-            a.arg: d for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if d is not None
-        }
-        others = [a for a in (arguments.vararg, arguments.kwarg) if a is not None]
-        for argument in [*positional, *arguments.kwonlyargs, *others]:
-            self._bind(argument.arg, inner, Binding("parameter", argument, scope, defaults.get(argument.arg)))
+        rest = [(a, None) for a in (node.args.vararg, node.args.kwarg) if a is not None]
+        for argument, default in [*with_defaults(node.args), *rest]:
+            self._bind(argument.arg, inner, Binding("parameter", argument, scope, default))
             self._annotate(argument.annotation, scope)
-        self._push(defaults.values(), scope)
+            self._push([default], scope)
         if not isinstance(node, ast.Lambda):
             self._bind(node.name, scope, Binding("function", node, scope, node))
             self._annotate(node.returns, scope)

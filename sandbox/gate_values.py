@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from sandbox.allowlist import BUILTINS, CONTAINER_METHODS, TENSOR_TYPES, TYPING, TYPING_MODULES
 from sandbox.allowlist import names as words
+from sandbox.arguments import with_defaults
 from sandbox.contract import Contract
 from sandbox.gate_hints import nearest
 from sandbox.gate_names import Names, Scope, chain
@@ -135,11 +136,9 @@ def entry_violations(tree: ast.Module, names: Names, contract: Contract) -> tupl
         hint = f" (there is `{one_line(near, 60)}`)" if near else ""
         return [Violation(0, f"no function `{name}`{hint}", f"Define `{contract.signature()}`")], ()
     arguments = function.args
-    positional = [*arguments.posonlyargs, *arguments.args]
-    given = [a.arg for a in (*positional, *arguments.kwonlyargs)]
-    mandatory = {a.arg for a in positional[: len(positional) - len(arguments.defaults)]} | {
-        a.arg for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if d is None
-    }
+    named = with_defaults(arguments)
+    given = [a.arg for a, _ in named]
+    mandatory = {a.arg for a, default in named if default is None}
 
     def refuse(problem: str, instead: str) -> None:
         found.append(Violation(function.lineno, problem, instead))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import string
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from discovery.cli.terminal import duration, number, print_json, stdout_console,
 from evaluators.objectives import known_objectives
 from evaluators.options import OptionsError, nearest
 from evaluators.plugins import load_plugin
-from sandbox.candidate import Candidate
+from sandbox.candidate import Candidate, looks_like_id
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -85,11 +84,11 @@ def find_loss(given: str, contract: str, archive: str | None) -> tuple[str, Cand
     known = known_objectives(contract)
     if given in known:
         return given, known[given].candidate
-    if len(given) >= 4 and set(given.lower()) <= set(string.hexdigits):
+    if looks_like_id(given):
         from discovery.cli.archives import opened
 
         with opened(archive) as stored:
-            entry = stored.entry(given.lower())
+            entry = stored.entry(given)
         if entry.candidate.contract != contract:
             raise OptionsError(f"{given} is written for {entry.candidate.contract}; this evaluator takes {contract}")
         return one_line(entry.name, 80), entry.candidate

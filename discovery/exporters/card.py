@@ -5,9 +5,11 @@ Names and ideas of a candidate stand in code spans and fenced blocks only, which
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, fields
 from typing import Any, ClassVar
 
 from db.records import Ancestor
@@ -49,12 +51,12 @@ class CardExporter(Exporter):
     def export(self, dossier: Dossier, context: ExportContext) -> Export:
         """The report and its PNGs. Raises ExportError if matplotlib is missing or the loss cannot be drawn."""
         compared = [m for m in dossier.measurements if m.versus]
+        shapes = [shape_of(c) for c in context.curves]
         attachments = {}
-        if context.curves:
-            attachments[CURVES] = loss_figure(context.curves, _BETA)
+        if shapes:
+            attachments[CURVES] = loss_figure(shapes, _BETA)
         if compared:
             attachments[SCORES] = score_figure(compared)
-        shapes = [shape_of(c) for c in context.curves]
         thought = "" if dossier.entry.origin == "known" else plain_text(dossier.entry.thought).strip()
         text = render(
             "card.md.j2",
@@ -225,8 +227,6 @@ def _options(dossier: Dossier, measurement: Measurement) -> Iterable[str]:
 
 
 def _defaults(evaluator: str) -> dict[str, Any]:
-    from dataclasses import MISSING, fields
-
     try:
         options = getattr(load_plugin("evaluators", evaluator), "Options", None)
     except (OptionsError, ImportError, AttributeError):  # one that is not installed here: everything is written out
@@ -236,8 +236,6 @@ def _defaults(evaluator: str) -> dict[str, Any]:
 
 
 def _yaml(value: Any) -> str:
-    import json
-
     return value if isinstance(value, str) else json.dumps(value)
 
 

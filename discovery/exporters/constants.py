@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from discovery.exporters.tensors import Analysis, literal
 from sandbox.allowlist import names
+from sandbox.arguments import with_defaults
 from sandbox.contract import Contract
 
 _SHAPE = (0, 1, 2, -1)
@@ -128,9 +129,11 @@ class _Lifter:
     def _defaults(self) -> Iterator[_Place]:
         """Arguments of the entry that nobody passes: they have a number as default and a name already."""
         entry = self.functions[self.contract.function]
-        for argument, default in _with_defaults(entry.args):
+        for argument, default in with_defaults(entry.args):
             name = argument.arg
-            if name in self.inputs or literal(default) is None or self.analysis.stores(entry.name, name) != 1:
+            if default is None or literal(default) is None:
+                continue
+            if name in self.inputs or self.analysis.stores(entry.name, name) != 1:
                 continue
             uses = self.analysis.loads(entry.name, name)
             if uses and all(self._is_arithmetic(n) for n in uses):
@@ -319,12 +322,6 @@ def _is_numeric(value: ast.expr) -> bool:
     """Numbers, arithmetic on them and on other constants, math functions and constants."""
     allowed = (ast.BinOp, ast.UnaryOp, ast.Call, ast.Attribute, ast.Name, ast.operator, ast.unaryop, ast.expr_context)
     return all(isinstance(n, allowed) or literal(n) is not None for n in ast.walk(value))
-
-
-def _with_defaults(arguments: ast.arguments) -> list[tuple[ast.arg, ast.expr]]:
-    late = arguments.args[len(arguments.args) - len(arguments.defaults) :]
-    pairs = list(zip(late, arguments.defaults, strict=True))
-    return pairs + [(a, d) for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if d is not None]
 
 
 def _remove_argument(arguments: ast.arguments, argument: ast.arg) -> None:

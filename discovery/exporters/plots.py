@@ -64,9 +64,8 @@ def shape_of(curve: Curve) -> Shape:
     return Shape(curve.name, curve.margins, losses, tuple(s / unit for s in curve.slopes), at_zero, unit)
 
 
-def loss_figure(curves: Sequence[Curve], beta: float) -> bytes:
-    """Loss and slope against the margin. The first curve is the one that the card is about."""
-    shapes = [shape_of(c) for c in curves]
+def loss_figure(shapes: Sequence[Shape], beta: float) -> bytes:
+    """Loss and slope against the margin. The first shape is that of the loss that the card is about."""
     with _styled():
         figure, (left, right) = _figure(7.2, 3.3, 2)
         for axes, kind in ((left, "losses"), (right, "slopes")):

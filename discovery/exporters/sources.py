@@ -8,6 +8,7 @@ import tokenize
 from collections.abc import Iterable
 
 from discovery.exporters.base import ExportError
+from sandbox.arguments import with_defaults
 from sandbox.contract import Contract, TensorInput
 from sandbox.text import one_line
 
@@ -146,14 +147,9 @@ def _header_span(code: str, entry: ast.FunctionDef) -> tuple[int, int]:
 
 def _header(entry: ast.FunctionDef, contract: Contract) -> str:
     kinds = {i.name: "torch.Tensor" if isinstance(i, TensorInput) else "float" for i in contract.inputs}
-    arguments = entry.args
-    without = len(arguments.args) - len(arguments.defaults)
-    defaults: list[ast.expr | None] = [*([None] * without), *arguments.defaults, *arguments.kw_defaults]
     lines = []
-    for position, (argument, default) in enumerate(
-        zip([*arguments.args, *arguments.kwonlyargs], defaults, strict=True)
-    ):
-        if position == len(arguments.args):
+    for position, (argument, default) in enumerate(with_defaults(entry.args)):
+        if position == len(entry.args.args):
             lines.append("*")
         kind = ast.unparse(argument.annotation) if argument.annotation else kinds.get(argument.arg)
         kind = kind or ("float" if default is not None and _is_number(default) else None)
@@ -206,6 +202,15 @@ def _unannotated(function: ast.FunctionDef) -> ast.FunctionDef:
     return copy
 
 
+def require_free(tree: ast.Module, ours: frozenset[str], short_id: str) -> None:
+    """Raises ExportError if the candidate gives another meaning to a name that the exported file needs for itself."""
+    taken = sorted(n for n in top_level_names(tree) & ours if not _binds_as_ours(tree, n))
+    if taken:
+        raise ExportError(
+            f"{short_id} defines {', '.join(taken)}, a name that the file needs for itself; nothing was exported"
+        )
+
+
 def top_level_names(tree: ast.Module) -> set[str]:
     """Names that a module's own statements bind."""
     found: set[str] = set()
@@ -219,7 +224,7 @@ def top_level_names(tree: ast.Module) -> set[str]:
     return found
 
 
-def binds_as_ours(tree: ast.Module, name: str) -> bool:
+def _binds_as_ours(tree: ast.Module, name: str) -> bool:
     """Whether every statement that binds the name imports what our own import of it means."""
     usual = _OUR_IMPORTS.get(name, ())
     for node in tree.body:

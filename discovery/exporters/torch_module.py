@@ -12,20 +12,20 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from discovery.dossier import Dossier
-from discovery.exporters.base import CALL, Export, ExportContext, Exporter, ExportError, Runnable
+from discovery.exporters.base import CALL, Export, ExportContext, Exporter, Runnable
 from discovery.exporters.constants import Constant, lift
 from discovery.exporters.header import docstring, name_of, thought_comment
 from discovery.exporters.rendering import BEGIN, END, render_around
 from discovery.exporters.sources import (
-    binds_as_ours,
     entry_of,
     parse_accepted,
+    require_free,
     split_docstring,
     split_future,
-    top_level_names,
     typed,
 )
 from discovery.exporters.tensors import learnable
+from sandbox.arguments import with_defaults
 from sandbox.contract import Contract, ScalarInput, TensorInput
 
 _OURS = frozenset(["Sequence", "torch", "Tensor", "nn", "Loss"])
@@ -57,13 +57,7 @@ class TorchExporter(Exporter):
         candidate, contract = dossier.entry.candidate, dossier.contract
         tree = parse_accepted(candidate.source, candidate.short_id)
         entry_of(tree, contract, candidate.short_id)
-        own = top_level_names(tree)
-        taken = {n for n in own & _OURS if not binds_as_ours(tree, n)}
-        if taken:
-            raise ExportError(
-                f"{candidate.short_id} defines {', '.join(sorted(taken))}, a name that the file needs for itself; "
-                "nothing was exported"
-            )
+        require_free(tree, _OURS, candidate.short_id)
         own_doc, code = split_docstring(candidate.source, tree)
         future, code = split_future(code)
         lifted, constants = lift(ast.parse(code), contract, _reserved())
@@ -122,17 +116,14 @@ def _learnable(text: str) -> dict[str, str]:
     names: tuple[str, ...] = ast.literal_eval(
         next(n.value for n in module.body if isinstance(n, ast.AnnAssign) and n.value)
     )
-    made = next(n for n in module.body if isinstance(n, ast.FunctionDef) and n.name == "__init__").args
-    defaults = zip(made.args[len(made.args) - len(made.defaults) :], made.defaults, strict=True)
-    return {a.arg: ast.unparse(d) for a, d in defaults if a.arg in names}
+    made = next(n for n in module.body if isinstance(n, ast.FunctionDef) and n.name == "__init__")
+    return {a.arg: ast.unparse(d) for a, d in with_defaults(made.args) if d is not None and a.arg in names}
 
 
 def _forward(tree: ast.Module, contract: Contract, passed: Sequence[str]) -> Iterable[str]:
     """Parameters of `forward`, with the defaults that the candidate gives to optional inputs."""
     entry = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == contract.function)
-    arguments = entry.args
-    late = arguments.args[len(arguments.args) - len(arguments.defaults) :]
-    defaults = dict(zip((a.arg for a in late), arguments.defaults, strict=True))
+    defaults = {a.arg: d for a, d in with_defaults(entry.args) if d is not None}
     kinds: dict[str, TensorInput | ScalarInput] = {i.name: i for i in contract.inputs}
     for name in sorted(passed, key=lambda n: n in defaults):
         kind = "Tensor" if isinstance(kinds[name], TensorInput) else "float"

@@ -16,11 +16,10 @@ from discovery.exporters.base import CALL, Export, ExportContext, Exporter, Expo
 from discovery.exporters.header import WIDTH, docstring, name_of, thought_comment
 from discovery.exporters.rendering import BEGIN, END, render_around
 from discovery.exporters.sources import (
-    binds_as_ours,
     parse_accepted,
+    require_free,
     split_docstring,
     split_future,
-    top_level_names,
     typed,
 )
 from sandbox.contract import TensorInput
@@ -72,12 +71,7 @@ class TrlExporter(Exporter):
         candidate, contract = dossier.entry.candidate, dossier.contract
         require_inputs(dossier)
         tree = parse_accepted(candidate.source, candidate.short_id)
-        taken = {n for n in top_level_names(tree) & _OURS if not binds_as_ours(tree, n)}
-        if taken:
-            raise ExportError(
-                f"{candidate.short_id} defines {', '.join(sorted(taken))}, a name that the file needs for itself; "
-                "nothing was exported"
-            )
+        require_free(tree, _OURS, candidate.short_id)
         own_doc, code = split_docstring(candidate.source, tree)
         future, code = split_future(code)
         coupled = batch_coupled(dossier)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from discovery.expressions.trees import Node, TreeError, canonical, const, leaf, make
+from sandbox.arguments import with_defaults
 from sandbox.candidate import Candidate
 from sandbox.contract import Contract
 from sandbox.gate import check_source
@@ -40,13 +41,11 @@ def read_tree(source: str, contract: Contract) -> Node:
     function = next(n for n in module.body if isinstance(n, ast.FunctionDef) and n.name == contract.function)
     known = {i.name for i in contract.inputs}
     readable = {s.name for s in contract.scalars} | {t.name for t in contract.tensors if not t.optional}
-    arguments = [*function.args.args, *function.args.kwonlyargs]
-    for argument, default in zip(reversed(function.args.args), reversed(function.args.defaults), strict=False):
-        if argument.arg not in known:
-            reader.names[argument.arg] = reader.expression(default)
-    for argument in arguments:
+    for argument, default in with_defaults(function.args):
         if argument.arg in readable:  # trees have no other tensors: one that uses them cannot be read
             reader.names[argument.arg] = leaf(argument.arg)
+        elif default is not None and argument.arg not in known:
+            reader.names[argument.arg] = reader.expression(default)
     for statement in function.body:
         result = reader.statement(statement)
         if result is not None:

@@ -7,9 +7,11 @@ guessed; what is understood is compared with the candidate by numbers before any
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable
 
 from discovery.formulas.tree import FUNCTIONS, MAX_SIZE, Expr, Formula, FormulaError, call, number, symbol
+from sandbox.arguments import with_defaults
 from sandbox.contract import Contract
 
 _MAX_DEPTH = 8  # of helpers in helpers
@@ -53,24 +55,16 @@ def _read(module: ast.Module, contract: Contract) -> Formula:
             reader.assign(_targets(statement), statement.value, constant=True)
     reader.shared = dict(reader.names)
     known = {i.name for i in contract.inputs}
-    parameters = [*entry.args.args, *entry.args.kwonlyargs]
-    inputs = tuple(i.name for i in contract.inputs if i.name in {p.arg for p in parameters})
-    for argument, default in _defaults(entry):
-        if argument not in known:
+    arguments = {argument.arg: default for argument, default in with_defaults(entry.args)}
+    inputs = tuple(i.name for i in contract.inputs if i.name in arguments)
+    for argument, default in arguments.items():
+        if default is not None and argument not in known:
             reader.assign([ast.Name(argument)], default, constant=True)
     truths = {t.name for t in contract.tensors if t.dtype == "bool"}
     for name in inputs:
         reader.names[name] = Expr("holds", (symbol(name),)) if name in truths else symbol(name)
     result = reader.body(entry.body)
     return _pruned(reader.definitions, result, inputs, reader.constants)
-
-
-def _defaults(function: ast.FunctionDef) -> Iterator[tuple[str, ast.expr]]:
-    arguments = function.args
-    late = arguments.args[len(arguments.args) - len(arguments.defaults) :]
-    yield from ((a.arg, d) for a, d in zip(late, arguments.defaults, strict=True))
-    pairs = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-    yield from ((a.arg, d) for a, d in pairs if d is not None)
 
 
 def _used_names(module: ast.Module) -> set[str]:
@@ -246,8 +240,6 @@ class _Reader:
         return call(_COMPARISONS[type(node.ops[0])], self.read(node.left), self.read(node.comparators[0]))
 
     def _attribute(self, node: ast.Attribute) -> Expr:
-        import math
-
         if self._is_module(node.value) and node.attr in _CONSTANTS:
             return number(getattr(math, _CONSTANTS[node.attr]))
         raise FormulaError(f"line {node.lineno} reads .{node.attr}")
@@ -283,12 +275,11 @@ class _Reader:
         if self.depth >= _MAX_DEPTH:
             raise FormulaError(f"the function {function.name} calls itself")
         inner = _Reader(self.functions, self.taken, self.depth + 1)
-        parameters = [a.arg for a in (*function.args.args, *function.args.kwonlyargs)]
+        arguments = {argument.arg: default for argument, default in with_defaults(function.args)}
         inner.names = dict(self.shared)
         inner.shared = self.shared
-        for name, default in _defaults(function):
-            inner.names[name] = self.read(default)
-        given = dict(zip(parameters, node.args, strict=False)) | {str(k.arg): k.value for k in node.keywords}
+        inner.names |= {name: self.read(default) for name, default in arguments.items() if default is not None}
+        given = dict(zip(arguments, node.args, strict=False)) | {str(k.arg): k.value for k in node.keywords}
         inner.names |= {name: self.read(value) for name, value in given.items()}
         return inner.body(function.body)
 

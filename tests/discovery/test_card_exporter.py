@@ -27,6 +27,7 @@ from tests.support.command import discovery
 from tests.support.small_archive import WINNER, make_archive
 
 KNOWN = known_objectives(PAIRS.name)
+SHAPES = [shape_of(curve) for curve in CURVES]
 MARKDOWN = MarkdownIt("commonmark", {"html": True, "linkify": False}).enable("table")
 NASTY = (
     *HOSTILE,
@@ -58,13 +59,13 @@ def flat(text: str) -> list:
 
 
 def test_the_figure_shows_the_candidate_thick_and_every_known_loss():
-    image = pixels(loss_figure(CURVES, 0.1))
+    image = pixels(loss_figure(SHAPES, 0.1))
     assert image.shape[1] >= 1200
     ours = share_of(image, "#D55E00")
     others = [share_of(image, colour) for colour in ("#0072B2", "#009E73", "#CC79A7", "#56B4E9")]
     assert all(o > 1e-4 for o in others)
     assert ours > 1.5 * max(others)
-    assert loss_figure(CURVES, 0.1) == loss_figure(CURVES, 0.1)
+    assert loss_figure(SHAPES, 0.1) == loss_figure(SHAPES, 0.1)
 
 
 def test_differences_are_drawn_by_verdict():
@@ -107,7 +108,7 @@ def test_a_flat_start_and_values_that_are_not_finite_can_be_drawn():
     assert shape_of(cubic).unit == 75
     losses = tuple(m if m < 2 else float("nan") for m in margins)
     broken = Curve("broken", margins, losses, tuple(1.0 if m < 2 else float("inf") for m in margins))
-    assert pixels(loss_figure([broken, cubic], 0.1)).size
+    assert pixels(loss_figure([shape_of(broken), shape_of(cubic)], 0.1)).size
     with pytest.raises(ExportError, match="no finite value at margin 0"):
         shape_of(Curve("none", margins, (float("nan"),) * len(margins), (1.0,) * len(margins)))
 

@@ -34,7 +34,7 @@ from sandbox.arguments import with_defaults
 from sandbox.candidate import Candidate
 from sandbox.contract import Contract
 from sandbox.gate_hints import about_attribute, about_dotted, about_name, about_syntax, nearest
-from sandbox.gate_names import FOREIGN_BUILTINS, Names, Scope, chain, is_known, is_tensor
+from sandbox.gate_names import COMPREHENSIONS, FOREIGN_BUILTINS, Comprehension, Names, Scope, chain, is_known, is_tensor
 from sandbox.gate_purity import Purity
 from sandbox.gate_text import text_violations
 from sandbox.gate_values import Types, entry_violations, is_constant, module_violations
@@ -49,9 +49,8 @@ _SILENT = ("ignore", None, Warning, re.compile(re.escape(_FILENAME)), 0)
 
 _PLAIN_NODES = (
     ast.Assert, ast.Assign, ast.AugAssign, ast.AnnAssign, ast.BinOp, ast.BoolOp, ast.Break, ast.Compare, ast.Continue,
-    ast.Dict, ast.DictComp, ast.Expr, ast.For, ast.GeneratorExp, ast.If, ast.IfExp, ast.JoinedStr, ast.List,
-    ast.ListComp, ast.NamedExpr, ast.Pass, ast.Return, ast.Set, ast.SetComp, ast.Slice, ast.Starred, ast.Subscript,
-    ast.Tuple, ast.UnaryOp, ast.keyword, ast.withitem,
+    ast.Dict, ast.Expr, ast.For, ast.If, ast.IfExp, ast.JoinedStr, ast.List, ast.NamedExpr, ast.Pass, ast.Return, ast.Set,
+    ast.Slice, ast.Starred, ast.Subscript, ast.Tuple, ast.UnaryOp, ast.keyword, ast.withitem,
     # parts of statements that are refused as a whole
     ast.ExceptHandler, ast.match_case, ast.MatchAs, ast.MatchClass, ast.MatchMapping, ast.MatchOr, ast.MatchSequence,
     ast.MatchSingleton, ast.MatchStar, ast.MatchValue,
@@ -181,6 +180,10 @@ class _Checker:
         for _, default in with_defaults(arguments):
             if default is not None and not is_constant(default, self.names, scope):
                 self.refuse(default, "a default that is not a constant", "Use a number, a string or a tuple of them")
+
+    def _on_comprehension(self, node: Comprehension, scope: Scope) -> None:
+        if any(g.is_async for g in node.generators):  # Python allows it within a generator expression of a plain `def`
+            self.refuse(node, "`async for`", "Use a plain `for`")
 
     def _on_constant(self, node: ast.Constant, scope: Scope) -> None:
         if isinstance(node.value, _UNSUITED):
@@ -369,6 +372,7 @@ _CHECKS: dict[type[ast.AST], Callable[[_Checker, Any, Scope], None] | None] = {
     ast.Attribute: _Checker._on_attribute,
     ast.Call: _Checker._on_call,
     ast.Constant: _Checker._on_constant,
+    **dict.fromkeys(COMPREHENSIONS, _Checker._on_comprehension),
     ast.FormattedValue: _Checker._on_formattedvalue,
     ast.FunctionDef: _Checker._on_functiondef,
     ast.Import: _Checker._on_import,

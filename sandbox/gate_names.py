@@ -18,10 +18,11 @@ from sandbox.arguments import with_defaults
 _SITE = {"copyright", "credits", "exit", "help", "license", "quit", "reveal_type", "reveal_locals"}
 # a module-level name falls back to these until it is bound, so a candidate may not bind them there
 FOREIGN_BUILTINS = (frozenset(dir(builtins)) | _SITE) - BUILTINS
-_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _NO_CHILDREN = frozenset({"ctx", "op", "ops", "id", "attr", "arg", "conversion", "kind", "simple", "type_comment"})
 _FIELDS: dict[type[ast.AST], tuple[str, ...]] = {}  # that can hold other nodes; all operators are allowed
 
+Comprehension: TypeAlias = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 Kind = Literal["import", "function", "parameter", "value", "unpacked", "item", "changed", "other"]
 
@@ -83,7 +84,7 @@ class Names:
             ast.NamedExpr: self._walrus, ast.For: self._for, ast.Import: self._import,
             ast.ImportFrom: self._import_from, ast.Return: self._return, ast.Name: self._name,
             ast.ClassDef: self._other, ast.ExceptHandler: self._other,
-            **dict.fromkeys(_COMPREHENSIONS, self._comprehension),
+            **dict.fromkeys(COMPREHENSIONS, self._comprehension),
         }  # fmt: skip
         for node, scope in self.nodes:  # grows while it is read: breadth first, without recursion
             visit = visitors.get(type(node))
@@ -183,7 +184,7 @@ class Names:
         if annotation is not None:
             self.annotations.append(Annotation(annotation, scope))
 
-    def _comprehension(self, node: ast.ListComp | ast.DictComp, scope: Scope) -> None:
+    def _comprehension(self, node: Comprehension, scope: Scope) -> None:
         inner = Scope(scope, comprehension=True)
         self.scopes.append(inner)
         for position, generator in enumerate(node.generators):

@@ -103,6 +103,7 @@ def test_refusals_say_where_what_and_what_to_do(item: dict[str, str]) -> None:
         ("return __import__('os').getpid() * d", 8, ["__import__"]),
         ("return d.__class__", 8, ["__class__"]),
         ("with open('x') as f: pass", 8, ["with"]),
+        ("return sum([x async for x in d] for y in (1, 2))", 8, ["`async for`", "plain `for`"]),
         ("async def g(): pass\nreturn d", 8, ["`async def`", "plain `def`"]),
         ("del d", 8, ["`del`"]),
         ("raise ValueError('a') from None", 8, ["raise ... from"]),

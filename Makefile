@@ -22,11 +22,13 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# two processes at once: campaigns wait for Ray more than they compute; the same examples of every property each time
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile --hypothesis-profile ci
 
+# the longer tests, and new random examples of every property
 test-slow: install
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m "slow or hypothesis"
 
 docs: install
 	$(BIN)/python -m discovery.config_reference > docs/configuration.md

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from db.errors import ArchiveError
-from db.listing import Listing
+from db.lineage import Lineages
 from db.queries import Queries
 from db.redact import redact_secrets, redact_url
 from db.trial_writes import TrialWrites
@@ -15,7 +15,7 @@ from db.writes import CampaignWrites
 __all__ = ["Archive", "ArchiveError", "redact_secrets", "redact_url"]
 
 
-class Archive(CampaignWrites, TrialWrites, Queries, Listing):
+class Archive(CampaignWrites, TrialWrites, Queries, Lineages):
     """Everything that was asked, answered, run and measured.
 
         with Archive("runs/archive.db") as archive:

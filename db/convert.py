@@ -60,6 +60,7 @@ def probe_json(probe: ProbeReport) -> Columns:
         "failure": None if failure is None else {"kind": str(failure.kind), "message": failure.message},
         "properties": None if properties is None else dict(vars(properties)),
         "facts": dict(probe.facts),
+        "curve": list(probe.curve),
         "nearest": None
         if probe.nearest is None
         else {k: [dict(vars(m)) for m in v] for k, v in vars(probe.nearest).items()},
@@ -77,6 +78,7 @@ def probe_of(value: Mapping[str, Any] | None, fingerprint: Fingerprint | None) -
         properties=properties,
         fingerprint=fingerprint,
         facts={name: float(v) for name, v in value["facts"].items()},  # float reads "nan" and "inf" too
+        curve=tuple(float(v) for v in value.get("curve", ())),
         nearest=_nearest_of(value.get("nearest")),
     )
 

@@ -1,9 +1,10 @@
-"""Ranked listings, single entries and lineage."""
+"""Ranked listings and single entries."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,14 +12,15 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from db.convert import candidate_of, failure_of, fingerprint_of
 from db.errors import ArchiveError
+from db.filters import parse
 from db.models import campaigns, candidates, metrics, proposals, standings, tasks, trials
 from db.queries import chunks, load_parents
-from db.records import Ancestor, Entry, EntryFilter, Score
-from db.session import CampaignRef, Session
+from db.records import Entry, EntryFilter, Page, ReportedMetric, Score, Sort
+from db.selection import Scope, condition, joined, mean, names_of, order
+from db.session import CampaignRef, Session, ranking_of
 from evaluators.options import nearest
 from sandbox.text import one_line
 
-_MAX_DEPTH = 1_000  # generations followed; a campaign's lineage is as deep as its longest chain of improvements
 _WANTED = (
     standings,
     candidates.c.contract,
@@ -42,29 +44,62 @@ class Listing(Session):
         where: EntryFilter | None = None,
         limit: int | None = None,
         offset: int = 0,
+        sort: Sort | None = None,
     ) -> list[Entry]:
         """Candidates in leaderboard order: ranked ones from the best, then unranked ones as proposed, then failed and
         refused ones. A candidate with any failed seed is unranked. None for `campaign` lists all campaigns, newest first.
+
+        With `sort`, in that order instead, campaigns among each other; ties by campaign, newest first, and number.
+        Raises FilterError (an ArchiveError) for an expression or a name that cannot be understood.
         """
         with self._read() as connection:
-            if campaign is None:
-                newest = sa.select(campaigns.c.id).order_by(campaigns.c.id.desc())
-                ids = list(connection.execute(newest).scalars())
-            else:
-                ids = [self._campaign(connection, campaign)]
-            rows: list[RowMapping] = []
-            for segment in (s for i in ids for s in _segments(i, where or EntryFilter())):
-                left = None if limit is None else limit - len(rows)
-                if left == 0:
-                    break
-                page = segment.limit(left).offset(offset or None)
-                found = connection.execute(page).mappings().all()
-                rows += found
-                if not found and offset:  # the page begins behind this segment
-                    offset -= _count(connection, segment)
-                elif found:
-                    offset = 0
-            return self._entries(connection, rows)
+            wanted = self._selected(connection, campaign, where or EntryFilter(), sort)
+            return self._listed(connection, wanted, limit, offset)
+
+    def page(
+        self,
+        campaign: CampaignRef | None = None,
+        where: EntryFilter | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+        sort: Sort | None = None,
+    ) -> Page:
+        """The same entries, with how many there are without `limit` and `offset`."""
+        with self._read() as connection:
+            wanted = self._selected(connection, campaign, where or EntryFilter(), sort)
+            found = tuple(self._listed(connection, wanted, limit, offset))
+            is_last = (limit is None or len(found) < limit) and (found or not offset)
+            return Page(found, offset + len(found) if is_last else _count(connection, wanted))
+
+    def metrics(self, campaign: CampaignRef | None = None) -> tuple[ReportedMetric, ...]:
+        """What trials of the ranking task report, in the order of their reports; empty while none has finished."""
+        with self._read() as connection:
+            return tuple(self._scope(connection, campaign).metrics.values())
+
+    def means(
+        self, campaign: CampaignRef, names: Sequence[str], ids: Sequence[str] | None = None
+    ) -> dict[str, dict[str, float]]:
+        """Means of metrics by candidate id and name, over the seeds that rank; only what is there.
+
+        Args:
+            campaign: id or name.
+            names: metrics; an unknown one raises FilterError.
+            ids: candidates; None for all.
+        """
+        found: dict[str, dict[str, float]] = defaultdict(dict)
+        with self._read() as connection:
+            scope = self._scope(connection, campaign)
+            for name in names:
+                scope.require(name)
+                columns = sa.select(standings.c.candidate_id, mean(name, scope).label("mean"))
+                query = columns.select_from(joined((), with_text=False))
+                query = query.where(standings.c.campaign_id.in_(scope.rankings), standings.c.sort_key.is_not(None))
+                for some in chunks(ids) if ids is not None else (None,):
+                    part = query if some is None else query.where(standings.c.candidate_id.in_(some))
+                    for row in connection.execute(part):
+                        if row.mean is not None:
+                            found[row.candidate_id][name] = float(row.mean)
+        return dict(found)
 
     def top(self, campaign: CampaignRef | None = None, n: int = 10, metric: str | None = None) -> list[Entry]:
         """The `n` best ranked candidates of a campaign (None: the newest), by another metric of its task if one is named."""
@@ -118,21 +153,53 @@ class Listing(Session):
         with self._read() as connection:
             return self._scores(connection, self._campaign(connection, campaign), task_id, metric, seeds)
 
-    def lineage(self, candidate_id: str, campaign: CampaignRef | None = None) -> list[Ancestor]:
-        """A candidate and its ancestors, generation by generation. An ancestor appears once, at its nearest depth."""
-        start = self.entry(candidate_id, campaign)
-        with self._read() as connection:
-            ours = self._campaign(connection, start.campaign)
-            seen: dict[str, Ancestor] = {}
-            generation = [start.candidate.id]
-            for depth in range(_MAX_DEPTH):
-                new = _ancestors(connection, ours, generation, depth)
-                seen |= new
-                parents = (p for a in new.values() for p in a.parents if p not in seen)
-                generation = list(dict.fromkeys(parents))
-                if not generation:
-                    break
-            return list(seen.values())
+    def _scope(self, connection: Connection, campaign: CampaignRef | None) -> Scope:
+        """One campaign or all of them. The metrics are those of one finished trial of each: all trials report the same."""
+        query = sa.select(campaigns).order_by(campaigns.c.id.desc())
+        if campaign is not None:
+            query = query.where(campaigns.c.id == self._campaign(connection, campaign))
+        rankings = {row["id"]: ranking_of(row) for row in connection.execute(query).mappings()}
+        reported: dict[str, ReportedMetric] = {}
+        for ours, ranking in rankings.items():
+            trial = (
+                sa.select(trials.c.id)
+                .where(trials.c.campaign_id == ours, trials.c.task_id == ranking.task_id, trials.c.status == "done")
+                .limit(1)
+                .scalar_subquery()
+            )
+            for row in connection.execute(sa.select(metrics).where(metrics.c.trial_id == trial).order_by("position")):
+                reported.setdefault(row.name, ReportedMetric(row.name, row.higher_is_better, row.unit))
+        return Scope(rankings, reported)
+
+    def _selected(
+        self, connection: Connection, campaign: CampaignRef | None, where: EntryFilter, sort: Sort | None
+    ) -> _Selected:
+        """What is to be listed. Raises ArchiveError for an unknown campaign, FilterError for a wrong expression."""
+        expression = parse(where.where) if where.where is not None else None
+        scope = self._scope(connection, campaign)
+        conditions = list(_plain_conditions(where))
+        if expression is not None:
+            conditions.append(condition(expression, scope))
+        keys = [] if sort is None else order(sort, scope)
+        return _Selected(scope, conditions, keys, joined(names_of(expression, sort), bool(where.text)), where)
+
+    def _listed(self, connection: Connection, wanted: _Selected, limit: int | None, offset: int) -> list[Entry]:
+        if wanted.keys:
+            return self._entries(connection, _in_order(connection, wanted, limit, offset))
+        rows: list[RowMapping] = []
+        for segment in (s for i in wanted.scope.rankings for s in _segments(i, wanted)):
+            left = None if limit is None else limit - len(rows)
+            if left == 0:
+                break
+            page = segment.limit(left).offset(offset or None)
+            found = connection.execute(page).mappings().all()
+            rows += found
+            if not found and offset:  # the page begins behind this segment
+                plain = segment.order_by(None).with_only_columns(sa.func.count(), maintain_column_froms=True)
+                offset -= int(connection.execute(plain).scalar_one())
+            elif found:
+                offset = 0
+        return self._entries(connection, rows)
 
     def _entries(
         self, connection: Connection, rows: Sequence[RowMapping], scores: Mapping[str, Score] | None = None
@@ -219,31 +286,64 @@ def _entries_query(campaign: int | None) -> sa.Select[Any]:
     return query if campaign is None else query.where(standings.c.campaign_id == campaign)
 
 
-def _segments(campaign: int, where: EntryFilter) -> Iterable[sa.Select[Any]]:
+@dataclass(frozen=True)
+class _Selected:
+    """What is to be listed: conditions over `tables`, and what to order by (nothing: as a leaderboard)."""
+
+    scope: Scope
+    conditions: list[sa.ColumnElement[bool]]
+    keys: list[sa.ColumnElement[Any]]
+    tables: sa.FromClause
+    where: EntryFilter
+
+
+def _plain_conditions(where: EntryFilter) -> Iterable[sa.ColumnElement[bool]]:
+    """All of a filter but its status, which is a segment's, and its expression."""
+    if where.origin is not None:
+        yield standings.c.origin == where.origin
+    if where.proposer is not None:
+        yield standings.c.proposer == where.proposer
+    if where.evaluator is not None:
+        yield campaigns.c.task_id.in_(sa.select(tasks.c.id).where(tasks.c.evaluator == where.evaluator))
+    if where.text:
+        looked_in = (proposals.c.name, proposals.c.thought, candidates.c.source)
+        yield sa.or_(*(c.icontains(where.text, autoescape=True) for c in looked_in))
+
+
+def _segments(campaign: int, wanted: _Selected) -> Iterable[sa.Select[Any]]:
     """One query per status, so that each reads its index in order."""
     for status in ("ranked", "accepted", "failed", "refused"):
-        if where.status not in (None, status):
+        if wanted.where.status not in (None, status):
             continue
-        query = _entries_query(campaign)
+        query = _entries_query(campaign).where(*wanted.conditions)
         if status == "ranked":
             query = query.where(standings.c.sort_key.is_not(None)).order_by(standings.c.sort_key, standings.c.number)
         else:
             query = query.where(standings.c.status == status).order_by(standings.c.number)
-        if where.origin is not None:
-            query = query.where(standings.c.origin == where.origin)
-        if where.proposer is not None:
-            query = query.where(standings.c.proposer == where.proposer)
-        if where.evaluator is not None:
-            query = query.join(tasks, tasks.c.id == campaigns.c.task_id).where(tasks.c.evaluator == where.evaluator)
-        if where.text:
-            looked_in = (proposals.c.name, proposals.c.thought, candidates.c.source)
-            query = query.where(sa.or_(*(c.icontains(where.text, autoescape=True) for c in looked_in)))
         yield query
 
 
-def _count(connection: Connection, query: sa.Select[Any]) -> int:
-    plain = query.order_by(None).with_only_columns(sa.func.count(), maintain_column_froms=True)
-    return int(connection.execute(plain).scalar_one())
+def _matching(wanted: _Selected, *columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """Columns of all rows that match, in no order."""
+    query = sa.select(*columns).select_from(wanted.tables).where(*wanted.conditions)
+    query = query.where(standings.c.campaign_id.in_(wanted.scope.rankings))
+    return query if wanted.where.status is None else query.where(standings.c.status == wanted.where.status)
+
+
+def _count(connection: Connection, wanted: _Selected) -> int:
+    return int(connection.execute(_matching(wanted, sa.func.count())).scalar_one())
+
+
+def _in_order(connection: Connection, wanted: _Selected, limit: int | None, offset: int) -> list[RowMapping]:
+    """Rows of `_entries_query` in a chosen order: sorted by their keys alone, since sources are long."""
+    ids = _matching(wanted, standings.c.campaign_id, standings.c.candidate_id).order_by(*wanted.keys)
+    page = connection.execute(ids.limit(limit).offset(offset or None)).all()
+    rows: dict[tuple[int, str], RowMapping] = {}
+    for campaign in {campaign for campaign, _ in page}:
+        for some in chunks(candidate for ours, candidate in page if ours == campaign):
+            query = _entries_query(campaign).where(standings.c.candidate_id.in_(some))
+            rows |= {(campaign, r["candidate_id"]): r for r in connection.execute(query).mappings()}
+    return [rows[campaign, candidate] for campaign, candidate in page]
 
 
 def _entry(row: RowMapping, parents: tuple[str, ...], score: Score | None) -> Entry:
@@ -259,20 +359,3 @@ def _entry(row: RowMapping, parents: tuple[str, ...], score: Score | None) -> En
         fingerprint=fingerprint_of(row) if "fingerprint" in row else None,
         **{name: row[name] for name in same},
     )
-
-
-def _ancestors(connection: Connection, campaign: int, ids: Sequence[str], depth: int) -> dict[str, Ancestor]:
-    found: list[Any] = []
-    for some in chunks(ids):
-        query = (
-            sa.select(standings.c.candidate_id, standings.c.proposal_id, standings.c.origin, proposals.c.name)
-            .join(proposals, proposals.c.id == standings.c.proposal_id)
-            .where(standings.c.campaign_id == campaign, standings.c.candidate_id.in_(some))
-        )
-        found += connection.execute(query).all()
-    parents = load_parents(connection, [row.proposal_id for row in found])
-    made = {
-        row.candidate_id: Ancestor(row.candidate_id, row.name, row.origin, depth, parents.get(row.proposal_id, ()))
-        for row in found
-    }
-    return {candidate: made[candidate] for candidate in ids if candidate in made}

@@ -153,13 +153,48 @@ class Entry:
 
 @dataclass(frozen=True)
 class EntryFilter:
-    """Which entries to list; None means any. `text` is looked for in name, thought and source, whatever its case."""
+    """Which entries to list; None means any. All that is given must hold.
+
+    Attributes:
+        evaluator: that ranks the campaign.
+        text: looked for in name, thought and source, whatever its case.
+        where: an expression over metrics and facts (`db.filters`), such as ``frontier > 0.5 and kl < 3``.
+    """
 
     status: EntryStatus | None = None
     origin: Origin | None = None
     proposer: str | None = None
-    evaluator: str | None = None  # that ranks the campaign
+    evaluator: str | None = None
     text: str | None = None
+    where: str | None = None
+
+
+@dataclass(frozen=True)
+class Sort:
+    """An order of entries: by a metric, or a fact of `db.selection.FACTS`. What has no value comes last either way.
+
+    `descending` is None for the natural order: the best first where a direction is known, else the smallest.
+    """
+
+    by: str
+    descending: bool | None = None
+
+
+@dataclass(frozen=True)
+class ReportedMetric:
+    """A metric that the trials of a campaign report."""
+
+    name: str
+    higher_is_better: bool
+    unit: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some of the entries that match a filter, and how many match in all."""
+
+    entries: tuple[Entry, ...]
+    total: int
 
 
 @dataclass(frozen=True)
@@ -215,13 +250,15 @@ class TaskRecord:
 
 @dataclass(frozen=True)
 class Ancestor:
-    """One candidate of a lineage. `depth` is 0 for the candidate itself, 1 for its parents, ..."""
+    """One candidate of a lineage. `depth` is 0 for the candidate itself, 1 for its parents or its children, ..."""
 
     candidate_id: str
     name: str
     origin: Origin
     depth: int
     parents: tuple[str, ...]
+    status: EntryStatus
+    score: float | None
 
 
 @dataclass(frozen=True)

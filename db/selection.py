@@ -1,0 +1,206 @@
+"""Which candidates, in which order: filters and sort orders as SQL that every database runs.
+
+A metric of a candidate is its mean over the seeds that the campaign ranks by, on the task that ranks it, as for the score:
+a candidate with a failed seed, or without a finished one, has none. A comparison with what a candidate lacks is false.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, get_args
+
+import sqlalchemy as sa
+
+from db.filters import Both, Comparison, Expression, FilterError, Negation, comparisons
+from db.models import campaigns, candidates, metrics, proposals, standings, trials
+from db.records import EntryStatus, Origin, Ranking, ReportedMetric, Sort
+from evaluators.options import nearest
+from sandbox.failure import FailureKind
+from sandbox.text import one_line
+
+Condition = sa.ColumnElement[bool]
+_OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something that every candidate has, by a name that filters and orders use.
+
+    Attributes:
+        column: where it is stored.
+        kind: what it is compared with: a number, a text, or a time such as "2026-11-26 08:30" (UTC).
+        meaning: for people.
+        words: the only texts there are; empty where any may be.
+    """
+
+    column: sa.ColumnElement[Any]
+    kind: Literal["number", "text", "time"]
+    meaning: str
+    words: tuple[str, ...] = ()
+
+
+_TOKENS = sa.func.coalesce(proposals.c.prompt_tokens, 0) + sa.func.coalesce(proposals.c.completion_tokens, 0)
+FACTS: Mapping[str, Fact] = {
+    "score": Fact(standings.c.score, "number", "mean of the metric that ranks"),
+    "number": Fact(standings.c.number, "number", "of the proposal, counted from 0 in its campaign"),
+    "trials_done": Fact(standings.c.trials_done, "number", "finished trials that rank it"),
+    "trials_failed": Fact(standings.c.trials_failed, "number", "failed trials that rank it"),
+    "tokens": Fact(_TOKENS, "number", "in prompt and reply; 0 where nobody said"),
+    "status": Fact(standings.c.status, "text", "what became of it", get_args(EntryStatus)),
+    "origin": Fact(standings.c.origin, "text", "where it came from", get_args(Origin)),
+    "proposer": Fact(standings.c.proposer, "text", "who proposed it"),
+    "failure": Fact(standings.c.failure_kind, "text", "kind of failure", tuple(str(k) for k in FailureKind)),
+    "model": Fact(proposals.c.reply_model, "text", "the language model that replied"),
+    "name": Fact(proposals.c.name, "text", "what its proposer calls it"),
+    "campaign": Fact(campaigns.c.name, "text", "the campaign it is in"),
+    "created": Fact(proposals.c.created_at, "time", "when it was proposed"),
+}
+_OF_PROPOSALS = {"tokens", "model", "name", "created"}
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What is selected from: campaigns with what ranks them, newest first, and the metrics that their trials report.
+
+    `metrics` is empty while no trial has finished: then nobody knows what names there are.
+    """
+
+    rankings: Mapping[int, Ranking]
+    metrics: Mapping[str, ReportedMetric]
+
+    def require(self, name: str, at: int | None = None) -> None:
+        """Raises FilterError with the nearest name if nothing is called that."""
+        if not self.metrics or name in FACTS or name in self.metrics:
+            return
+        known = [*FACTS, *(m for m in self.metrics if "/" in name or "/" not in m)]  # not each world's part of a metric
+        raise FilterError(f"there is no {one_line(name, 60)!r}; {nearest(name, known)}", at)
+
+
+def condition(expression: Expression, scope: Scope) -> Condition:
+    """The expression over rows of `standings` joined as `joined` says. Raises FilterError for names and values."""
+    if isinstance(expression, Comparison):
+        return _comparison(expression, scope)
+    if isinstance(expression, Negation):
+        return sa.not_(condition(expression.part, scope))
+    parts = [condition(p, scope) for p in expression.parts]
+    return sa.and_(*parts) if isinstance(expression, Both) else sa.or_(*parts)
+
+
+def order(sort: Sort, scope: Scope) -> list[sa.ColumnElement[Any]]:
+    """What to order by, values first, so that no two rows are equal. Raises FilterError for an unknown name."""
+    scope.require(sort.by)
+    fact, descending = FACTS.get(sort.by), sort.descending
+    value = mean(sort.by, scope) if fact is None else fact.column
+    if sort.by == "score" and descending is None:
+        value = standings.c.sort_key  # the best first, whatever the direction of each campaign's metric
+    reported = scope.metrics.get(sort.by)
+    if descending is None and fact is None:
+        descending = reported is not None and reported.higher_is_better
+    keyed = value.desc() if descending else value.asc()
+    ties = (standings.c.campaign_id.desc(), standings.c.number, standings.c.candidate_id)
+    return [keyed.nulls_last(), *ties]
+
+
+def joined(names: Iterable[str], with_text: bool) -> sa.FromClause:
+    """`standings` with the tables that facts of these names, and a text search, are in; no others: joins cost."""
+    tables: sa.FromClause = standings.join(campaigns, campaigns.c.id == standings.c.campaign_id)
+    if with_text or _OF_PROPOSALS & set(names):
+        tables = tables.join(proposals, proposals.c.id == standings.c.proposal_id)
+    return tables.join(candidates, candidates.c.id == standings.c.candidate_id) if with_text else tables
+
+
+def names_of(expression: Expression | None, sort: Sort | None) -> set[str]:
+    """All names that a filter and an order use."""
+    used = {c.name for c in comparisons(expression)} if expression is not None else set()
+    return used | ({sort.by} if sort is not None else set())
+
+
+def mean(metric: str, scope: Scope) -> sa.ColumnElement[Any]:
+    """A metric's mean for the row of `standings` beside it; NULL if it has none."""
+    if all(r.metric == metric for r in scope.rankings.values()):
+        return standings.c.score
+    values = (
+        sa.select(sa.func.avg(metrics.c.value))
+        .select_from(trials.join(metrics, metrics.c.trial_id == trials.c.id))
+        .where(
+            trials.c.campaign_id == standings.c.campaign_id,
+            trials.c.candidate_id == standings.c.candidate_id,
+            trials.c.task_id == campaigns.c.task_id,
+            trials.c.status == "done",
+            metrics.c.name == metric,
+            standings.c.sort_key.is_not(None),  # no seed failed
+            counted(scope.rankings),
+        )
+    )
+    return values.correlate(standings, campaigns).scalar_subquery()
+
+
+def counted(rankings: Mapping[int, Ranking]) -> Condition:
+    """Whether a trial of its campaign's task has a seed that the campaign ranks by."""
+    by_seeds: dict[tuple[int, ...] | None, list[int]] = {}
+    for campaign, ranking in rankings.items():
+        by_seeds.setdefault(ranking.seeds, []).append(campaign)
+    if len(by_seeds) == 1:
+        return _among(next(iter(by_seeds)))
+    alternatives = (sa.and_(trials.c.campaign_id.in_(c), _among(seeds)) for seeds, c in by_seeds.items())
+    return sa.or_(sa.false(), *alternatives)
+
+
+def _among(seeds: Sequence[int] | None) -> Condition:
+    if seeds is None:
+        return sa.true()
+    wanted = sorted(set(seeds))
+    if wanted and wanted[-1] - wanted[0] == len(wanted) - 1:  # without a gap, as nearly always
+        return trials.c.seed.between(wanted[0], wanted[-1])
+    return trials.c.seed.in_(wanted)
+
+
+def _comparison(given: Comparison, scope: Scope) -> Condition:
+    scope.require(given.name, given.at)
+    fact = FACTS.get(given.name)
+    column = mean(given.name, scope) if fact is None else fact.column
+    value = _number(given) if fact is None or fact.kind == "number" else _other(given, fact)
+    # a NULL would make `not` of it neither true nor false; what is not ranked is told apart before its trials are read
+    holds = sa.func.coalesce(_OPERATORS[given.operator](column, value), sa.false())
+    return sa.and_(standings.c.sort_key.is_not(None), holds) if fact is None else holds
+
+
+def _number(given: Comparison) -> float:
+    if isinstance(given.value, str):
+        raise FilterError(f"{given.name} is compared with a number, not with a text", given.at)
+    return given.value
+
+
+def _other(given: Comparison, fact: Fact) -> str | datetime:
+    name, value = given.name, given.value
+    if not isinstance(value, str):
+        raise FilterError(f"{name} is compared with a text in quotes, not with a number", given.at)
+    if fact.kind == "time":
+        return _time(given, value)
+    if given.operator not in ("==", "!="):
+        raise FilterError(f"{name} is a text: compare it with == or !=", given.at)
+    if fact.words and value not in fact.words:
+        raise FilterError(f"{name} is never {one_line(value, 60)!r}; {nearest(value, list(fact.words))}", given.at)
+    return value
+
+
+def _time(given: Comparison, value: str) -> datetime:
+    if given.operator in ("==", "!="):
+        raise FilterError(f"{given.name} is a time: compare it with < <= > or >=", given.at)
+    try:
+        moment = datetime.fromisoformat(value.strip())
+    except ValueError:
+        raise FilterError(
+            f'{one_line(value, 40)!r} is no time; write one as "2026-11-26" or "2026-11-26 08:30", in UTC', given.at
+        ) from None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

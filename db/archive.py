@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from db.errors import ArchiveError
+from db.history import Histories
 from db.lineage import Lineages
 from db.queries import Queries
 from db.redact import redact_secrets, redact_url
@@ -15,7 +16,7 @@ from db.writes import CampaignWrites
 __all__ = ["Archive", "ArchiveError", "redact_secrets", "redact_url"]
 
 
-class Archive(CampaignWrites, TrialWrites, Queries, Lineages):
+class Archive(CampaignWrites, TrialWrites, Queries, Lineages, Histories):
     """Everything that was asked, answered, run and measured.
 
         with Archive("runs/archive.db") as archive:

@@ -39,11 +39,10 @@ _MISTAKES = {"=": "write == to compare", "&": "write and", "|": "write or", "!":
 
 
 class FilterError(ArchiveError):
-    """An expression that cannot be understood: one line with the place, counted in characters from 1, and what to do."""
+    """An expression or a name that cannot be understood: one line with the place, in characters from 1, and what to do."""
 
     def __init__(self, problem: str, at: int | None = None) -> None:
-        where = "" if at is None else f" at character {at + 1}"
-        super().__init__(f"the filter cannot be understood{where}: {problem}")
+        super().__init__(problem if at is None else f"the filter cannot be understood at character {at + 1}: {problem}")
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ Expression = Comparison | Both | Either | Negation
 def parse(text: str) -> Expression:
     """Understand an expression. Raises FilterError: it is too long, nested too deeply, or malformed."""
     if len(text) > MAX_LENGTH:
-        raise FilterError(f"it has {len(text)} characters, and may have {MAX_LENGTH}")
+        raise FilterError(f"the filter has {len(text)} characters, and may have {MAX_LENGTH}")
     return _Parser(text).whole()
 
 

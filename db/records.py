@@ -276,6 +276,68 @@ class Totals:
 
 
 @dataclass(frozen=True)
+class OutcomeCount:
+    """How many judged proposals of one kind there are, and their tokens.
+
+    Attributes:
+        model: that replied; None where nobody was asked.
+        failure: kind, if the checks refused them.
+        status: of the candidate, if it is this proposal that it stands for.
+    """
+
+    proposer: str
+    model: str | None
+    origin: Origin
+    failure: str | None
+    status: EntryStatus | None
+    count: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True)
+class DeviceTime:
+    """Finished trials on one kind of device and the wall seconds that they recorded."""
+
+    device: str
+    trials: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A ranked candidate and when the last of its seeds was measured."""
+
+    at: datetime
+    candidate_id: str
+    name: str
+    origin: Origin
+    score: float
+
+
+@dataclass(frozen=True)
+class Happening:
+    """A verdict or a finished trial, as somebody who follows a campaign sees it.
+
+    Attributes:
+        key: unique among the campaign's happenings.
+        seed: of a trial; None for a verdict.
+        value: of the metric that ranks, if the trial reports it, on whatever task.
+        failure: why it was refused or failed.
+    """
+
+    at: datetime
+    key: str
+    candidate_id: str | None
+    name: str
+    origin: Origin
+    proposer: str
+    seed: int | None = None
+    value: float | None = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
 class TrialRecord:
     """One trial as stored. `arrays` are loaded separately (`Archive.arrays`)."""
 

@@ -148,3 +148,44 @@ class ListingConformance(ArchiveSuite):
         ]  # fmt: skip
         last = archive.descendants(a.id, campaign)[-1]
         assert (last.candidate_id, last.status, last.score, last.parents) == (d.id, "ranked", 0.5, (c.id, a.id))
+
+    # what happened
+
+    def test_outcomes_are_counted_by_proposer_and_fate(self, archive: Archive) -> None:
+        campaign = self.fill(archive)
+        counts = {(o.proposer, o.failure, o.status): o for o in archive.outcomes(campaign)}
+        assert {key: o.count for key, o in counts.items()} == {
+            ("openai", None, "ranked"): 3,
+            ("openai", None, "accepted"): 1,
+            ("openai", None, "failed"): 1,
+            ("evolve", "DUPLICATE", "refused"): 1,
+        }
+        ranked = counts["openai", None, "ranked"]
+        assert (ranked.model, ranked.origin, ranked.prompt_tokens, ranked.completion_tokens) == (
+            "a-model", "proposed", 3000, 600,
+        )  # fmt: skip
+
+    def test_recorded_times_are_summed_by_device(self, archive: Archive) -> None:
+        campaign = self.fill(archive)
+        (time,) = archive.device_times(campaign)
+        assert (time.device, time.trials) == ("cpu", 9)
+        assert abs(time.seconds - 9 * 1.8) < 1e-9  # setup, training and evaluation
+
+    def test_scores_are_in_the_order_of_time(self, archive: Archive) -> None:
+        campaign = self.fill(archive)
+        assert [(s.name, s.score) for s in archive.scored(campaign)] == [
+            ("loss 0", 0.5), ("loss 1", 0.875), ("loss 2", 0.5),
+        ]  # fmt: skip
+        times = [s.at for s in archive.scored(campaign)]
+        assert times == sorted(times)
+        assert times[0].utcoffset() is not None
+
+    def test_happenings_are_told_from_a_moment_on(self, archive: Archive) -> None:
+        campaign = self.fill(archive)
+        found = archive.happenings(campaign)
+        assert len([h for h in found if h.seed is None]) == 6
+        ended = [h for h in found if h.seed is not None]
+        assert [h.value for h in ended] == [0.25, 0.75, 99.0, 0.75, 1.0, 0.5, 0.5, 77.0, 0.875, None]
+        assert str(ended[-1].failure) == "TIMEOUT: too slow"
+        assert archive.happenings(campaign, since=found[-2].at) == found[-2:]
+        assert {h.key for h in archive.happenings(campaign, limit=1)} == {found[-1].key, ended[-1].key}

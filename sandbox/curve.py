@@ -17,8 +17,9 @@ from torch import Tensor
 from sandbox.contract import Contract, TensorInput
 from sandbox.draws import anchor_of, directions
 from sandbox.oracle import LossOracle
+from sandbox.reports import CURVE_REACH
 
-REACH, POINTS = 8.0, 41  # the curve's half-width and number of points, in units of 1 / scale scalar
+POINTS = 41  # of the curve
 _FAR = (10.0, 100.0, 1000.0)  # where limits are read off, in the same units
 _CURVATURE = 1e-9  # of the curve's range: rounding, where differences between points should have one sign
 _STILL_MOVING = 0.5  # of the previous step between far points (each ten times as far) is no convergence
@@ -133,7 +134,7 @@ def _ordinary(contract: Contract, spec: TensorInput) -> float:
 
 
 def _inner_points() -> list[float]:
-    return [REACH * (2 * i / (POINTS - 1) - 1) for i in range(POINTS)]
+    return [CURVE_REACH * (2 * i / (POINTS - 1) - 1) for i in range(POINTS)]
 
 
 def normalise(losses: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from sandbox.failure import Failure
 
+CURVE_REACH = 8.0  # half-width of a loss curve, in units of 1 / scale scalar
+
 
 @dataclass(frozen=True)
 class Violation:
@@ -99,7 +101,8 @@ class Nearest:
 class ProbeReport:
     """Behaviour of a candidate in an oracle child, measured before any training is paid for.
 
-    `curve` is the loss over a fixed grid of margins, normalised, to compare with known losses; empty where there is none.
+    `curve` is the loss at evenly spaced margins from -CURVE_REACH to CURVE_REACH, normalised, to compare with known losses;
+    empty where there is none.
     `nearest` is filled in by whoever has the known losses at hand.
     """
 

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from discovery.cli.browsing import browsing
+from discovery.cli.options import ArchiveUrl, Json
+
 app = typer.Typer(
     name="discovery",
     help="Discover training objectives: propose losses, sandbox them, train with them, keep everything.",
@@ -18,16 +21,8 @@ app = typer.Typer(
 )
 objectives_app = typer.Typer(help="List or show the known objectives.", rich_markup_mode=None)
 app.add_typer(objectives_app, name="objectives")
+app.add_typer(browsing)
 
-Json = Annotated[bool, typer.Option("--json", help="Machine-readable: nothing but JSON on stdout.")]
-ArchiveUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--archive",
-        metavar="URL",
-        help="SQLite file, SQLAlchemy URL or env:NAME. Default: $DISCOVERY_ARCHIVE, else runs/discovery.db.",
-    ),
-]
 NoSandbox = Annotated[
     bool,
     typer.Option(
@@ -102,52 +97,6 @@ def doctor(
     from discovery.cli.doctor import doctor
 
     raise typer.Exit(doctor(config, archive, settings or [], as_json))
-
-
-@app.command()
-def campaigns(archive: ArchiveUrl = None, as_json: Json = False) -> None:
-    """List the campaigns of an archive."""
-    from discovery.cli.listings import campaigns
-
-    campaigns(archive, as_json)
-
-
-@app.command()
-def candidates(
-    campaign: Annotated[
-        str | None, typer.Option("--campaign", help="Only this one. Default: all, newest first.")
-    ] = None,
-    status: Annotated[str | None, typer.Option("--status", help="ranked, accepted, failed or refused.")] = None,
-    origin: Annotated[str | None, typer.Option("--origin", help="known, imported, proposed or repaired.")] = None,
-    search: Annotated[str | None, typer.Option("--search", help="Text in name, thought or code.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Rows at most.")] = 30,
-    offset: Annotated[int, typer.Option("--offset", min=0, help="Rows to leave out.")] = 0,
-    archive: ArchiveUrl = None,
-    as_json: Json = False,
-) -> None:
-    """List candidate losses, best first.
-
-    Those without a score follow: in training, failed, refused.
-    """
-    from discovery.cli.listings import Filter, candidates
-
-    candidates(archive, Filter(campaign, status, origin, search, limit, offset), as_json)
-
-
-@app.command()
-def show(
-    candidate: Annotated[str, typer.Argument(metavar="ID", help="Id of a candidate, or the beginning of it.")],
-    campaign: Annotated[str | None, typer.Option("--campaign", help="Default: the newest that has it.")] = None,
-    archive: ArchiveUrl = None,
-    as_json: Json = False,
-) -> None:
-    """Show one candidate in full.
-
-    Code, idea, parents, checks, scores per seed and stage, failures, and where the data came from.
-    """
-    from discovery.cli.show import show
-
-    show(archive, candidate, campaign, as_json)
 
 
 @objectives_app.callback(invoke_without_command=True)

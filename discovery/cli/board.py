@@ -136,7 +136,12 @@ def _compared(row: Row, versus: str | None) -> Text:
         return Text("best baseline" if best else "baseline", style="cyan")
     if row.difference is None:
         return Text("-", style="dim")
-    return Text(row.difference.verdict, style=_STYLES[row.difference.verdict])
+    return verdict_text(row.difference)
+
+
+def verdict_text(difference: Difference) -> Text:
+    """``better``, ``worse`` or ``not separated`` in its colour."""
+    return Text(difference.verdict, style=_STYLES[difference.verdict])
 
 
 def origin_of(entry: Entry) -> str:

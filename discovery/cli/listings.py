@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
+from rich.table import Table
 from rich.text import Text
 
-from db.records import EntryFilter, EntryStatus, Origin
+from db.filters import comparisons, parse
+from db.records import EntryFilter, EntryStatus, Origin, Sort
+from db.selection import FACTS
 from discovery.cli.archives import archive_url, opened, option_for
 from discovery.cli.board import WIDE, origin_of, spread_of
+from discovery.cli.csv_text import print_csv
 from discovery.cli.tables import add_figure, add_name, add_word, name_cell, table
 from discovery.cli.terminal import number, print_json, print_next, stdout_console, words
 from evaluators.options import OptionsError, nearest
 
 if TYPE_CHECKING:
+    from db.archive import Archive
     from db.records import CampaignRecord, Entry
+
+    Means = dict[tuple[str, str], dict[str, float]]  # by campaign and candidate, then by metric
+
+_CAMPAIGN_COLUMNS = (
+    "id", "name", "status", "evaluator", "metric", "candidates", "proposals", "trials_done", "trials_failed", "unconfined",
+    "created_at", "finished_at", "best_id", "best_name", "best_score",
+)  # fmt: skip
+_CANDIDATE_COLUMNS = (
+    "id", "name", "campaign", "contract", "origin", "proposer", "status", "metric", "score", "trials_done", "trials_failed",
+    "unconfined", "failure_kind", "failure_message", "created_at", "thought",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Form:
+    """How to print a listing: a table unless one of these is asked for."""
+
+    as_json: bool = False
+    as_csv: bool = False
+
+    def __post_init__(self) -> None:
+        if self.as_json and self.as_csv:
+            raise OptionsError("--json and --csv exclude each other")
 
 
 @dataclass(frozen=True)
@@ -25,7 +54,10 @@ class Filter:
     campaign: str | None = None
     status: str | None = None
     origin: str | None = None
+    proposer: str | None = None
     text: str | None = None
+    expression: str | None = None
+    sort: str | None = None
     limit: int = 30
     offset: int = 0
 
@@ -33,7 +65,21 @@ class Filter:
         """Raises OptionsError with the words there are."""
         status: Any = _one_of("--status", self.status, get_args(EntryStatus))
         origin: Any = _one_of("--origin", self.origin, get_args(Origin))
-        return EntryFilter(status=status, origin=origin, text=self.text)
+        return EntryFilter(status, origin, self.proposer, text=self.text, where=self.expression)
+
+    def order(self) -> Sort | None:
+        """``NAME``, ``NAME:asc`` or ``NAME:desc``. Raises OptionsError."""
+        if self.sort is None:
+            return None
+        name, colon, way = self.sort.partition(":")
+        _one_of("--sort", way if colon else None, ("asc", "desc"))
+        return Sort(name, way == "desc" if colon else None)
+
+    def metrics(self) -> list[str]:
+        """Metrics that the filter or the order names: worth a column each. Raises FilterError."""
+        used = [c.name for c in comparisons(parse(self.expression))] if self.expression is not None else []
+        order = self.order()
+        return [n for n in dict.fromkeys([*used, *([order.by] if order else [])]) if n not in FACTS]
 
 
 def _one_of(option: str, given: str | None, known: tuple[str, ...]) -> str | None:
@@ -42,14 +88,17 @@ def _one_of(option: str, given: str | None, known: tuple[str, ...]) -> str | Non
     return given
 
 
-def campaigns(archive: str | None, as_json: bool) -> None:
+def campaigns(archive: str | None, form: Form) -> None:
     """`discovery campaigns`. Raises OptionsError, ArchiveError."""
     with opened(archive) as stored:
         records = stored.campaigns()
         best = {r.id: next(iter(stored.top(r.id, 1)), None) for r in records}
         shown = stored.url
-    if as_json:
+    if form.as_json:
         print_json([_campaign(r, best[r.id]) for r in records])
+        return
+    if form.as_csv:
+        print_csv(_CAMPAIGN_COLUMNS, (_campaign_row(r, best[r.id]) for r in records))
         return
     console = stdout_console()
     if not records:
@@ -104,30 +153,66 @@ def _campaign(record: CampaignRecord, best: Entry | None) -> dict[str, Any]:
     }
 
 
-def candidates(archive: str | None, wanted: Filter, as_json: bool) -> None:
+def _campaign_row(record: CampaignRecord, best: Entry | None) -> dict[str, Any]:
+    flat: dict[str, Any] = {"metric": record.ranking.metric}
+    if best is not None and best.score is not None:
+        flat |= {"best_id": best.candidate.id, "best_name": best.name, "best_score": best.score.mean}
+    return _campaign(record, best) | flat
+
+
+def candidates(archive: str | None, wanted: Filter, form: Form) -> None:
     """`discovery candidates`. Raises OptionsError, ArchiveError."""
-    where = wanted.where()
+    where, order = wanted.where(), wanted.order()
+    names = wanted.metrics()
     with opened(archive) as stored:
-        entries = stored.entries(wanted.campaign, where, wanted.limit + 1, wanted.offset)
+        page = stored.page(wanted.campaign, where, wanted.limit, wanted.offset, order)
+        means = _means(stored, page.entries, names)
         shown = stored.url
-    more, entries = len(entries) > wanted.limit, entries[: wanted.limit]
-    if as_json:
-        print_json([entry_values(e) for e in entries])
+    if form.as_json:
+        print_json([entry_values(e) | ({"metrics": means[e.campaign, e.candidate.id]} if names else {})
+                    for e in page.entries])  # fmt: skip
+        return
+    if form.as_csv:
+        rows = (_candidate_row(e) | means[e.campaign, e.candidate.id] for e in page.entries)
+        print_csv([*_CANDIDATE_COLUMNS, *names], rows)
         return
     console = stdout_console()
-    if not entries:
-        console.print(words(f"{shown} holds no such candidate"))
+    if not page.entries:
+        console.print(words(f"{shown} holds no such candidate" if not page.total else f"only {page.total} match"))
         return
-    console.print(_table(entries, console.width >= WIDE))
-    if more:
-        console.print(Text(f"\nmore follow: --offset {wanted.offset + wanted.limit}", style="dim"))
+    console.print(_table(page.entries, console.width >= WIDE, names, means))
+    last = wanted.offset + len(page.entries)
+    if len(page.entries) < page.total:
+        more = f"; more follow: --offset {last}" if last < page.total else ""
+        console.print(Text(f"\n{wanted.offset + 1} to {last} of {page.total}{more}", style="dim"))
     option = option_for(archive_url(archive), shown)
-    new = next((e for e in entries if e.origin != "known"), entries[0])  # best first, and a baseline is no news
+    new = next((e for e in page.entries if e.origin != "known"), page.entries[0])  # a baseline is no news
     console.print()
     print_next(console, f"discovery show {new.candidate.short_id}{option}")
 
 
-def _table(entries: list[Entry], wide: bool) -> Any:
+def _means(stored: Archive, entries: Sequence[Entry], names: Sequence[str]) -> Means:
+    """Means of the metrics that a campaign's trials report, by campaign and candidate."""
+    found: Means = {(e.campaign, e.candidate.id): {} for e in entries}
+    for campaign in dict.fromkeys(e.campaign for e in entries) if names else ():
+        there = [m.name for m in stored.metrics(campaign) if m.name in names]
+        ids = [e.candidate.id for e in entries if e.campaign == campaign]
+        found |= {(campaign, one): values for one, values in stored.means(campaign, there, ids).items()}
+    return found
+
+
+def _candidate_row(entry: Entry) -> dict[str, Any]:
+    score, failure = entry.score, entry.failure
+    flat = {
+        "score": score.mean if score else None,
+        "metric": score.metric if score else None,
+        "failure_kind": failure.kind if failure else None,
+        "failure_message": failure.message if failure else None,
+    }
+    return entry_values(entry) | flat
+
+
+def _table(entries: Sequence[Entry], wide: bool, names: Sequence[str], means: Means) -> Table:
     metrics = list(dict.fromkeys(e.score.metric for e in entries if e.score))
     several = len({e.campaign for e in entries}) > 1
     grid = table("" if several else f"campaign {entries[0].campaign}")
@@ -136,12 +221,15 @@ def _table(entries: list[Entry], wide: bool) -> Any:
     if several:
         add_name(grid, "campaign", least=8)
     add_figure(grid, metrics[0] if len(metrics) == 1 else "score")
+    extra = [n for n in names if metrics != [n]]
+    for name in extra:
+        add_figure(grid, name)
     add_figure(grid, "seeds")
     if wide:
         add_name(grid, "origin", least=8)
     add_name(grid, "status", least=12)
     for entry in entries:
-        score = entry.score
+        score, values = entry.score, means[entry.campaign, entry.candidate.id]
         style = "cyan" if entry.origin == "known" else "" if score else "dim"
         value = number(score.mean) + (spread_of(score) if wide else "") if score else "-"
         grid.add_row(
@@ -149,6 +237,7 @@ def _table(entries: list[Entry], wide: bool) -> Any:
             name_cell(entry.name, style),
             *([name_cell(entry.campaign)] if several else []),
             value if len(metrics) < 2 or not score else f"{score.metric} {value}",
+            *(number(values[n]) if n in values else "-" for n in extra),
             str(entry.trials_done) if entry.trials_done else "-",
             *([name_cell(origin_of(entry), style)] if wide else []),
             status_of(entry, short=not wide),

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from db.records import Ancestor, CampaignRecord, Entry, Proposal, TaskRecord, TrialRecord, Trials, by_measurement
+from db.records import (
+    Ancestor,
+    CampaignRecord,
+    Entry,
+    EntryFilter,
+    Proposal,
+    TaskRecord,
+    TrialRecord,
+    Trials,
+    by_measurement,
+)
+from discovery.browse.curves import LossCurve, stored_curve
 from discovery.cli.archives import archive_url, opened, option_for
 from discovery.cli.board import origin_of
 from discovery.cli.catalogue import print_code
 from discovery.cli.listings import entry_values, status_of
+from discovery.cli.pictures import print_curves
 from discovery.cli.probed import properties
 from discovery.cli.tables import add_figure, add_name, key_values, name_cell, table
 from discovery.cli.terminal import number, print_json, print_next, stdout_console, words
+from discovery.statistics import mean_interval
 from sandbox.text import clean_text, one_line
 
-_METRIC_WIDTH, _FIGURE_WIDTH = 26, 12
+if TYPE_CHECKING:
+    from db.archive import Archive
+
+_METRIC_WIDTH, _FIGURE_WIDTH, _INTERVAL_WIDTH = 26, 12, 20
+_LONG = 200_000  # characters of a prompt's message or a reply
 
 
 @dataclass(frozen=True)
@@ -34,6 +50,7 @@ class Stored:
     trials: Sequence[TrialRecord]
     tasks: Mapping[str, TaskRecord]
     lineage: Sequence[Ancestor]
+    beside: LossCurve | None  # of the best baseline
 
     @property
     def stages(self) -> list[tuple[str, Sequence[TrialRecord]]]:
@@ -48,7 +65,15 @@ class Stored:
         return f"{evaluator}, promotion: {fresh}"
 
 
-def show(archive: str | None, prefix: str, campaign: str | None, as_json: bool) -> None:
+@dataclass(frozen=True)
+class Texts:
+    """Long texts to print too."""
+
+    prompt: bool = False
+    reply: bool = False
+
+
+def show(archive: str | None, prefix: str, campaign: str | None, texts: Texts, as_json: bool) -> None:
     """Raises OptionsError, ArchiveError."""
     with opened(archive) as stored:
         entry = stored.entry(prefix, campaign)
@@ -61,6 +86,7 @@ def show(archive: str | None, prefix: str, campaign: str | None, as_json: bool) 
             trials=trials,
             tasks={task: stored.task(task) for task in dict.fromkeys(t.task_id for t in trials)},
             lineage=stored.lineage(candidate, entry.campaign),
+            beside=_baseline_curve(stored, entry),
         )
         shown = stored.url
     if as_json:
@@ -71,11 +97,35 @@ def show(archive: str | None, prefix: str, campaign: str | None, as_json: bool) 
     console.print(Text("\nCode", style="bold"))
     print_code(console, entry.candidate.source)
     _print_checks(console, found)
+    curves = (stored_curve(found.proposal), found.beside)
+    print_curves(console, [c for c in curves if c is not None] if curves[0] is not None else [])
     for title, group in found.stages:
         _print_stage(console, title, group, found.tasks[group[0].task_id])
+    _print_texts(console, found.proposal, texts)
     option = option_for(archive_url(archive), shown)
     console.print()
     print_next(console, f"discovery export {entry.candidate.short_id} -o {_file_name(entry.name)}{option}")
+
+
+def _baseline_curve(stored: Archive, entry: Entry) -> LossCurve | None:
+    """What a curve is drawn beside: the best baseline of the campaign, if that is another loss."""
+    known = EntryFilter(status="ranked", origin="known")
+    best = next(iter(stored.entries(entry.campaign, known, limit=1)), None)
+    if best is None or best.candidate.id == entry.candidate.id:
+        return None
+    return stored_curve(stored.proposal_of(best.candidate.id, entry.campaign))
+
+
+def _print_texts(console: Console, proposal: Proposal, texts: Texts) -> None:
+    """What the proposer was sent and what it answered, cleaned and to the letter otherwise."""
+    for message in proposal.prompt.messages() if texts.prompt and proposal.prompt is not None else ():
+        console.print(Text(f"\nPrompt, {message['role']}", style="bold"))
+        console.print(Text(clean_text(message["content"], _LONG)), soft_wrap=True)
+    if texts.reply and proposal.reply is not None:
+        console.print(Text("\nReply", style="bold"))
+        console.print(Text(clean_text(proposal.reply.text, _LONG)), soft_wrap=True)
+    if (texts.prompt and proposal.prompt is None) or (texts.reply and proposal.reply is None):
+        console.print(Text("\nnobody was asked for this loss: it has no prompt and no reply", style="dim"))
 
 
 def _file_name(name: str) -> str:
@@ -125,7 +175,9 @@ def _print_stage(console: Console, title: str, trials: Sequence[TrialRecord], ta
     console.print(Text(f"\n{title}", style="bold"))
     done = [t for t in trials if t.status == "done"]
     if done:
-        console.print(_metrics_table(done, (console.width - _METRIC_WIDTH - _FIGURE_WIDTH) // _FIGURE_WIDTH))
+        console.print(
+            _metrics_table(done, (console.width - _METRIC_WIDTH - _FIGURE_WIDTH - _INTERVAL_WIDTH) // _FIGURE_WIDTH)
+        )
     for trial in trials:
         if trial.status != "done":
             why = f": {trial.failure}" if trial.failure else ""
@@ -141,10 +193,11 @@ def _print_stage(console: Console, title: str, trials: Sequence[TrialRecord], ta
 
 
 def _metrics_table(done: list[TrialRecord], fit: int) -> Table:
-    """Mean over seeds, and as many seeds as fit beside it."""
+    """Mean over seeds with its interval, and as many seeds as fit beside it."""
     grid = table()
     add_name(grid, "metric")
     add_figure(grid, "mean")
+    add_figure(grid, "95% interval")
     shown = done[: max(1, fit)]
     for trial in shown:
         add_figure(grid, f"seed {trial.seed}")
@@ -152,11 +205,12 @@ def _metrics_table(done: list[TrialRecord], fit: int) -> Table:
         add_figure(grid, f"+{len(done) - len(shown)}")
     values = {t.seed: {m.name: m for m in t.metrics} for t in done}
     for name in [m.name for m in done[0].metrics if "/" not in m.name]:
-        every = [values[t.seed][name].value for t in done if name in values[t.seed]]
+        mean = mean_interval({t.seed: values[t.seed][name].value for t in done if name in values[t.seed]})
         seeds = [values[t.seed].get(name) for t in shown]
         grid.add_row(
             name_cell(name),
-            number(math.fsum(every) / len(every)),
+            number(mean.mean),
+            "one seed" if mean.low is None or mean.high is None else f"{number(mean.low)} to {number(mean.high)}",
             *(number(m.value) if m is not None else "-" for m in seeds),
             *(["..."] if len(shown) < len(done) else []),
         )
@@ -177,6 +231,7 @@ def _as_values(found: Stored) -> dict[str, Any]:
             "messages": proposal.prompt.messages() if proposal.prompt else None,
             "reply": proposal.reply,
         },
+        "curve": stored_curve(proposal),
         "ranking": found.campaign.ranking,
         "lineage": found.lineage,
         "trials": found.trials,

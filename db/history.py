@@ -1,0 +1,124 @@
+"""What happened in a campaign: outcomes by proposer, time on machines, scores and events in the order of time."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import RowMapping
+
+from db.convert import failure_of
+from db.models import campaigns, metrics, proposals, standings, trials
+from db.records import DeviceTime, Happening, OutcomeCount, Scored
+from db.selection import counted
+from db.session import CampaignRef, Session
+
+_TIMINGS = ("setup_s", "train_s", "evaluate_s")  # `oracle_s` is contained in `train_s`
+
+
+class Histories(Session):
+    """Reading what happened. Each call is one consistent snapshot and raises ArchiveError."""
+
+    def outcomes(self, campaign: CampaignRef) -> list[OutcomeCount]:
+        """All judged proposals, known objectives among them, counted by what they have in common."""
+        columns = (
+            proposals.c.proposer,
+            proposals.c.reply_model.label("model"),
+            proposals.c.origin,
+            proposals.c.failure_kind.label("failure"),
+            standings.c.status,
+        )
+        sums = (
+            sa.func.count().label("count"),
+            sa.func.coalesce(sa.func.sum(proposals.c.prompt_tokens), 0).label("prompt_tokens"),
+            sa.func.coalesce(sa.func.sum(proposals.c.completion_tokens), 0).label("completion_tokens"),
+        )
+        mine = sa.and_(standings.c.campaign_id == proposals.c.campaign_id, standings.c.proposal_id == proposals.c.id)
+        with self._read() as connection:
+            ours = proposals.c.campaign_id == self._campaign(connection, campaign)
+            query = sa.select(*columns, *sums).select_from(proposals.outerjoin(standings, mine))
+            query = query.where(ours, proposals.c.state == "judged").group_by(*columns).order_by(*columns)
+            rows = connection.execute(query).mappings().all()
+        tokens = ("prompt_tokens", "completion_tokens")
+        return [OutcomeCount(**{**r, **{name: int(r[name]) for name in tokens}}) for r in rows]
+
+    def device_times(self, campaign: CampaignRef) -> list[DeviceTime]:
+        """What finished trials recorded of their time, over all tasks."""
+        details = sa.type_coerce(trials.c.details, sa.JSON)
+        device = details["device"].as_string().label("device")
+        seconds = sum((details["timings"][name].as_float() for name in _TIMINGS), sa.literal(0.0))
+        with self._read() as connection:
+            query = sa.select(device, sa.func.count().label("trials"), sa.func.sum(seconds).label("seconds"))
+            query = query.where(trials.c.campaign_id == self._campaign(connection, campaign), trials.c.status == "done")
+            rows = connection.execute(query.group_by(device).order_by(device)).all()
+        return [DeviceTime(r.device or "unknown", int(r.trials), float(r.seconds or 0.0)) for r in rows]
+
+    def scored(self, campaign: CampaignRef) -> list[Scored]:
+        """All ranked candidates in the order in which the last of their seeds was measured."""
+        with self._read() as connection:
+            ours = self._campaign(connection, campaign)
+            ranking = self._ranking(connection, ours)
+            at = sa.func.max(trials.c.finished_at).label("at")
+            of_it = sa.and_(
+                trials.c.campaign_id == ours,
+                trials.c.task_id == ranking.task_id,
+                trials.c.candidate_id == standings.c.candidate_id,
+            )
+            named = (standings.c.candidate_id, proposals.c.name, standings.c.origin, standings.c.score)
+            query = (
+                sa.select(at, *named)
+                .join_from(standings, proposals, proposals.c.id == standings.c.proposal_id)
+                .join(trials, of_it)
+                .where(standings.c.campaign_id == ours, standings.c.sort_key.is_not(None))
+                .where(trials.c.status == "done", counted({ours: ranking}))
+                .group_by(*named, standings.c.number)
+                .order_by(at, standings.c.number)
+            )
+            return [Scored(**r) for r in connection.execute(query).mappings()]
+
+    def happenings(self, campaign: CampaignRef, since: datetime | None = None, limit: int = 1000) -> list[Happening]:
+        """The newest `limit` verdicts and as many trials that ended, of those from `since` on, in the order of time."""
+        with self._read() as connection:
+            ours = self._campaign(connection, campaign)
+            found = [
+                Happening(**_common(row), key=f"verdict {row['id']}")
+                for row in connection.execute(_verdicts(ours, since, limit)).mappings()
+            ]
+            for row in connection.execute(_ended(ours, since, limit)).mappings():
+                found.append(Happening(**_common(row), key=f"trial {row['id']}", seed=row["seed"], value=row["value"]))
+        return sorted(found, key=lambda h: (h.at, h.key))
+
+
+def _common(row: RowMapping) -> dict[str, Any]:
+    same = ("at", "candidate_id", "name", "origin", "proposer")
+    return {name: row[name] for name in same} | {"failure": failure_of(row)}
+
+
+def _verdicts(campaign: int, since: datetime | None, limit: int) -> sa.Select[Any]:
+    at = sa.func.coalesce(proposals.c.judged_at, proposals.c.created_at)
+    query = sa.select(
+        at.label("at"), proposals.c.id, proposals.c.candidate_id, proposals.c.name, proposals.c.origin,
+        proposals.c.proposer, proposals.c.failure_kind, proposals.c.failure_message,
+    ).where(proposals.c.campaign_id == campaign, proposals.c.state == "judged")  # fmt: skip
+    query = query if since is None else query.where(at >= since)
+    return query.order_by(at.desc(), proposals.c.id.desc()).limit(limit)
+
+
+def _ended(campaign: int, since: datetime | None, limit: int) -> sa.Select[Any]:
+    at = trials.c.finished_at
+    ranking = sa.and_(metrics.c.trial_id == trials.c.id, metrics.c.name == campaigns.c.metric)
+    of_it = sa.and_(standings.c.campaign_id == trials.c.campaign_id, standings.c.candidate_id == trials.c.candidate_id)
+    query = (
+        sa.select(
+            at.label("at"), trials.c.id, trials.c.candidate_id, proposals.c.name, proposals.c.origin,
+            proposals.c.proposer, trials.c.seed, metrics.c.value, trials.c.failure_kind, trials.c.failure_message,
+        )
+        .join_from(trials, campaigns, campaigns.c.id == trials.c.campaign_id)
+        .join(standings, of_it)
+        .join(proposals, proposals.c.id == standings.c.proposal_id)
+        .outerjoin(metrics, ranking)
+        .where(trials.c.campaign_id == campaign, trials.c.status.in_(("done", "failed")), at.is_not(None))
+    )  # fmt: skip
+    query = query if since is None else query.where(at >= since)
+    return query.order_by(at.desc(), trials.c.id.desc()).limit(limit)

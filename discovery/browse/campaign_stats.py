@@ -1,0 +1,149 @@
+"""What became of a campaign's proposals, what they cost, and how the best score grew."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from db.records import CampaignRecord, DeviceTime, OutcomeCount, Scored
+from sandbox.failure import FailureKind
+
+if TYPE_CHECKING:
+    from db.archive import Archive
+    from db.session import CampaignRef
+
+
+@dataclass(frozen=True)
+class ProposerStats:
+    """What one proposer with one model did. `success_rate`: ranked ones among all, from 0 to 1."""
+
+    proposer: str
+    model: str | None
+    proposals: int
+    accepted: int  # for training
+    ranked: int  # measured on its seeds without a failure
+    prompt_tokens: int
+    completion_tokens: int
+    failures: Mapping[str, int]  # by the checks
+
+    @property
+    def success_rate(self) -> float:
+        return self.ranked / self.proposals
+
+    @property
+    def tokens_per_accepted(self) -> float | None:
+        """None if none was accepted."""
+        return (self.prompt_tokens + self.completion_tokens) / self.accepted if self.accepted else None
+
+
+@dataclass(frozen=True)
+class CampaignStats:
+    """A campaign in numbers. Proposals are those of its search: known objectives are not counted among them.
+
+    Attributes:
+        check_failures, training_failures: by kind; training counts trials.
+        duplicates: proposals found to behave like a known or an earlier loss, before anything was trained.
+        trials_saved, hours_saved: what training them on the ranking seeds would have taken, at the mean of finished trials.
+        devices: time that finished trials recorded. Money is not known: no endpoint and no machine reports its price.
+        best: the steps of the best score so far, baselines left out.
+        baselines: known objectives, best first.
+    """
+
+    campaign: CampaignRecord
+    proposers: tuple[ProposerStats, ...]
+    check_failures: Mapping[str, int]
+    training_failures: Mapping[str, int]
+    duplicates: int
+    trials_saved: int
+    hours_saved: float
+    prompt_tokens: int
+    completion_tokens: int
+    tokens_per_accepted: float | None
+    devices: tuple[DeviceTime, ...]
+    best: tuple[Scored, ...]
+    baselines: tuple[Scored, ...]
+
+    @property
+    def device_hours(self) -> float:
+        return sum(d.seconds for d in self.devices) / 3600
+
+
+def campaign_stats(archive: Archive, campaign: CampaignRef) -> CampaignStats:
+    """Raises ArchiveError."""
+    record = archive.campaign(campaign)
+    counts = archive.outcomes(record.id)
+    searched = [c for c in counts if c.origin in ("proposed", "repaired")]
+    proposers = by_proposer(searched)
+    checks = _failures(counts)
+    every = Counter(archive.totals(record.id).failures)
+    devices = archive.device_times(record.id)
+    finished = sum(d.trials for d in devices)
+    duplicates = checks.get(FailureKind.DUPLICATE, 0)
+    scored = archive.scored(record.id)
+    higher = record.ranking.higher_is_better
+    known = [s for s in scored if s.origin == "known"]
+    saved = duplicates * _seeds(record, scored, archive)
+    accepted = sum(p.accepted for p in proposers)
+    prompt, completion = (sum(getattr(p, n) for p in proposers) for n in ("prompt_tokens", "completion_tokens"))
+    return CampaignStats(
+        campaign=record,
+        proposers=tuple(proposers),
+        check_failures=checks,
+        training_failures=dict(every - Counter(checks)),
+        duplicates=duplicates,
+        trials_saved=saved,
+        hours_saved=saved * sum(d.seconds for d in devices) / finished / 3600 if finished else 0.0,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        tokens_per_accepted=(prompt + completion) / accepted if accepted else None,
+        devices=tuple(devices),
+        best=best_so_far((s for s in scored if s.origin != "known"), higher),
+        baselines=tuple(sorted(known, key=lambda s: -s.score if higher else s.score)),
+    )
+
+
+def by_proposer(counts: Iterable[OutcomeCount]) -> list[ProposerStats]:
+    """One row per proposer and model, those with most proposals first."""
+    groups: dict[tuple[str, str | None], list[OutcomeCount]] = {}
+    for count in counts:
+        groups.setdefault((count.proposer, count.model), []).append(count)
+    made = [
+        ProposerStats(
+            proposer=proposer,
+            model=model,
+            proposals=sum(c.count for c in group),
+            accepted=sum(c.count for c in group if c.failure is None),
+            ranked=sum(c.count for c in group if c.status == "ranked"),
+            prompt_tokens=sum(c.prompt_tokens for c in group),
+            completion_tokens=sum(c.completion_tokens for c in group),
+            failures=_failures(group),
+        )
+        for (proposer, model), group in groups.items()
+    ]
+    return sorted(made, key=lambda p: (-p.proposals, p.proposer, p.model or ""))
+
+
+def best_so_far(scored: Iterable[Scored], higher_is_better: bool) -> tuple[Scored, ...]:
+    """Those that were better than all before them, in the order of time."""
+    steps: list[Scored] = []
+    for one in scored:
+        if not steps or (one.score > steps[-1].score if higher_is_better else one.score < steps[-1].score):
+            steps.append(one)
+    return tuple(steps)
+
+
+def _failures(counts: Iterable[OutcomeCount]) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for count in counts:
+        if count.failure is not None:
+            found[count.failure] += count.count
+    return dict(found.most_common())
+
+
+def _seeds(record: CampaignRecord, scored: Sequence[Scored], archive: Archive) -> int:
+    """Trials that a candidate takes: the seeds that rank, or, where all count, as many as the first measured one had."""
+    if record.ranking.seeds is not None:
+        return len(record.ranking.seeds)
+    return archive.entry(scored[0].candidate_id, record.name).trials_done if scored else 0

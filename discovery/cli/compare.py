@@ -1,0 +1,71 @@
+"""`discovery compare`: candidates side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.text import Text
+
+from discovery.browse.comparison import compare as compared
+from discovery.cli.archives import opened
+from discovery.cli.board import WIDE, difference_text, verdict_text
+from discovery.cli.listings import entry_values
+from discovery.cli.pictures import print_curves
+from discovery.cli.tables import add_figure, add_name, add_word, name_cell, table
+from discovery.cli.terminal import number, print_json, stdout_console
+from sandbox.text import one_line
+
+if TYPE_CHECKING:
+    from db.records import Entry
+    from discovery.browse.comparison import Beside
+
+
+def compare(archive: str | None, prefixes: Sequence[str], campaign: str | None, as_json: bool) -> None:
+    """Raises OptionsError, ArchiveError."""
+    with opened(archive) as stored:
+        found = compared(stored, prefixes, campaign)
+    if as_json:
+        others = [entry_values(o.entry) | {"diff": o.diff, "metrics": o.metrics} for o in found.others]
+        print_json({"first": entry_values(found.first), "others": others, "curves": found.curves})
+        return
+    console = stdout_console()
+    for other in found.others:
+        _print(console, found.first, other)
+    print_curves(console, found.curves)
+    console.print(
+        "\nDifferences are paired over the seeds that both have, each with its 95% interval; better or worse only if the "
+        "whole interval lies on that side of 0 (for `frontier`, beyond 0.005).",
+        style="dim",
+    )
+
+
+def _print(console: Console, first: Entry, other: Beside) -> None:
+    names = [f"{one_line(e.name, 50) or 'unnamed'} ({e.candidate.short_id})" for e in (first, other.entry)]
+    console.print(Text(f"{names[1]} against {names[0]}", style="bold"))
+    diff = other.diff or "the same code"
+    console.print(Syntax(diff, "diff", background_color="default").highlight(diff), soft_wrap=True)
+    if not other.metrics:
+        console.print(Text("no seed was finished by both on the task that ranks the first\n", style="dim"))
+        return
+    grid = table()
+    add_name(grid, "metric")
+    add_figure(grid, "mean")
+    add_figure(grid, "first")
+    add_figure(grid, "difference [95%]")
+    add_figure(grid, "seeds")
+    add_word(grid, "verdict")
+    for metric in other.metrics:
+        difference = difference_text(metric.difference, console.width >= WIDE)
+        grid.add_row(
+            name_cell(metric.metric, "bold" if metric.ranks else ""),
+            number(metric.mean),
+            number(metric.first_mean),
+            difference,
+            str(metric.difference.n),
+            verdict_text(metric.difference),
+        )
+    console.print(grid)
+    console.print()

@@ -1,0 +1,20 @@
+"""Options that many commands have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable: nothing but JSON on stdout.")]
+ArchiveUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--archive",
+        metavar="URL",
+        help="SQLite file, SQLAlchemy URL or env:NAME. Default: $DISCOVERY_ARCHIVE, else runs/discovery.db.",
+    ),
+]
+Csv = Annotated[bool, typer.Option("--csv", help="A table for spreadsheets: nothing but CSV on stdout.")]
+CandidateId = Annotated[str, typer.Argument(metavar="ID", help="Id of a candidate, or the beginning of it.")]
+OfCampaign = Annotated[str | None, typer.Option("--campaign", help="Default: the newest that has it.")]

@@ -1,0 +1,101 @@
+"""`discovery stats`: a campaign in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from discovery.browse.campaign_stats import campaign_stats
+from discovery.cli.archives import opened
+from discovery.cli.tables import add_figure, add_name, key_values, name_cell, table
+from discovery.cli.terminal import duration, number, print_json, stdout_console, words
+from sandbox.text import one_line
+
+if TYPE_CHECKING:
+    from discovery.browse.campaign_stats import CampaignStats, ProposerStats
+
+_STEPS_SHOWN = 15
+
+
+def stats(archive: str | None, campaign: str, as_json: bool) -> None:
+    """Raises OptionsError, ArchiveError."""
+    with opened(archive) as stored:
+        found = campaign_stats(stored, campaign)
+    if as_json:
+        rows = [vars(p) | {"success_rate": p.success_rate, "tokens_per_accepted": p.tokens_per_accepted}
+                for p in found.proposers]  # fmt: skip
+        print_json(vars(found) | {"proposers": rows, "device_hours": found.device_hours})
+        return
+    console = stdout_console()
+    console.print(Text(f"campaign {one_line(found.campaign.name, 60)}: {one_line(found.campaign.status, 30)}", "bold"))
+    if found.proposers:
+        _print_proposers(console, found)
+    grid = key_values()
+    grid.add_row("refused by the checks", words(_counts(found.check_failures)))
+    grid.add_row("failed in training", words(_counts(found.training_failures)))
+    saved = f", which saved {found.trials_saved} trials, about {found.hours_saved:.2g} device-hours"
+    grid.add_row("copies of known losses", f"{found.duplicates}{saved if found.trials_saved else ''}")
+    grid.add_row("tokens", _tokens(found))
+    times = ", ".join(f"{one_line(d.device, 20)} {d.seconds / 3600:.3g} in {d.trials} trials" for d in found.devices)
+    grid.add_row("device-hours", words(times or "none yet"))
+    console.print(grid)
+    _print_best(console, found)
+
+
+def _counts(failures: Mapping[str, int]) -> str:
+    return ", ".join(f"{kind} {count}" for kind, count in failures.items()) or "none"
+
+
+def _tokens(found: CampaignStats) -> str:
+    if not found.prompt_tokens + found.completion_tokens:
+        return "none: no language model was asked, or it did not say"
+    each = found.tokens_per_accepted
+    per = f"; {each:,.0f} per accepted loss" if each is not None else ""
+    return f"{found.prompt_tokens:,} in, {found.completion_tokens:,} out{per}; in money: not known, endpoints tell no prices"
+
+
+def _print_proposers(console: Console, found: CampaignStats) -> None:
+    grid = table()
+    add_name(grid, "proposer")
+    add_name(grid, "model")
+    for header in ("made", "accepted", "ranked", "success", "tokens/accepted"):
+        add_figure(grid, header)
+    for one in found.proposers:
+        grid.add_row(
+            name_cell(one.proposer),
+            name_cell(one.model if one.model and one.model != one.proposer else "-"),
+            *_figures(one),
+        )
+    console.print(grid)
+    console.print("success: ranked ones among all that were made\n", style="dim")
+
+
+def _figures(one: ProposerStats) -> list[str]:
+    each = one.tokens_per_accepted
+    tokens = f"{each:,.0f}" if each else "-"
+    return [str(one.proposals), str(one.accepted), str(one.ranked), f"{100 * one.success_rate:.0f}%", tokens]
+
+
+def _print_best(console: Console, found: CampaignStats) -> None:
+    """How the best score grew, and the best baseline for comparison."""
+    if not found.best:
+        console.print("\nno loss is ranked yet", style="dim")
+        return
+    ranking = found.campaign.ranking
+    console.print(Text(f"\nBest {one_line(ranking.metric, 40)} so far", style="bold"))
+    grid = table()
+    add_figure(grid, "after")
+    add_figure(grid, "score")
+    add_name(grid, "loss")
+    for step in found.best[-_STEPS_SHOWN:]:
+        after = duration((step.at - found.campaign.created_at).total_seconds())
+        grid.add_row(after, number(step.score), name_cell(f"{step.candidate_id[:10]} {step.name}"))
+    console.print(grid)
+    if len(found.best) > _STEPS_SHOWN:
+        console.print(f"{len(found.best) - _STEPS_SHOWN} earlier steps: --json", style="dim")
+    if found.baselines:
+        best = found.baselines[0]
+        console.print(Text(f"best baseline: {one_line(best.name, 40)} {number(best.score)}", style="dim"))

@@ -1,0 +1,76 @@
+"""`discovery tail`: follow a campaign that runs in another terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from discovery.browse.following import Follower
+from discovery.cli.archives import opened
+from discovery.cli.border import INTERRUPTED
+from discovery.cli.terminal import number
+from discovery.json_values import plain
+from sandbox.text import one_line
+
+if TYPE_CHECKING:
+    from db.records import Happening
+    from discovery.browse.following import News
+
+
+def tail(archive: str | None, campaign: str, last: int, every_s: float, as_json: bool) -> int:
+    """Print what is new until the campaign is over or Ctrl-C; returns the exit code. Raises OptionsError, ArchiveError."""
+    say = _say_json if as_json else _say
+    with opened(archive) as stored:
+        follower = Follower(stored, campaign, last)
+        try:
+            while True:
+                news = follower.look()
+                say(news)
+                sys.stdout.flush()
+                if news.is_over:
+                    return 0
+                time.sleep(every_s)
+        except KeyboardInterrupt:  # how one leaves it: nothing to explain
+            return INTERRUPTED
+
+
+def _say(news: News) -> None:
+    for one in news.happenings:
+        print(f"{one.at:%H:%M:%S} {_told(one)}")
+    if news.best is not None and news.best.score is not None:
+        score = news.best.score
+        name = one_line(news.best.name, 60)
+        print(f"best so far: {name} ({news.best.candidate.short_id}) {score.metric} {number(score.mean)}")
+    if news.is_over:
+        record = news.campaign
+        print(f"{one_line(record.name, 60)}: {one_line(record.status, 30)}, {record.trials_done} trials done")
+
+
+def _told(one: Happening) -> str:
+    name = one_line(one.name, 60) or "unnamed"
+    shown = f"{name} ({one.candidate_id[:10]})" if one.candidate_id else name
+    failure = one_line(str(one.failure), 200) if one.failure else ""
+    if one.seed is None:
+        return f"{'refused ' if failure else 'accepted'} {shown}{': ' if failure else ''}{failure}"
+    return f"{'failed  ' if failure else 'trial   '} {shown} seed {one.seed}: {failure or _value(one.value)}"
+
+
+def _value(value: float | None) -> str:
+    return "done" if value is None else number(value)
+
+
+def _say_json(news: News) -> None:
+    for one in news.happenings:
+        _line({"event": "verdict" if one.seed is None else "trial"} | vars(one))
+    if news.best is not None and news.best.score is not None:
+        best = news.best
+        _line({"event": "best", "candidate_id": best.candidate.id, "name": best.name, "score": news.best.score.mean})
+    if news.is_over:
+        _line({"event": "end", "status": news.campaign.status, "trials_done": news.campaign.trials_done})
+
+
+def _line(values: dict[str, Any]) -> None:
+    """One JSON object, ASCII only, on a line of its own."""
+    print(json.dumps(plain(values), ensure_ascii=True, allow_nan=False))

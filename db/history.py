@@ -34,7 +34,11 @@ class Histories(Session):
             sa.func.coalesce(sa.func.sum(proposals.c.prompt_tokens), 0).label("prompt_tokens"),
             sa.func.coalesce(sa.func.sum(proposals.c.completion_tokens), 0).label("completion_tokens"),
         )
-        mine = sa.and_(standings.c.campaign_id == proposals.c.campaign_id, standings.c.proposal_id == proposals.c.id)
+        mine = sa.and_(
+            standings.c.campaign_id == proposals.c.campaign_id,
+            standings.c.candidate_id == proposals.c.candidate_id,  # its key: without it, every row is looked through
+            standings.c.proposal_id == proposals.c.id,
+        )
         with self._read() as connection:
             ours = proposals.c.campaign_id == self._campaign(connection, campaign)
             query = sa.select(*columns, *sums).select_from(proposals.outerjoin(standings, mine))

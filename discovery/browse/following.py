@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -33,26 +34,35 @@ class Follower:
 
     def __init__(self, archive: Archive, campaign: str, last: int = 10) -> None:
         """`last`: how many happenings of before the first look it tells. Raises ArchiveError for an unknown campaign."""
-        self._archive, self._campaign, self._last = archive, archive.campaign(campaign).id, last
+        record = archive.campaign(campaign)
+        self._archive, self._campaign, self._last = archive, record.id, last
+        self._started = record.created_at
         self._since: datetime | None = None
         self._told: dict[str, datetime] = {}
         self._best: str | None = None
 
     def look(self) -> News:
-        """What is new. The status is read first, so that nothing is missed at the end. Raises ArchiveError."""
-        record = self._archive.campaign(self._campaign)
-        first = self._since is None
-        found = self._archive.happenings(self._campaign, self._since, max(self._last, 1) if first else _AT_ONCE)
+        """What is new. Raises ArchiveError.
+
+        The status is read first, so that nothing is missed at the end, and the best before the trials that made it.
+        """
+        record, best = self._archive.campaign(self._campaign), self._new_best()
+        new = self._first() if self._since is None else self._again(self._since)
+        return News(record, tuple(new), best)
+
+    def _first(self) -> Sequence[Happening]:
+        """The last few, and what comes while they are read. Whatever is older counts as told."""
+        found = self._archive.happenings(self._campaign, limit=max(self._last, 1))
+        newest = (found[-1].at, found[-1].key) if found else (self._started, "")
+        later = [h for h in self._again(newest[0] - _OVERLAP) if (h.at, h.key) > newest]
+        return [*found[max(len(found) - self._last, 0) :], *later]
+
+    def _again(self, since: datetime) -> Sequence[Happening]:
+        found = self._archive.happenings(self._campaign, since, _AT_ONCE)
         new = [h for h in found if h.key not in self._told]
-        self._told |= {h.key: h.at for h in new}
-        if found:
-            self._since = max(h.at for h in found) - _OVERLAP
-            self._told = {key: at for key, at in self._told.items() if at >= self._since}
-        elif first:
-            self._since = record.created_at - _OVERLAP
-        if first:
-            new = new[len(new) - min(self._last, len(new)) :]
-        return News(record, tuple(new), self._new_best())
+        self._since = max([since, *(h.at - _OVERLAP for h in found)])
+        self._told = {h.key: h.at for h in found if h.at >= self._since}
+        return new
 
     def _new_best(self) -> Entry | None:
         made = EntryFilter(status="ranked", where='origin != "known"')

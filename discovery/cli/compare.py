@@ -32,7 +32,9 @@ def compare(archive: str | None, prefixes: Sequence[str], campaign: str | None, 
         print_json({"first": entry_values(found.first), "others": others, "curves": found.curves})
         return
     console = stdout_console()
-    for other in found.others:
+    for place, other in enumerate(found.others):
+        if place:
+            console.print()
         _print(console, found.first, other)
     print_curves(console, found.curves)
     console.print(
@@ -48,7 +50,7 @@ def _print(console: Console, first: Entry, other: Beside) -> None:
     diff = other.diff or "the same code"
     console.print(Syntax(diff, "diff", background_color="default").highlight(diff), soft_wrap=True)
     if not other.metrics:
-        console.print(Text("no seed was finished by both on the task that ranks the first\n", style="dim"))
+        console.print(Text("no seed was finished by both on the task that ranks the first", style="dim"))
         return
     grid = table()
     add_name(grid, "metric")
@@ -68,4 +70,3 @@ def _print(console: Console, first: Entry, other: Beside) -> None:
             verdict_text(metric.difference),
         )
     console.print(grid)
-    console.print()

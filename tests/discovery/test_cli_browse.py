@@ -16,6 +16,7 @@ import pytest
 from db.archive import Archive
 from db.testing_values import TASK, proposal, report
 from discovery.browse.campaign_stats import campaign_stats
+from discovery.browse.following import Follower
 from discovery.cli.braille import drawn
 from discovery.cli.csv_text import cell
 from evaluators.objectives import known_objective
@@ -213,6 +214,21 @@ def test_tail_of_a_finished_campaign_ends(archive):
     assert lines[-2:] == [f"best so far: winner ({WINNER.short_id}) frontier 0.8750", "small: finished, 8 trials done"]
     events = [json.loads(x) for x in discovery("tail", "small", "--archive", archive, "--json").stdout.splitlines()]
     assert [e["event"] for e in events][-3:] == ["verdict", "best", "end"]
+
+
+@pytest.mark.parametrize("last", [0, 1, 3, 100])
+def test_following_tells_each_happening_once_from_the_last_few_on(archive, tmp_path, last):
+    path = make_archive(tmp_path / "small.db")
+    with Archive(path) as stored:
+        before = stored.happenings("small")
+        follower = Follower(stored, "small", last)
+        assert list(follower.look().happenings) == before[max(len(before) - last, 0) :]
+        assert follower.look().happenings == ()
+        trial = stored.ensure_trial(1, WINNER.id, stored.campaign("small").ranking.task_id, 77)
+        stored.fail_trial(trial.id, stored.start_attempt(trial.id, "w"), Failure(FailureKind.CRASH, "x"), final=True)
+        news = follower.look()
+        assert ([h.seed for h in news.happenings], news.best, news.is_over) == ([77], None, True)
+        assert follower.look().happenings == ()
 
 
 @pytest.mark.parametrize("ends_by", ["itself", "ctrl-c"])

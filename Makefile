@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: install demo test test-slow check docs clean
+.PHONY: install browser demo test test-slow check docs clean
 
 install: $(VENV)/.installed
 
@@ -13,6 +13,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
+
+# what the dashboard's browser tests drive; they are skipped where it is missing
+browser:
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
+	  (apt-get update && apt-get install --yes --no-install-recommends chromium)
 
 demo: install
 	$(BIN)/discovery run examples/demo.yaml --export-best runs/demo_best.py

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import RowMapping
 
 from db.convert import failure_of
-from db.models import campaigns, metrics, proposals, standings, trials
-from db.records import DeviceTime, Happening, OutcomeCount, Scored
+from db.models import attempts, campaigns, metrics, proposals, standings, tasks, trials
+from db.records import DeviceTime, Happening, OutcomeCount, RunningTrial, Scored
 from db.selection import counted
 from db.session import CampaignRef, Session
 
@@ -69,7 +69,9 @@ class Histories(Session):
                 trials.c.task_id == ranking.task_id,
                 trials.c.candidate_id == standings.c.candidate_id,
             )
-            named = (standings.c.candidate_id, proposals.c.name, standings.c.origin, standings.c.score)
+            named = (
+                standings.c.candidate_id, proposals.c.name, standings.c.origin, standings.c.proposer, standings.c.score,
+            )  # fmt: skip
             query = (
                 sa.select(at, *named)
                 .join_from(standings, proposals, proposals.c.id == standings.c.proposal_id)
@@ -80,6 +82,27 @@ class Histories(Session):
                 .order_by(at, standings.c.number)
             )
             return [Scored(**r) for r in connection.execute(query).mappings()]
+
+    def running(self, campaign: CampaignRef) -> list[RunningTrial]:
+        """Trials that are running, the longest first."""
+        of_it = sa.and_(
+            standings.c.campaign_id == trials.c.campaign_id, standings.c.candidate_id == trials.c.candidate_id
+        )
+        now = sa.and_(attempts.c.trial_id == trials.c.id, attempts.c.number == trials.c.attempts)
+        with self._read() as connection:
+            query = (
+                sa.select(
+                    trials.c.candidate_id, proposals.c.name, trials.c.seed, tasks.c.evaluator, attempts.c.worker,
+                    attempts.c.started_at.label("since"),
+                )
+                .join_from(trials, attempts, now)
+                .join(tasks, tasks.c.id == trials.c.task_id)
+                .join(standings, of_it)
+                .join(proposals, proposals.c.id == standings.c.proposal_id)
+                .where(trials.c.campaign_id == self._campaign(connection, campaign), trials.c.status == "running")
+                .order_by(attempts.c.started_at, trials.c.id)
+            )  # fmt: skip
+            return [RunningTrial(**r) for r in connection.execute(query).mappings()]
 
     def happenings(self, campaign: CampaignRef, since: datetime | None = None, limit: int = 1000) -> list[Happening]:
         """The newest `limit` verdicts and as many trials that ended, of those from `since` on, in the order of time."""

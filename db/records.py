@@ -312,7 +312,20 @@ class Scored:
     candidate_id: str
     name: str
     origin: Origin
+    proposer: str
     score: float
+
+
+@dataclass(frozen=True)
+class RunningTrial:
+    """A trial that a worker is busy with. `since`: when its present attempt began."""
+
+    candidate_id: str
+    name: str
+    seed: int
+    evaluator: str
+    worker: str
+    since: datetime
 
 
 @dataclass(frozen=True)

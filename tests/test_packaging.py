@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {"discovery", "sandbox", "evaluators", "db"}
-DATA = {".j2", ".mako", ".yaml", ".typed", ".json"}
+DATA = {".j2", ".mako", ".yaml", ".typed", ".json", ".html", ".css", ".js", ".svg"}
 
 
 def run(command: Sequence[object], cwd: Path) -> str:

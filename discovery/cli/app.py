@@ -256,3 +256,21 @@ def export(
     from discovery.cli.export import Target, Wanted, export
 
     export(archive, Wanted(loss, campaign, contract), Target(output, export_format, force))
+
+
+@app.command()
+def dashboard(
+    archive: ArchiveUrl = None,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on. One that other machines reach asks for a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="0 takes a free one.")] = 8321,
+) -> None:
+    """Show an archive in the web browser, campaigns live while they run.
+
+    Only reads. Needs the extra [web]; works without internet.
+    """
+    from discovery.cli.archives import archive_url
+    from discovery.web.server import serve
+
+    serve(archive_url(archive), host, port, typer.echo)

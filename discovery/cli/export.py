@@ -87,7 +87,7 @@ def _dossier(archive: str | None, wanted: Wanted) -> tuple[Dossier, str]:
         prefix = wanted.loss if objective is None else objective.candidate.id
         entry = stored.entry(prefix, wanted.campaign)
         dossier = of_archived(stored, entry, contract_named(entry.candidate.contract))
-        return replace(dossier, model=_model(dossier.proposal), arrays=_arrays(stored, dossier)), option
+        return replace(dossier, model=model_behind(dossier.proposal), arrays=array_values(stored, dossier)), option
 
 
 def _known(wanted: Wanted) -> Objective | None:
@@ -117,7 +117,7 @@ def _command(dossier: Dossier, wanted: Wanted, target: Target) -> str:
     return shlex.join(words)
 
 
-def _model(proposal: Proposal | None) -> str | None:
+def model_behind(proposal: Proposal | None) -> str | None:
     """The language model behind a proposal, None if there was none."""
     if proposal is None or proposal.reply is None:
         return None
@@ -128,7 +128,7 @@ def _model(proposal: Proposal | None) -> str | None:
     return proposal.reply.model if uses_llm else None
 
 
-def _arrays(stored: Archive, dossier: Dossier) -> Mapping[int, Mapping[str, Mapping[str, object]]]:
+def array_values(stored: Archive, dossier: Dossier) -> Mapping[int, Mapping[str, Mapping[str, object]]]:
     """Shape, type and range of each trial's arrays."""
     from discovery.gathering import array_summaries
 

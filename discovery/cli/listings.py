@@ -166,7 +166,7 @@ def candidates(archive: str | None, wanted: Filter, form: Form) -> None:
     names = wanted.metrics()
     with opened(archive) as stored:
         page = stored.page(wanted.campaign, where, wanted.limit, wanted.offset, order)
-        means = _means(stored, page.entries, names)
+        means = means_of(stored, page.entries, names)
         shown = stored.url
     if form.as_json:
         print_json([entry_values(e) | ({"metrics": means[e.campaign, e.candidate.id]} if names else {})
@@ -191,7 +191,7 @@ def candidates(archive: str | None, wanted: Filter, form: Form) -> None:
     print_next(console, f"discovery show {new.candidate.short_id}{option}")
 
 
-def _means(stored: Archive, entries: Sequence[Entry], names: Sequence[str]) -> Means:
+def means_of(stored: Archive, entries: Sequence[Entry], names: Sequence[str]) -> Means:
     """Means of the metrics that a campaign's trials report, by campaign and candidate."""
     found: Means = {(e.campaign, e.candidate.id): {} for e in entries}
     for campaign in dict.fromkeys(e.campaign for e in entries) if names else ():

@@ -104,7 +104,7 @@ def show(archive: str | None, prefix: str, campaign: str | None, texts: Texts, a
     _print_texts(console, found.proposal, texts)
     option = option_for(archive_url(archive), shown)
     console.print()
-    print_next(console, f"discovery export {entry.candidate.short_id} -o {_file_name(entry.name)}{option}")
+    print_next(console, f"discovery export {entry.candidate.short_id} -o {file_stem(entry.name)}.py{option}")
 
 
 def _baseline_curve(stored: Archive, entry: Entry) -> LossCurve | None:
@@ -128,9 +128,10 @@ def _print_texts(console: Console, proposal: Proposal, texts: Texts) -> None:
         console.print(Text("\nnobody was asked for this loss: it has no prompt and no reply", style="dim"))
 
 
-def _file_name(name: str) -> str:
+def file_stem(name: str) -> str:
+    """What a loss's file is called, without its ending, whatever the loss is called."""
     letters = "".join(c if c.isascii() and c.isalnum() else "_" for c in name).strip("_")[:40]
-    return f"{letters or 'loss'}.py"
+    return letters or "loss"
 
 
 def _print_head(console: Console, found: Stored) -> None:

@@ -1,0 +1,1 @@
+"""`discovery dashboard`: an archive in the web browser. Reads only; needs the extra `[web]`."""

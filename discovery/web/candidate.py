@@ -1,0 +1,153 @@
+"""Everything about one candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from db.records import Entry, EntryFilter, Trials, by_measurement
+from discovery.browse.comparison import code_diff
+from discovery.browse.curves import LossCurve, stored_curve
+from discovery.cli.catalogue import contract_named
+from discovery.cli.probed import properties
+from discovery.gathering import of_archived
+from discovery.statistics import Difference, mean_interval
+from discovery.web.charts import Figure, figure, line, thinned
+from discovery.web.compare import curve_charts
+from evaluators.options import OptionsError
+from evaluators.plugins import load_plugin, plugin_names
+from sandbox.text import one_line
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from db.archive import Archive
+
+_BESIDE = 4  # baselines whose curves are drawn too
+_CURVES, _SEEDS, _POINTS = 8, 6, 300  # training curves, lines in each, points of each
+_CHECKPOINTS = "checkpoints"  # an array with the steps at which others were measured
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of a measurement: its mean over seeds with the interval, and the value of each seed that has one."""
+
+    metric: str
+    mean: Difference
+    by_seed: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One measurement: its trials, and a table of their metrics."""
+
+    title: str
+    trials: Trials
+    rows: tuple[Row, ...]
+
+    @property
+    def seeds(self) -> list[int]:
+        return [t.seed for t in self.trials.trials if t.status == "done"]
+
+
+def candidate(archive: Archive, prefix: str, campaign: str | None) -> dict[str, Any]:
+    """Raises ArchiveError."""
+    entry = archive.entry(prefix, campaign)
+    proposal = archive.proposal_of(entry.candidate.id, entry.campaign)
+    record = archive.campaign(entry.campaign)
+    trials = archive.trials(entry.candidate.id, campaign=entry.campaign)
+    lineage = archive.lineage(entry.candidate.id, entry.campaign)
+    parents = [archive.entry(a.candidate_id, entry.campaign) for a in lineage if a.depth == 1]
+    groups = by_measurement(trials, record.ranking)
+    return {
+        "entry": entry,
+        "proposal": proposal,
+        "parents": [(p, code_diff(p, entry)) for p in parents],
+        "curves": curve_charts(_curves(archive, entry)),
+        "checks": properties(proposal.probe),
+        "nearest": proposal.probe.nearest if proposal.probe is not None else None,
+        "stages": [_stage(archive, group, record.ranking.metric) for group in groups],
+        "measurements": _measurements(archive, entry),
+        "training": _training(archive, groups[0]) if groups else [],
+        "formats": plugin_names("exporters"),
+        "best_baseline": next(iter(_baselines(archive, entry)), None),
+    }
+
+
+def _baselines(archive: Archive, entry: Entry) -> Sequence[Entry]:
+    """The best known objectives of the campaign, without the candidate itself."""
+    found = archive.entries(entry.campaign, EntryFilter(status="ranked", origin="known"), limit=_BESIDE + 1)
+    return [e for e in found if e.candidate.id != entry.candidate.id][:_BESIDE]
+
+
+def _curves(archive: Archive, entry: Entry) -> list[LossCurve]:
+    """The candidate's curve and those of the best baselines; nothing if it has none itself."""
+    shown = (
+        stored_curve(archive.proposal_of(e.candidate.id, e.campaign)) for e in (entry, *_baselines(archive, entry))
+    )
+    found = [c for c in shown if c is not None]
+    return found if found and found[0].candidate_id == entry.candidate.id else []
+
+
+def _measurements(archive: Archive, entry: Entry) -> Sequence[Any]:
+    """With differences to baselines; nothing where the interface belongs to an evaluator that is not installed."""
+    try:
+        contract = contract_named(entry.candidate.contract)
+    except OptionsError:
+        return ()
+    return of_archived(archive, entry, contract).measurements
+
+
+def _stage(archive: Archive, group: Trials, metric: str) -> Stage:
+    evaluator = archive.task(group.task_id).task.evaluator
+    fresh = "on seeds that the search never saw" if group.fresh else "another task"
+    title = f"{evaluator}, ranks by {metric}" if group.ranks else f"{evaluator}, promotion: {fresh}"
+    values: dict[str, dict[int, float]] = {}
+    for trial in group.trials:
+        for found in trial.metrics if trial.status == "done" else ():
+            if "/" not in found.name:
+                values.setdefault(found.name, {})[trial.seed] = found.value
+    return Stage(title, group, tuple(Row(name, mean_interval(v), v) for name, v in values.items()))
+
+
+def _training(archive: Archive, group: Trials) -> list[tuple[str, str, Figure]]:
+    """Name, meaning and chart of each array that grows along training, one line a seed, averaged over all other axes."""
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for trial in [t for t in group.trials if t.status == "done"][:_SEEDS]:
+        arrays = archive.arrays(trial.id)
+        steps = arrays.get(_CHECKPOINTS)
+        for name, values in arrays.items():
+            if values.ndim >= 2 and values.shape[-1] >= 2 and np.issubdtype(values.dtype, np.number):
+                x, y = _along(values, steps)
+                lines.setdefault(name, []).append(line(f"seed {trial.seed}", x, y, line={"width": 1.5}))
+    meanings = _meanings(archive.task(group.task_id).task.evaluator)
+    return [
+        (name, one_line(meanings.get(name, ""), 200), figure(found, "step", name))
+        for name, found in list(lines.items())[:_CURVES]
+    ]
+
+
+def _along(values: NDArray[Any], steps: NDArray[Any] | None) -> tuple[list[float], list[float]]:
+    """Means over all axes but the last: (..., S) becomes at most 300 points. NaN is left out of a mean."""
+    table = values.reshape(-1, values.shape[-1]).astype(float)
+    finite = np.isfinite(table)
+    counts = finite.sum(0)
+    means = np.where(counts > 0, np.where(finite, table, 0.0).sum(0) / np.maximum(counts, 1), np.nan)
+    at = steps if steps is not None and steps.shape == means.shape else np.arange(len(means))
+    return thinned(at.tolist(), _POINTS), thinned(means.tolist(), _POINTS)
+
+
+def _meanings(evaluator: str) -> Mapping[str, str]:
+    """What the arrays hold, if the evaluator is installed here."""
+    if evaluator not in plugin_names(
+        "evaluators"
+    ):  # the name is the archive's, and nothing else may be imported for it
+        return {}
+    try:
+        found: Mapping[str, str] = load_plugin("evaluators", evaluator).arrays_doc
+    except OptionsError:
+        return {}
+    return found

@@ -1,0 +1,89 @@
+"""The listing: what the address says about filter, order, columns and page, and what it finds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel, Field
+
+from db.records import EntryStatus, Origin
+from db.selection import FACTS
+from discovery.cli.listings import Filter, means_of
+from discovery.web.rendering import link
+
+if TYPE_CHECKING:
+    from db.archive import Archive
+
+PATH = "/candidates"
+PER_PAGE = 50
+
+
+class Wanted(BaseModel):
+    """The query of the address. Everything that is empty means any."""
+
+    campaign: str = ""
+    status: str = ""
+    origin: str = ""
+    proposer: str = ""
+    search: str = ""
+    where: str = ""
+    sort: str = ""
+    col: list[str] = Field(default_factory=list)
+    page: int = Field(default=1, ge=1, le=10**9)
+
+    def filter(self) -> Filter:
+        """The same as the terminal's options."""
+        return Filter(
+            self.campaign or None,
+            self.status or None,
+            self.origin or None,
+            self.proposer or None,
+            self.search or None,
+            self.where or None,
+            self.sort or None,
+            PER_PAGE,
+            (self.page - 1) * PER_PAGE,
+        )
+
+    def address(self, **changes: Any) -> str:
+        """This listing with some of it changed; on its first page unless that is what changes."""
+        query = self.model_dump() | {"page": 1} | changes
+        return link(PATH, **{k: v for k, v in query.items() if (k, v) != ("page", 1)})
+
+    def sorted_by(self, name: str) -> tuple[str, str]:
+        """Where a column's heading leads, and how it is sorted now, in the words of `aria-sort`."""
+        by, _, way = self.sort.partition(":")
+        if by != name:
+            return self.address(sort=name), "none"
+        if way == "":
+            return self.address(sort=f"{name}:asc"), "other"
+        return (
+            (self.address(sort=f"{name}:desc"), "ascending")
+            if way == "asc"
+            else (self.address(sort=name), "descending")
+        )
+
+
+def listing(archive: Archive, wanted: Wanted) -> dict[str, Any]:
+    """Raises OptionsError for unknown words, FilterError for a malformed filter, ArchiveError."""
+    chosen = wanted.filter()
+    where, order = chosen.where(), chosen.order()
+    metrics = archive.metrics(chosen.campaign)
+    there = [m.name for m in metrics]
+    names = [n for n in dict.fromkeys([*wanted.col, *chosen.metrics()]) if n in there]
+    found = archive.page(chosen.campaign, where, PER_PAGE, chosen.offset, order)
+    last = max(1, -(-found.total // PER_PAGE))
+    return {
+        "wanted": wanted,
+        "entries": found.entries,
+        "total": found.total,
+        "first": chosen.offset + 1,
+        "last_page": last,
+        "columns": names,
+        "means": means_of(archive, found.entries, names),
+        "metrics": [n for n in there if "/" not in n],
+        "facts": FACTS,
+        "statuses": get_args(EntryStatus),
+        "origins": get_args(Origin),
+        "campaigns": [r.name for r in archive.campaigns()],
+    }

@@ -1,0 +1,160 @@
+"""Campaigns: all of them, and one while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from db.records import EntryFilter, RunningTrial, Scored
+from discovery.browse.campaign_stats import CampaignStats, campaign_stats
+from discovery.cli.terminal import duration, number
+from discovery.web.charts import Dot, Figure, at, bars, cloud, figure, line, thinned
+from discovery.web.rendering import link, when
+from sandbox.text import one_line
+
+if TYPE_CHECKING:
+    from db.archive import Archive
+
+_LEADERS = 10
+_BASELINES = 4  # drawn as lines: the best ones
+_LATELY = timedelta(minutes=10)
+
+
+def campaigns(archive: Archive) -> dict[str, Any]:
+    """All campaigns, newest first, each with its best loss. Raises ArchiveError."""
+    records = archive.campaigns()[::-1]
+    return {"campaigns": [(r, next(iter(archive.top(r.id, 1)), None)) for r in records]}
+
+
+def campaign(archive: Archive, name: str) -> dict[str, Any]:
+    """A campaign's page, with what `live` says at this moment. Raises ArchiveError."""
+    stats = campaign_stats(archive, name)
+    return {
+        "campaign": stats.campaign,
+        "proposers": stats.proposers,
+        "leaders": archive.entries(name, EntryFilter(status="ranked"), limit=_LEADERS),
+        "metrics": archive.metrics(name),
+        "live": _live(archive, stats),
+    }
+
+
+def live(archive: Archive, name: str) -> dict[str, Any]:
+    """What changes while a campaign runs: numbers, charts, running trials. Raises ArchiveError."""
+    return _live(archive, campaign_stats(archive, name))
+
+
+def _live(archive: Archive, stats: CampaignStats) -> dict[str, Any]:
+    record = stats.campaign
+    scored = archive.scored(record.id)
+    running = archive.running(record.id)
+    return {
+        "status": record.status,
+        "tiles": _tiles(stats, scored, running),
+        "charts": {
+            "best": _best_chart(stats),
+            "scores": _scores_chart(record.name, record.ranking.metric, scored),
+            "failures": bars(dict(_failures(stats)), "count"),
+            "throughput": _throughput_chart(scored),
+        },
+        "running": [
+            {
+                "name": one_line(r.name, 60) or "unnamed",
+                "link": link(f"/candidate/{r.candidate_id[:10]}", campaign=record.name),
+                "seed": r.seed,
+                "evaluator": r.evaluator,
+                "worker": one_line(r.worker, 40),
+                "since": when(r.since),
+            }
+            for r in running
+        ],
+    }
+
+
+def _tiles(stats: CampaignStats, scored: Sequence[Scored], running: Sequence[RunningTrial]) -> list[dict[str, str]]:
+    record, best, known = stats.campaign, stats.best[-1:], stats.baselines[:1]
+    tokens = f"{stats.prompt_tokens:,} in, {stats.completion_tokens:,} out"
+    last = max((s.at for s in scored), default=None)
+    lately = sum(s.at > last - _LATELY for s in scored) if last is not None else 0
+    per = (
+        f"{stats.tokens_per_accepted:,.0f} per accepted loss"
+        if stats.tokens_per_accepted
+        else "no language model asked"
+    )
+    failed = f"{record.trials_failed} failed" if record.trials_failed else "none failed"
+    made = [
+        (
+            "Best found",
+            number(best[0].score) if best else "-",
+            one_line(best[0].name, 40) if best else "nothing ranked yet",
+        ),
+        (
+            "Best baseline",
+            number(known[0].score) if known else "-",
+            one_line(known[0].name, 40) if known else "none measured",
+        ),
+        ("Losses in training or ranked", f"{record.candidates:,}", f"of {record.proposals:,} proposals and baselines"),
+        ("Trials done", f"{record.trials_done:,}", f"{len(running)} running, {failed}"),
+        ("Losses measured", f"{len(scored):,}", f"{lately} in the last ten minutes of work"),
+        (
+            "Device time",
+            duration(stats.device_hours * 3600),
+            f"{duration(stats.hours_saved * 3600)} saved by finding copies",
+        ),
+        ("Tokens", tokens if stats.prompt_tokens else "0", per),
+    ]
+    return [{"label": a, "value": b, "note": c} for a, b, c in made]
+
+
+def _best_chart(stats: CampaignStats) -> Figure:
+    """The best score so far as steps, and the best baselines as level lines."""
+    ranking, steps = stats.campaign.ranking, list(stats.best)
+    times = [s.at for s in (*steps, *stats.baselines)]
+    if not times:
+        return figure([], "time (UTC)", ranking.metric, x_type="date")
+    ends = [at(min(times)), at(stats.campaign.finished_at or max(times))]
+    levels = [
+        line(b.name, ends, [b.score, b.score], line={"dash": "dot", "width": 1.5}, hoverinfo="name+y")
+        for b in stats.baselines[:_BASELINES]
+    ]
+    found = []
+    if steps:
+        x = [*(at(s.at) for s in steps), max(ends[1], at(steps[-1].at))]
+        y = [*(s.score for s in steps), steps[-1].score]
+        found = [line("best found", x, y, line={"shape": "hv", "width": 3})]
+    return figure([*found, *levels], "time (UTC)", ranking.metric, x_type="date")
+
+
+def _scores_chart(campaign: str, metric: str, scored: Sequence[Scored]) -> Figure:
+    """Each ranked loss when it was measured, by proposer."""
+    groups: dict[str, list[Scored]] = {}
+    for one in thinned(scored):
+        groups.setdefault("baseline" if one.origin == "known" else one.proposer, []).append(one)
+    clouds = [
+        cloud(
+            proposer,
+            [
+                Dot(at(s.at), s.score, s.name, link(f"/candidate/{s.candidate_id[:10]}", campaign=campaign))
+                for s in group
+            ],
+        )
+        for proposer, group in sorted(groups.items())
+    ]
+    return figure(clouds, "measured (UTC)", metric, x_type="date")
+
+
+def _failures(stats: CampaignStats) -> dict[str, int]:
+    """By kind, whether the checks or the training found it."""
+    kinds = dict(stats.check_failures)
+    for kind, count in stats.training_failures.items():
+        kinds[kind] = kinds.get(kind, 0) + count
+    return kinds
+
+
+def _throughput_chart(scored: Sequence[Scored]) -> Figure:
+    """Losses measured, counted up over time: the slope is the pace."""
+    counted = thinned(list(enumerate(scored, 1)))
+    trace = line("measured", [at(s.at) for _, s in counted], [n for n, _ in counted], line={"shape": "hv"})
+    return figure(
+        [trace] if counted else [], "time (UTC)", "losses measured", x_type="date", layout={"showlegend": False}
+    )

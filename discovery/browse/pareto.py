@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from db.records import Entry, EntryFilter, ReportedMetric
+from db.records import ReportedMetric, Scored
 from evaluators.options import OptionsError, nearest
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Placed:
     """A ranked candidate and its means of the two metrics over the seeds that rank."""
 
-    entry: Entry
+    candidate: Scored
     x: float
     y: float
 
@@ -41,9 +41,9 @@ def tradeoff(archive: Archive, campaign: CampaignRef, x: str, y: str) -> Tradeof
             raise OptionsError(f"no trial reports a metric {name!r}; {nearest(name, list(reported))}")
     means = archive.means(campaign, list(dict.fromkeys((x, y))))
     placed = tuple(
-        Placed(entry, values[x], values[y])
-        for entry in archive.entries(campaign, EntryFilter(status="ranked"))
-        if {x, y} <= (values := means.get(entry.candidate.id, {})).keys()
+        Placed(scored, values[x], values[y])
+        for scored in archive.scored(campaign)
+        if {x, y} <= (values := means.get(scored.candidate_id, {})).keys()
     )
     return Tradeoff(reported[x], reported[y], placed, pareto_front(placed, reported[x], reported[y]))
 

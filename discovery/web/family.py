@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from db.archive import Archive
 
 _NODES = 120  # drawn: the nearest
-_IN_A_ROW = 6
+_IN_A_ROW = 5
 WIDTH, HEIGHT, GAP_X, GAP_Y = 190, 54, 24, 62
 
 
@@ -51,7 +51,7 @@ def lineage(archive: Archive, prefix: str, campaign: str | None) -> dict[str, An
 
 
 def draw(found: Family) -> Drawing:
-    """Rows by generation: ancestors above, descendants below; a wide generation takes several rows."""
+    """Rows by generation, parents above their children; a wide generation takes several rows."""
     shown = dict(sorted(found.members.items(), key=lambda m: m[1].depth)[:_NODES])
     rows: list[Sequence[Ancestor]] = []
     for _, generation in sorted(_generations(found, shown).items()):
@@ -64,7 +64,7 @@ def draw(found: Family) -> Drawing:
         for across, member in enumerate(row):
             boxes[member.candidate_id] = Box(
                 member=member,
-                name=one_line(member.name, 22) or "unnamed",
+                name=one_line(member.name, 20) or "unnamed",
                 score=number(member.score) if member.score is not None else member.status,
                 to=link(f"/candidate/{member.candidate_id[:10]}/lineage", campaign=found.campaign),
                 x=left + across * step,
@@ -81,15 +81,20 @@ def draw(found: Family) -> Drawing:
 
 
 def _generations(found: Family, shown: Mapping[str, Ancestor]) -> dict[int, list[Ancestor]]:
-    """By distance, negative for ancestors: what the candidate can be reached from."""
-    above: set[str] = set()
-    waiting = [found.candidate_id]
-    while waiting:
-        for parent in found.members[waiting.pop()].parents:
-            if parent in found.members and parent not in above:
-                above.add(parent)
-                waiting.append(parent)
+    """Each below all of its parents, and no further above its children than it must be, so that all lines run downwards."""
+    edges = [(parent, child) for parent, child in found.edges if parent in shown and child in shown]
+    level = dict.fromkeys(shown, 0)
+    for (
+        _
+    ) in shown:  # the longest chain has as many; what an archive claims may be a circle, which would not end by itself
+        lower = {child: level[parent] + 1 for parent, child in edges if level[child] <= level[parent]}
+        if not lower:
+            break
+        level |= lower
+    children = {child for _, child in edges}
+    for one in (c for c in shown if c not in children):
+        level[one] = min((level[child] for parent, child in edges if parent == one), default=1) - 1
     generations: dict[int, list[Ancestor]] = {}
-    for member in shown.values():
-        generations.setdefault(-member.depth if member.candidate_id in above else member.depth, []).append(member)
+    for one, member in shown.items():
+        generations.setdefault(level[one], []).append(member)
     return generations

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from discovery.browse.pareto import tradeoff
 from discovery.web.charts import Dot, cloud, figure, line, thinned
-from discovery.web.rendering import of_candidate
+from discovery.web.rendering import link
 
 if TYPE_CHECKING:
     from db.archive import Archive
@@ -24,8 +24,10 @@ def plot(archive: Archive, campaign: str, x: str | None, y: str | None) -> dict[
     found = tradeoff(archive, campaign, x, y)
     groups: dict[str, list[Dot]] = {}
     for p in thinned(found.points):
-        group = "baseline" if p.entry.origin == "known" else p.entry.proposer
-        groups.setdefault(group, []).append(Dot(p.x, p.y, p.entry.name, of_candidate(p.entry)))
+        group = "baseline" if p.candidate.origin == "known" else p.candidate.proposer
+        groups.setdefault(group, []).append(
+            Dot(p.x, p.y, p.candidate.name, link(f"/candidate/{p.candidate.candidate_id[:10]}", campaign=campaign))
+        )
     front = line("front", [p.x for p in found.front], [p.y for p in found.front], line={"dash": "dash", "width": 1.5})
     ways = [f"{m.name}, {'higher' if m.higher_is_better else 'lower'} is better" for m in (found.x, found.y)]
     chart = figure([front, *(cloud(name, dots) for name, dots in sorted(groups.items()))], *ways)

@@ -30,7 +30,7 @@ class Watch:
         return page
 
     def require_clean(self) -> None:
-        assert (self.console, self.outside) == ([], [])
+        assert (self.console, self.outside) == ([], []), f"console: {self.console}, requests elsewhere: {self.outside}"
 
     def _is_local(self, url: str) -> bool:
         return url.startswith((f"{self.base}/", "data:", "blob:"))

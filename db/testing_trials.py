@@ -120,6 +120,18 @@ class TrialConformance(ArchiveSuite):
         assert archive.reset_running(campaign) == 1
         assert archive.reset_running(campaign) == 0
 
+    def test_running_trials_are_listed_with_their_worker_and_present_attempt(self, archive: Archive) -> None:
+        campaign = self.start(archive).id
+        candidate = self.store(archive, campaign, proposal(0))
+        self.train(archive, campaign, candidate, s0=0.5)
+        trial = archive.ensure_trial(campaign, candidate.id, TASK.id, 1)
+        archive.start_attempt(trial.id, "first")
+        archive.reset_running(campaign)
+        assert archive.running(campaign) == []
+        archive.start_attempt(trial.id, "second")
+        (found,) = archive.running(campaign)
+        assert (found.candidate_id, found.seed, found.worker) == (candidate.id, 1, "second")
+
     def test_a_trial_needs_its_candidate_and_task(self, archive: Archive) -> None:
         campaign = self.start(archive).id
         candidate = self.store(archive, campaign, proposal(0))

@@ -10,7 +10,7 @@ from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, Table, Unique
 
 from db.types import RowId, SafeJSON, SafeText, SourceText, UTCDateTime
 
-SCHEMA_VERSION = "0002"  # revision of the newest migration
+SCHEMA_VERSION = "0003"  # revision of the newest migration
 VERSION_TABLE = "archive_version"
 
 metadata = sa.MetaData(
@@ -52,6 +52,22 @@ campaigns = Table(
     Column("seeds", SafeJSON),  # seeds that count for the ranking; NULL: all of them
     Column("created_at", UTCDateTime, nullable=False),
     Column("finished_at", UTCDateTime),
+)
+
+# Who drives a campaign: one process at a time. `epoch` grows with every driver, and each write of a driver checks that it
+# is still its own. No time in here is ever compared: two machines' clocks differ (see `db/lease.py`).
+leases = Table(
+    "leases",
+    metadata,
+    Column("campaign_id", RowId, ForeignKey("campaigns.id"), primary_key=True, autoincrement=False),
+    Column("epoch", sa.Integer, nullable=False),
+    Column("held", sa.Boolean, nullable=False),  # false once its driver has ended in order
+    Column("beats", sa.BigInteger, nullable=False),  # grows every few seconds while the driver lives
+    Column("host", SafeText, nullable=False),
+    Column("pid", sa.BigInteger, nullable=False),
+    Column("process", SafeText, nullable=False),  # what names a process of the machine for good: boot, start time
+    Column("since", UTCDateTime, nullable=False),
+    Column("beat_at", UTCDateTime, nullable=False),
 )
 
 candidates = Table(
@@ -119,6 +135,20 @@ proposals = Table(
     Column("judged_at", UTCDateTime),
     UniqueConstraint("campaign_id", "number"),
     CheckConstraint("state IN ('replied', 'judged')", name="state"),
+)
+
+# Questions to a language model that have no reply here: on their way, or lost with a driver. Stored before they are sent and
+# removed with the reply's arrival, so that what a killed driver had asked for is known, and counted.
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("campaign_id", RowId, ForeignKey("campaigns.id"), nullable=False, index=True),
+    Column("number", sa.Integer, nullable=False),  # of the proposal that was asked for
+    Column("lost", sa.Boolean, nullable=False),
+    Column("prompt_tokens", sa.BigInteger, nullable=False),  # the most that the question can have taken
+    Column("completion_tokens", sa.BigInteger, nullable=False),
+    Column("sent_at", UTCDateTime, nullable=False),
 )
 
 proposal_parents = Table(

@@ -24,6 +24,7 @@ from db.models import (
     prompt_parts,
     proposal_parents,
     proposals,
+    requests,
     standings,
     tasks,
     trial_arrays,
@@ -176,6 +177,9 @@ class Queries(Session):
                     failures[name] += count
             by_status = sa.select(trials.c.status, sa.func.count()).where(his).group_by(trials.c.status)
             statuses = {str(name): int(count) for name, count in connection.execute(by_status)}
+            most = sa.func.coalesce(sa.func.sum(requests.c.prompt_tokens + requests.c.completion_tokens), 0)
+            lost = sa.select(sa.func.count(), most).where(requests.c.campaign_id == ours, requests.c.lost)
+            lost_requests, lost_tokens = connection.execute(lost).one()
             tried = sa.select(sa.func.count()).select_from(attempts.join(trials)).where(his)
             return Totals(
                 proposals=int(counted.all),
@@ -186,6 +190,8 @@ class Queries(Session):
                 attempts=int(connection.execute(tried).scalar_one()),
                 failures=dict(failures),
                 trials=statuses,
+                lost_requests=int(lost_requests),
+                lost_tokens=int(lost_tokens),
             )
 
 

@@ -263,7 +263,10 @@ class Ancestor:
 
 @dataclass(frozen=True)
 class Totals:
-    """What a campaign cost and where it went. Failures are counted by kind, trials by status."""
+    """What a campaign cost and where it went. Failures are counted by kind, trials by status.
+
+    `lost_requests` were on their way when a driver ended; `lost_tokens` is the most that they can have taken.
+    """
 
     proposals: int
     unjudged: int
@@ -273,6 +276,8 @@ class Totals:
     attempts: int
     failures: Mapping[str, int]
     trials: Mapping[str, int]
+    lost_requests: int = 0
+    lost_tokens: int = 0
 
 
 @dataclass(frozen=True)

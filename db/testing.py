@@ -14,6 +14,7 @@ import pytest
 
 from db.archive import Archive, ArchiveError
 from db.records import EntryFilter, Prompt, PromptPart, Reply
+from db.testing_leases import LeaseConformance
 from db.testing_trials import TrialConformance
 from db.testing_values import OTHER_TASK, PARAMETERS, TASK, proposal, same_fingerprint
 from sandbox.candidate import Candidate
@@ -21,7 +22,7 @@ from sandbox.failure import Failure, FailureKind
 from sandbox.reports import GateReport, ProbeReport, Violation
 
 
-class ArchiveConformance(TrialConformance):
+class ArchiveConformance(TrialConformance, LeaseConformance):
     """What an archive promises, whatever database is behind it."""
 
     # campaigns and tasks

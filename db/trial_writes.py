@@ -98,6 +98,7 @@ class TrialWrites(Session):
         Raises:
             ArchiveError: it cannot be stored; the campaign, candidate and task must be stored before.
         """
+        self.require_lease(campaign)
         wanted = {"campaign": campaign, "task": task_id, "candidate": candidate_id, "of_seed": seed}
         with self._write() as connection:
             evaluator = connection.execute(_EVALUATOR, {"task": task_id}).scalar()
@@ -133,6 +134,7 @@ class TrialWrites(Session):
             row = connection.execute(_START, {"trial": trial_id}).first()
             if row is None:
                 raise self._wrong_state(connection, trial_id, "started")
+            self.require_lease(row.campaign_id)
             started = {"trial_id": trial_id, "number": row.attempts, "worker": worker, "started_at": now()}
             connection.execute(_ADD_ATTEMPT, started | {"unconfined": unconfined})
             if unconfined:
@@ -192,6 +194,7 @@ class TrialWrites(Session):
         trial = connection.execute(_END, changes).first()
         if trial is None:
             raise self._wrong_state(connection, trial_id, f"ended as attempt {attempt}")
+        self.require_lease(trial.campaign_id)
         said = failure_columns(failure)
         closed = {"new_kind": said["failure_kind"], "new_message": said["failure_message"], "moment": moment}
         connection.execute(_CLOSE, {"trial": trial_id, "attempt": attempt, **closed})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from db import lease as leasing
 from db.convert import candidate_columns, failure_columns, proposal_columns, report_columns
 from db.errors import ArchiveError
 from db.models import (
@@ -19,6 +20,7 @@ from db.models import (
     prompts,
     proposal_parents,
     proposals,
+    requests,
     tasks,
     trials,
 )
@@ -45,10 +47,15 @@ class CampaignWrites(Session):
         metric: str,
         higher_is_better: bool,
         seeds: Sequence[int] | None = None,
+        tell: Callable[[str], None] = lambda line: None,
     ) -> CampaignRecord:
-        """Start a campaign, or take up the one of that name.
+        """Start a campaign, or take up the one of that name, and drive it until `finish_campaign` or `close`.
 
-        Its trials that were interrupted, or lost through our fault or the machine's, become pending again.
+        Its trials that were interrupted, or lost through our fault or the machine's, become pending again; its questions
+        that were on their way are lost.
+
+        A driver that died on this machine, or ended in order, is followed at once. One of another machine that is silent is
+        waited for, for `db.lease.LEASE_S` seconds.
 
         Args:
             name: unique in the archive.
@@ -56,9 +63,10 @@ class CampaignWrites(Session):
             task, metric, higher_is_better: what ranks its candidates.
             seeds: the seeds whose trials count for the ranking; None for all. Give them where other trials of the
                 same task are run too, such as confirmations on fresh seeds.
+            tell: hears in one line what is waited for.
 
         Raises:
-            ArchiveError: it cannot be stored.
+            ArchiveError: it cannot be stored, or another driver is at it.
         """
         ranking = Ranking(task.id, metric, higher_is_better, None if seeds is None else tuple(seeds))
         public = plain(redact_config(config))
@@ -71,19 +79,27 @@ class CampaignWrites(Session):
             "seeds": None if seeds is None else list(seeds),
             "finished_at": None,
         }
-        with self._write() as connection:
+        ours = any(held.name == name for held in self._held.values())
+        judged = self.lease(name) if ours else leasing.await_free(name, lambda: self.lease(name), tell)
+        with self._write(shared=True) as connection:
             _store_task(connection, task, None)
             row = connection.execute(sa.select(campaigns).where(campaigns.c.name == name)).mappings().first()
             created = now() if row is None else row["created_at"]
             if row is None:
                 new = sa.insert(campaigns).values(name=name, created_at=created, **values)
                 campaign = new_id(connection.execute(new))
+                epoch = leasing.take(connection, campaign, name, judged, now())
             else:
                 campaign = int(row["id"])
+                epoch = leasing.take(
+                    connection, campaign, name, judged, now()
+                )  # before anything that the other has locked
                 connection.execute(sa.update(campaigns).where(campaigns.c.id == campaign).values(values))
                 _release_running(connection, campaign)
+                _lose_requests(connection, campaign)
                 if _reopen_lost(connection, campaign) or ranking_of(row) != ranking:
                     rescore_all(connection, campaign, ranking)
+        self._hold(campaign, name, epoch)
         self._rankings[campaign] = ranking
         previous = row["config"] if row is not None and row["config"] != public else None
         return CampaignRecord(
@@ -92,28 +108,51 @@ class CampaignWrites(Session):
         )  # fmt: skip
 
     def finish_campaign(self, campaign: int, status: str = "finished") -> None:
-        """Record how a campaign ended. It can be taken up again. Raises ArchiveError."""
+        """Record how a campaign ended, and drive it no more. It can be taken up again. Raises ArchiveError."""
+        self.require_lease(campaign)
         with self._write() as connection:
             ended = sa.update(campaigns).where(campaigns.c.id == campaign)
             connection.execute(ended.values(status=status, finished_at=now()))
+            _lose_requests(connection, campaign)
+            leasing.release(connection, campaign, self._held[campaign].epoch)
+        self._let_go(campaign)
 
     def reset_running(self, campaign: int) -> int:
         """Make trials that were running when the driver stopped pending again; returns how many. Raises ArchiveError."""
+        self.require_lease(campaign)
         with self._write() as connection:
             return _release_running(connection, campaign)
 
     def record_task(self, task: Task, facts: Mapping[str, Any]) -> None:
         """Store a task with what preparing it measured; newer facts replace older ones. Raises ArchiveError."""
-        with self._write() as connection:
+        with self._write(shared=True) as connection:
             _store_task(connection, task, facts)
 
-    def record_reply(self, campaign: int, proposal: Proposal) -> int:
+    def record_request(self, campaign: int, number: int, prompt_tokens: int, completion_tokens: int) -> int:
+        """Note a question before it is sent, with the most it can take; returns the request's id. Raises ArchiveError."""
+        self.require_lease(campaign)
+        values = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "sent_at": now()}
+        with self._write() as connection:
+            new = sa.insert(requests).values(campaign_id=campaign, number=number, lost=False, **values)
+            return new_id(connection.execute(new))
+
+    def close_request(self, request: int) -> None:
+        """A question came back without a reply: nothing is counted for it. Raises ArchiveError."""
+        with self._write() as connection:
+            connection.execute(sa.delete(requests).where(requests.c.id == request))
+
+    def record_reply(self, campaign: int, proposal: Proposal, request: int | None = None) -> int:
         """Store a reply before anything is made of it, with its prompt and parents; returns the proposal's id.
+
+        `request`: from `record_request`, which the reply replaces.
 
         Raises:
             ArchiveError: it cannot be stored, or the campaign has a proposal of that index already.
         """
-        with self._write() as connection:
+        self.require_lease(campaign)
+        with self._write(shared=True) as connection:
+            if request is not None:
+                connection.execute(sa.delete(requests).where(requests.c.id == request))
             return _insert_proposal(connection, campaign, proposal, "replied")
 
     def record_verdict(self, proposal_id: int, proposal: Proposal) -> None:
@@ -122,7 +161,7 @@ class CampaignWrites(Session):
         Raises:
             ArchiveError: it cannot be stored, there is no such proposal, or it has been judged before.
         """
-        with self._write() as connection:
+        with self._write(shared=True) as connection:
             row = connection.execute(
                 sa.select(proposals.c.campaign_id, proposals.c.state).where(proposals.c.id == proposal_id)
             ).first()
@@ -130,6 +169,7 @@ class CampaignWrites(Session):
                 raise ArchiveError(f"{self.url} has no proposal {proposal_id}", fault=True)
             if row.state != "replied":
                 raise ArchiveError(f"proposal {proposal_id} of {self.url} has been judged before", fault=True)
+            self.require_lease(row.campaign_id)
             _judge(connection, row.campaign_id, proposal_id, proposal)
 
     def record_known(self, campaign: int, proposal: Proposal) -> int:
@@ -138,7 +178,8 @@ class CampaignWrites(Session):
         Raises:
             ArchiveError: it cannot be stored, or the campaign has a proposal of that index already.
         """
-        with self._write() as connection:
+        self.require_lease(campaign)
+        with self._write(shared=True) as connection:
             proposal_id = _insert_proposal(connection, campaign, proposal, "judged")
             _judge(connection, campaign, proposal_id, proposal)
             return proposal_id
@@ -229,6 +270,11 @@ def _store_candidate(connection: Connection, proposal: Proposal) -> None:
     lost = probe is not None and probe.failure is not None and not probe.failure.kind.candidates_fault
     if reports and not lost:
         connection.execute(sa.update(candidates).where(candidates.c.id == candidate.id).values(reports))
+
+
+def _lose_requests(connection: Connection, campaign: int) -> None:
+    """Nobody waits any more for the questions that are on their way."""
+    connection.execute(sa.update(requests).where(requests.c.campaign_id == campaign).values(lost=True))
 
 
 def _release_running(connection: Connection, campaign: int) -> int:

@@ -20,7 +20,7 @@ from discovery.config import CampaignConfig, ObjectiveConfig, PromotionConfig
 from discovery.config_errors import ConfigError
 from discovery.executor import Pools, RayExecutor
 from discovery.imports import Given
-from discovery.interrupts import interrupts
+from discovery.interrupts import finishes, interrupts
 from discovery.leaderboard import Board, stage_board
 from discovery.ledger import Ledger
 from discovery.progress import Event, Progress
@@ -40,6 +40,7 @@ from evaluators.plugins import load_plugin
 from sandbox.failure import InfrastructureError
 
 SEARCH = "search"
+_LOOK_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -169,19 +170,15 @@ class Campaign:
             stage = self._search.stage
             refuse_another_ranking(archive, config.name, stage)
             given = [*self._start, *from_archive(archive, config.start_from, self._contract, config.name)]
-            record = archive.start_campaign(
-                config.name,
-                config.public(),
-                task=stage.task,
-                metric=stage.metric,
-                higher_is_better=stage.higher_is_better,
-                seeds=stage.seeds,
-            )
+            record = await asyncio.to_thread(  # it may have to wait for another driver's lease to run out
+                archive.start_campaign, config.name, config.public(), task=stage.task, metric=stage.metric,
+                higher_is_better=stage.higher_is_better, seeds=stage.seeds, tell=self._say_from_a_thread,
+            )  # fmt: skip
             if record.previous_config is not None:
                 keys = changed_keys(record.previous_config, record.config)
                 self.progress.say("note", f"settings that changed since the last run: {', '.join(keys)}")
             try:
-                status = await self._until_stopped(self._work(archive, record, log, given))
+                status = await self._until_stopped(self._work(archive, record, log, given), _keep(archive, record.id))
                 archive.reset_running(record.id)
                 archive.finish_campaign(record.id, status)
             except BaseException as error:
@@ -210,29 +207,22 @@ class Campaign:
             stages.append(stage_board(archive, campaign, m.stage, effect, fresh=number > 0))
         return Board(self.config.name, tuple(stages))
 
+    def _say_from_a_thread(self, line: str) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self.progress.say, "note", line)
+
     def _news(self, log: logging.Logger, event: Event) -> None:
         log.info("%s: %s", event.kind, event.text)
         if self._listener is not None:
             self._listener(event)
 
-    async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> str:
-        """Await the work or a stop request, whichever comes first."""
+    async def _until_stopped(self, work: Coroutine[Any, Any, None], lease: Coroutine[Any, Any, None]) -> str:
+        """Await the work, a stop request, or the loss of the campaign to another driver, whichever comes first."""
         assert self._stopping is not None
-        working = asyncio.ensure_future(work)
-        stopping = asyncio.ensure_future(self._stopping.wait())
-        try:
-            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                error = working.exception()
-                if error is not None:
-                    raise _innermost(error) from None
-                return "finished"
-            self.progress.say("note", "interrupted: ending what runs; Ctrl-C ends it at once")
-            return "interrupted"
-        finally:
-            for task in (working, stopping):
-                task.cancel()
-            await asyncio.gather(working, stopping, return_exceptions=True)
+        if await finishes(work, self._stopping, lease):
+            return "finished"
+        self.progress.say("note", "interrupted: ending what runs; Ctrl-C ends it at once")
+        return "interrupted"
 
     async def _work(
         self, archive: Archive, record: CampaignRecord, log: logging.Logger, given: Sequence[Given]
@@ -379,6 +369,13 @@ class Campaign:
         return (variable,) if isinstance(variable, str) else ()
 
 
+async def _keep(archive: Archive, campaign: int) -> None:
+    """Runs for as long as this process drives the campaign. Raises ArchiveError when another one has taken over."""
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        archive.require_lease(campaign)
+
+
 def _measure(key: str, settings: ObjectiveConfig | PromotionConfig) -> _Measured:
     """Build the evaluator a section names; validates its options and metric. Raises OptionsError."""
     spec = TaskSpec(settings.evaluator, settings.options)
@@ -389,10 +386,3 @@ def _measure(key: str, settings: ObjectiveConfig | PromotionConfig) -> _Measured
         raise OptionsError(f"{settings.evaluator} has no metric {name!r}; {nearest(name, list(metrics))}")
     stage = Stage(key, evaluator.task, name, metrics[name].higher_is_better, settings.seed_list)
     return _Measured(stage, evaluator, spec)
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """The first real error inside task groups, so that people see one line and not a tree."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -90,6 +90,15 @@ class Ledger:
         self.tokens += prompt_tokens + answer_tokens
         self._dearest = max(self._dearest, prompt_tokens + answer_tokens)
 
+    def most(self, prompt: Prompt, reply_tokens: int | None) -> tuple[int, int]:
+        """The most tokens that a question and its reply can take; without a bound on replies, what the dearest took."""
+        asked = sum(len(p.text) for p in prompt.parts) // _CHARS_PER_TOKEN
+        return asked, self._dearest if reply_tokens is None else reply_tokens
+
+    def lose(self, tokens: int) -> None:
+        """Count questions that were on their way when an earlier run ended: they may have been answered, and paid for."""
+        self.tokens += tokens
+
     def _has_proposal_left(self) -> bool:
         return self._most_proposals is None or self.proposals < self._most_proposals
 

@@ -117,6 +117,15 @@ class Proposer(Protocol):
 
 
 @runtime_checkable
+class Bounded(Protocol):
+    """What a proposer with a language model may have besides: a bound on what one reply can take."""
+
+    @property
+    def max_reply_tokens(self) -> int | None:
+        """None where the server decides."""
+
+
+@runtime_checkable
 class Preflight(Protocol):
     """What a proposer may have besides: a quick test of its key, model and connection before anything is started."""
 

@@ -38,7 +38,20 @@ def restore(search: Search) -> list[Resumed]:
                 unfinished.append(Resumed(proposal, accepted=True, by_seed=result.by_seed))
             else:
                 search.report(proposal, result)
+    _count_lost(search)
     return unfinished
+
+
+def _count_lost(search: Search) -> None:
+    """Questions that earlier runs sent and got no reply to; their numbers are free and are asked again."""
+    totals = search.parts.archive.totals(search.parts.campaign)
+    search.ledger.lose(totals.lost_tokens)
+    if totals.lost_requests:
+        search.parts.progress.say(
+            "note",
+            f"{totals.lost_requests} questions were on their way when earlier runs ended: counted as the "
+            f"{totals.lost_tokens:,} tokens that they can have taken at most, and asked again",
+        )
 
 
 def _stored(search: Search, proposal: Proposal) -> Result:

@@ -17,7 +17,7 @@ from discovery.ledger import Ledger
 from discovery.novelty import FingerprintIndex
 from discovery.progress import Progress
 from discovery.prompts.builder import PromptBuilder
-from discovery.protocols import Outcome, Plan, Proposer, ProposerError, ProposerExhausted, Request, Strategy
+from discovery.protocols import Bounded, Outcome, Plan, Proposer, ProposerError, ProposerExhausted, Request, Strategy
 from discovery.replies import ReplyError, parse_reply
 from discovery.trials import Result, Stage, TrialQueue, Work
 from discovery.workers import Check
@@ -206,6 +206,7 @@ class Search:
     async def _ask(self, asked: Asked) -> Asked | None:
         """Ask, store, judge. Returns the repair question that should follow, if any."""
         parts = self.parts
+        request = self._note_request(asked)
         try:
             asked.reply = await parts.proposer.propose(Request(asked.prompt, asked.plan, asked.attempt))
         except ProposerExhausted as error:
@@ -213,6 +214,8 @@ class Search:
             parts.progress.say("note", str(error))
             return None
         except ProposerError as error:
+            if request is not None:
+                parts.archive.close_request(request)
             self._lost(error)
             return None
         self._lost_in_a_row = 0
@@ -228,13 +231,21 @@ class Search:
             prompt=asked.prompt,
             reply=asked.reply,
         )
-        return await self._judge(self.store_reply(proposal), asked)
+        return await self._judge(self._store_reply(proposal, request), asked)
 
-    def store_reply(self, proposal: Proposal) -> Proposal:
+    def _note_request(self, asked: Asked) -> int | None:
+        """Store that a language model is about to be asked: if this process dies, the question may have been paid for."""
+        parts = self.parts
+        if not parts.proposer.uses_llm:
+            return None
+        bound = parts.proposer.max_reply_tokens if isinstance(parts.proposer, Bounded) else None
+        return parts.archive.record_request(parts.campaign, asked.index, *self.ledger.most(asked.prompt, bound))
+
+    def _store_reply(self, proposal: Proposal, request: int | None) -> Proposal:
         """Commit the reply before anything is made of it: it has been paid for."""
         progress, reply = self.parts.progress, proposal.reply
         assert reply is not None
-        stored = self.parts.archive.record_reply(self.parts.campaign, proposal)
+        stored = self.parts.archive.record_reply(self.parts.campaign, proposal, request)
         self.ledger.pay(reply, proposal.prompt if self.parts.proposer.uses_llm else None)
         progress.proposals += 1
         progress.prompt_tokens += reply.prompt_tokens or 0

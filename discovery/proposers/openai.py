@@ -105,6 +105,10 @@ class OpenAIProposer:
     def __repr__(self) -> str:
         return f"OpenAIProposer(model={self.options.model!r}, base_url={self._wire.where!r})"
 
+    @property
+    def max_reply_tokens(self) -> int | None:
+        return self.options.max_tokens
+
     async def propose(self, request: Request) -> Reply:
         """One reply; waits and asks again where that can help.
 

@@ -11,7 +11,7 @@ import pytest
 from db.models import SCHEMA_VERSION, metadata, version_table
 
 DOC = Path(__file__).parents[2] / "docs" / "archive.md"
-SAVED = Path(__file__).parent / "assets" / "archive_v2.sqlite3"
+SAVED = Path(__file__).parent / "assets" / f"archive_v{int(SCHEMA_VERSION)}.sqlite3"
 
 
 def test_every_table_and_version_is_named() -> None:

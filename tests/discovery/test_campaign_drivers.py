@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.discovery.test_campaign_kills import campaign, check_exact, started
 from tests.support.campaigns import kept
 from tests.support.chat_server import ChatServer
 from tests.support.command import TRACEBACK
 from tests.support.command_runs import Command
+from tests.support.interrupted import campaign, check_exact, started
 
 
 def folders(folder: Path) -> tuple[Path, Path]:

@@ -230,6 +230,17 @@ def test_tokens_that_the_endpoint_does_not_count_are_estimated() -> None:
     assert ledger.tokens == 300
 
 
+def test_questions_count_at_their_most_while_nobody_knows_what_came_of_them() -> None:
+    ledger = Ledger(BudgetConfig(candidates=None, tokens=1000))
+    prompt = Prompt((PromptPart("user", "p" * 800),))
+    assert ledger.most(prompt, 300) == (200, 300)
+    ledger.pay(paid(450))
+    assert ledger.most(prompt, None) == (200, 450)
+    ledger.lose(101)
+    assert ledger.tokens == 551
+    assert not ledger.has_room()  # one more may be as dear as the dearest reply
+
+
 def test_numbers_lost_with_an_earlier_run_are_asked_again() -> None:
     ledger = Ledger(BudgetConfig(candidates=None, proposals=6))
     for number, is_question in ((0, False), (1, False), (2, True), (4, False), (5, True)):

@@ -6,56 +6,13 @@ import random
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.support.campaigns import BASELINES, EVALUATOR, Kept, endpoint, kept, settings
+from tests.support.campaigns import kept
 from tests.support.chat_server import ChatServer
 from tests.support.command_runs import Command
-
-PROPOSALS = 6
-IN_FLIGHT, SLOTS = 2, 2
-PROMOTED = [1000, 1001, 1002]
-
-
-def campaign(folder: Path, server: ChatServer, seconds: float = 0.3) -> dict[str, Any]:
-    options = {"folder": str(folder), "seconds": seconds}
-    return settings(
-        folder,
-        objective={"evaluator": EVALUATOR, "seeds": 2, "options": options},
-        proposer=endpoint(server.base_url),
-        budget={"candidates": None, "proposals": PROPOSALS},
-        proposals={"in_flight": IN_FLIGHT, "max_repairs": 1},
-        promotions=[
-            {
-                "evaluator": EVALUATOR,
-                "top": 2,
-                "baselines": ["dpo"],
-                "seeds": PROMOTED,
-                "options": {**options, "variant": 1},
-            }
-        ],
-    )
-
-
-def started(folder: Path, variant: int = 0) -> int:
-    """Trials that workers have begun."""
-    notes = folder / "trials.txt"
-    return sum(line.startswith(f"{variant} ") for line in notes.read_text().splitlines()) if notes.exists() else 0
-
-
-def check_exact(found: Kept, server: ChatServer, stops: int) -> None:
-    assert found.status == "finished"
-    assert len(found.asked) == len(found.accepted) == PROPOSALS
-    assert sorted(p.index for p in found.proposals) == list(range(PROPOSALS + len(BASELINES)))
-    trials = found.trials.values()
-    assert {t.status for t in trials} == {"done"}
-    searched = [t for t in trials if t.seed < 1000]
-    assert len(searched) == 2 * (PROPOSALS + len(BASELINES))
-    assert len(found.trials) - len(searched) == 3 * len(PROMOTED)
-    assert len(found.trials) <= found.attempts <= len(found.trials) + SLOTS * stops
-    assert PROPOSALS <= len(server.received) <= PROPOSALS + IN_FLIGHT * stops  # a stored reply is never asked for again
+from tests.support.interrupted import campaign, check_exact, started
 
 
 def test_killed_in_the_search_and_in_a_promotion(tmp_path: Path) -> None:

@@ -123,6 +123,8 @@ class Kept:
     proposals: list[Proposal]
     trials: dict[tuple[str, str, int], TrialRecord]  # (candidate id, task id, seed)
     attempts: int
+    lost_requests: int = 0
+    lost_tokens: int = 0
 
     @property
     def asked(self) -> list[Proposal]:
@@ -141,7 +143,7 @@ class Kept:
         return [t for key, t in self.trials.items() if key[0] == proposal.candidate.id]
 
 
-def kept(archive_path: Path, name: str = "small") -> Kept:
+def kept(archive_path: Path | str, name: str = "small") -> Kept:
     """Read a campaign back, with each proposal's prompt."""
     with Archive(archive_path) as archive:
         record = archive.campaign(name)
@@ -150,4 +152,5 @@ def kept(archive_path: Path, name: str = "small") -> Kept:
         found = [t for i in sorted(ids) for t in archive.trials(i, campaign=name)]
         trials = {(t.candidate_id, t.task_id, t.seed): t for t in found}
         assert len(trials) == len(found), "a trial is stored twice"
-        return Kept(record.status, proposals, trials, archive.totals(name).attempts)
+        totals = archive.totals(name)
+        return Kept(record.status, proposals, trials, totals.attempts, totals.lost_requests, totals.lost_tokens)

@@ -1,0 +1,95 @@
+"""One round: a campaign that is struck at random moments, resumed each time, and checked in the end."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.support import processes
+from tests.support.campaigns import kept
+from tests.support.chat_server import ChatServer
+from tests.support.command import TRACEBACK
+from tests.support.command_runs import Command
+from tests.support.interrupted import SLOTS, campaign, check_exact
+
+QUIET_S = (0.5, 6.0)  # between two strikes
+PATIENCE_S = 240.0  # a run that nobody strikes any more has ended by then
+ATTEMPTS = 50  # at a trial; however often its workers are killed, it is not given up
+# what is struck -> how a process of it is known
+VICTIMS: Mapping[str, str] = {
+    "driver": "discovery run",
+    "worker": "ray::TrialWorker",
+    "checker": "ray::CheckWorker",
+    "raylet": "raylet/raylet",
+    "control store": "gcs/gcs_server",
+}
+DATABASE = "database"
+
+
+@dataclass
+class Round:
+    """What one round works with, and what has happened in it."""
+
+    folder: Path
+    archive: str
+    name: str
+    seed: int
+    strikes: int
+    strike_database: Callable[[], None] | None = None
+    struck: list[str] = field(default_factory=list)
+    runs: int = 0
+
+    def play(self) -> None:
+        """Raises AssertionError with what was broken."""
+        draw = random.Random(self.seed)
+        with ChatServer(latency_s=0.2) as server:
+            plan = campaign(
+                self.folder, server, 0.2, name=self.name, archive=self.archive, workers={"max_attempts": ATTEMPTS}
+            )
+            while not self._run(plan, draw):
+                pass
+            lost = SLOTS * len(self.struck)  # a strike at Ray takes all workers with it
+            check_exact(kept(self.archive, self.name), server, self.runs - 1, lost)
+
+    def _run(self, plan: Mapping[str, object], draw: random.Random) -> bool:
+        """Start or resume the campaign, strike while it runs; whether it finished."""
+        self.runs += 1
+        with Command(self.folder, plan) as run:
+            while self._lives(run, draw.uniform(*QUIET_S)) and len(self.struck) < self.strikes:
+                self._strike(run, draw)
+            code = run.end(PATIENCE_S)
+            left = run.left()
+            assert left == [], f"left over: {left}"
+            assert TRACEBACK not in run.text(), run.text()
+            if code == 1:
+                errors = [line for line in run.text().splitlines() if line.startswith("error: ")]
+                assert len(errors) == 1, run.text()
+            assert code in (0, 1, -signal.SIGKILL), f"exit code {code}: {run.text()}"
+            return code == 0
+
+    def _lives(self, run: Command, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while (lives := run.look()) and time.monotonic() < end:
+            time.sleep(0.05)
+        return lives
+
+    def _strike(self, run: Command, draw: random.Random) -> None:
+        """Kill something that is there; nothing if this victim is not."""
+        victim = draw.choice([*VICTIMS, *([DATABASE] if self.strike_database else [])])
+        if victim == DATABASE:
+            assert self.strike_database is not None
+            self.strike_database()
+        else:
+            mark = VICTIMS[victim]
+            found = sorted(pid for pid in run.seen if mark in processes.command_line(pid))
+            if not found:
+                return
+            with suppress(ProcessLookupError):
+                os.kill(draw.choice(found), signal.SIGKILL)
+        self.struck.append(victim)

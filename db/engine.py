@@ -119,6 +119,7 @@ def enable_wal(engine: Engine) -> None:
 
 
 # a fragment of the database's message (lower case) -> what to tell people, {} being the archive
+_LOST = "the connection to the archive {} was lost: run the same command again, it goes on where it stopped"
 _SYMPTOMS = {
     "disk is full": "no disk space left for the archive {}: free some and run the same command again",
     "no space left": "no disk space left for the archive {}: free some and run the same command again",
@@ -128,6 +129,8 @@ _SYMPTOMS = {
     "lock timeout": "the archive {} is locked by another program that writes to it: wait for that to end, then run again",
     "readonly database": "the archive {} cannot be written: make the file and its folder writable, or name another",
     "read-only transaction": "the archive {} cannot be written: use an account that may write, or another database",
+    "the database system is": "the database of the archive {} starts or ends just now: run the same command again soon",
+    "terminating connection": _LOST,
     "permission denied": "the archive {} refuses this account: grant it access, or use another account",
     "file is not a database": "{} is not an archive, or it is damaged: name another file, or restore a backup",
     "malformed": "the archive {} is damaged: restore a backup, or recover it with the sqlite3 tool",
@@ -141,7 +144,6 @@ _SYMPTOMS = {
     "timeout expired": "no database answers at {} in time: check the host, the port and the network",
     '" does not exist': "the database or the user of the archive {} does not exist: create it, or check the URL",
 }
-_LOST = "the connection to the archive {} was lost: run the same command again, it goes on where it stopped"
 _ASKED_WRONGLY = ("file is not a database", "authentication failed", "no password supplied", '" does not exist')
 
 

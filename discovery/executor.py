@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from db.redact import redact_url
+from discovery.ray_processes import first_dead, vital_processes
 from discovery.reaper import Reaper
 from discovery.workers import Check, CheckWorker, Prepared, SelfTest, TaskSpec, TrialWorker
 from evaluators.base import Resources, TrialReport
@@ -26,6 +27,7 @@ from sandbox.limits import Limits
 from sandbox.text import one_line
 
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
+_LOOK_S = 1.0
 _PACKAGES = ("sandbox", "evaluators", "db", "discovery")
 _OBJECT_STORE_BYTES = 200 * 1024 * 1024  # reports are small; the default takes a third of the memory
 
@@ -72,6 +74,8 @@ class RayExecutor:
         self._ray: Any = None
         self._reaper: Reaper | None = None
         self._closed = False
+        self._vital: dict[int, str] = {}  # processes of a Ray that was started here
+        self._broken = False
 
     def start(self) -> None:
         """Start or join Ray and create the actors; they come up while the caller goes on."""
@@ -87,6 +91,7 @@ class RayExecutor:
                 _init_ray(self._pools.address, max(os.cpu_count() or 1, int(needed + 0.999)))
             self._ray = ray
             if not self._pools.address:
+                self._vital = vital_processes()
                 require_room(self._pools, ray.cluster_resources())
             for _ in range(self._pools.trial_slots):
                 self._trial.put_nowait(self._new_trial_actor())
@@ -97,7 +102,7 @@ class RayExecutor:
         """Kill the actors and leave Ray; a Ray that was started here ends. Waits for a `start` that is under way."""
         with self._lock:
             self._closed = True
-            if self._ray is not None:
+            if self._ray is not None and not self._broken:  # a broken one answers nobody; the reaper ends what is left
                 for actor in self._actors:
                     self._ray.kill(actor)
                 self._actors.clear()
@@ -105,6 +110,17 @@ class RayExecutor:
             if self._reaper is not None:
                 self._reaper.close()
             self._ray = self._reaper = None
+
+    async def watch(self) -> None:
+        """Runs beside the work for as long as Ray is whole. Raises InfrastructureError when one of its processes is gone."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            gone = first_dead(self._vital)
+            if gone is not None:
+                self._broken = True
+                raise InfrastructureError(
+                    f"Ray's process {gone} has died: run the same command again, it goes on where it stopped"
+                )
 
     async def prepare(self, task: str, tell: Callable[[str], None]) -> Prepared:
         """Prepare a task on one actor; the others find it cached. `tell` hears how it goes.

@@ -18,7 +18,7 @@ from tests.support.command import TRACEBACK
 from tests.support.command_runs import Command
 from tests.support.interrupted import SLOTS, campaign, check_exact
 
-QUIET_S = (0.5, 6.0)  # between two strikes
+QUIET_S = (0.5, 15.0)  # between two strikes
 PATIENCE_S = 240.0  # a run that nobody strikes any more has ended by then
 ATTEMPTS = 50  # at a trial; however often its workers are killed, it is not given up
 # what is struck -> how a process of it is known
@@ -53,7 +53,7 @@ class Round:
                 self.folder, server, 0.2, name=self.name, archive=self.archive, workers={"max_attempts": ATTEMPTS}
             )
             while not self._run(plan, draw):
-                pass
+                assert self.runs <= self.strikes + 1, "it stops although nothing is struck"
             lost = SLOTS * len(self.struck)  # a strike at Ray takes all workers with it
             check_exact(kept(self.archive, self.name), server, self.runs - 1, lost)
 
@@ -80,16 +80,15 @@ class Round:
         return lives
 
     def _strike(self, run: Command, draw: random.Random) -> None:
-        """Kill something that is there; nothing if this victim is not."""
-        victim = draw.choice([*VICTIMS, *([DATABASE] if self.strike_database else [])])
+        """Kill something that is there."""
+        there = {
+            name: sorted(p for p in run.seen if mark in processes.command_line(p)) for name, mark in VICTIMS.items()
+        }
+        victim = draw.choice([*(name for name in there if there[name]), *([DATABASE] if self.strike_database else [])])
         if victim == DATABASE:
             assert self.strike_database is not None
             self.strike_database()
         else:
-            mark = VICTIMS[victim]
-            found = sorted(pid for pid in run.seen if mark in processes.command_line(pid))
-            if not found:
-                return
             with suppress(ProcessLookupError):
-                os.kill(draw.choice(found), signal.SIGKILL)
+                os.kill(draw.choice(there[victim]), signal.SIGKILL)
         self.struck.append(victim)

@@ -25,12 +25,15 @@ def new_database(server: Any) -> str:
 
 def kill_and_restart(server: Any, away_s: float) -> None:
     """The server's process is killed without warning, and started again after a while."""
+    import psycopg
+
     os.kill(server.get_pid(), signal.SIGKILL)
     time.sleep(away_s)
-    for _ in range(20):
+    for _ in range(60):
         try:
             server.ensure_postgres_running()
+            psycopg.connect(server.get_uri(), connect_timeout=5).close()
             return
-        except (subprocess.CalledProcessError, AssertionError, RuntimeError):  # its children are not all gone yet
-            time.sleep(0.5)
+        except (subprocess.CalledProcessError, AssertionError, RuntimeError, psycopg.OperationalError):
+            time.sleep(0.5)  # the killed server's children are not all gone, or the new one recovers
     raise RuntimeError("the database server does not start again")

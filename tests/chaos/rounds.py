@@ -18,7 +18,8 @@ from tests.support.command import TRACEBACK
 from tests.support.command_runs import Command
 from tests.support.interrupted import SLOTS, campaign, check_exact
 
-QUIET_S = (0.5, 15.0)  # between two strikes
+QUIET_S = (0.5, 5.0)  # between two strikes
+LATE = 0.75  # share of runs that are left alone until Ray is up, when there is more than a driver to kill
 PATIENCE_S = 240.0  # a run that nobody strikes any more has ended by then
 ATTEMPTS = 50  # at a trial; however often its workers are killed, it is not given up
 # what is struck -> how a process of it is known
@@ -61,6 +62,9 @@ class Round:
         """Start or resume the campaign, strike while it runs; whether it finished."""
         self.runs += 1
         with Command(self.folder, plan) as run:
+            late = draw.random() < LATE
+            while late and run.look() and "is ready" not in run.text():
+                time.sleep(0.05)
             while self._lives(run, draw.uniform(*QUIET_S)) and len(self.struck) < self.strikes:
                 self._strike(run, draw)
             code = run.end(PATIENCE_S)

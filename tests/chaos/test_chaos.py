@@ -11,9 +11,9 @@ from tests.chaos.rounds import Round
 
 
 def test_a_campaign_that_is_struck_is_exact(tmp_path: Path) -> None:
-    one = Round(tmp_path, str(tmp_path / "archive.db"), "chaos", seed=1, strikes=2)
+    one = Round(tmp_path, str(tmp_path / "archive.db"), "chaos", seed=10, strikes=1)
     one.play()
-    assert len(one.struck) == 2
+    assert len(one.struck) == 1  # seed 10: something of Ray, while trials run
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from sandbox.candidate import Candidate
 from sandbox.failure import Failure, FailureKind
 from tests.support.command import discovery, script
 from tests.support.small_archive import CRASHED, WINNER, make_archive
+from tests.support.small_archive import TASK as SMALL_TASK
 
 DPO, IPO = (known_objective(PAIRS.name, name).candidate for name in ("dpo", "ipo"))
 
@@ -224,8 +225,11 @@ def test_following_tells_each_happening_once_from_the_last_few_on(archive, tmp_p
         follower = Follower(stored, "small", last)
         assert list(follower.look().happenings) == before[max(len(before) - last, 0) :]
         assert follower.look().happenings == ()
-        trial = stored.ensure_trial(1, WINNER.id, stored.campaign("small").ranking.task_id, 77)
+        started = {"task": SMALL_TASK, "metric": "frontier", "higher_is_better": True, "seeds": (0, 1)}
+        campaign = stored.start_campaign("small", {"seed": 1}, **started).id
+        trial = stored.ensure_trial(campaign, WINNER.id, stored.campaign("small").ranking.task_id, 77)
         stored.fail_trial(trial.id, stored.start_attempt(trial.id, "w"), Failure(FailureKind.CRASH, "x"), final=True)
+        stored.finish_campaign(campaign, "finished")
         news = follower.look()
         assert ([h.seed for h in news.happenings], news.best, news.is_over) == ([77], None, True)
         assert follower.look().happenings == ()

@@ -28,6 +28,15 @@ def load_plugin(kind: str, name: str) -> Any:
             return getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
             raise OptionsError(f"cannot load {name!r} as one of the {kind}: {error}") from error
+    return load_installed(kind, name)
+
+
+def load_installed(kind: str, name: str) -> Any:
+    """The class registered as `name`. For names that an archive holds: whoever made it must not choose what is imported.
+
+    Raises:
+        OptionsError: no such plug-in; says what there is.
+    """
     for entry in entry_points(group=f"{GROUP}.{kind}", name=name):
         return entry.load()
     raise OptionsError(f"unknown name {name!r} among the {kind}; {nearest(name, plugin_names(kind))}")

@@ -21,7 +21,7 @@ from discovery.cli.platforms import runs_candidates
 from discovery.exporters.base import Exporter, ExportError
 from evaluators.objectives import Objective, known_families, known_objectives
 from evaluators.options import OptionsError, nearest
-from evaluators.plugins import load_plugin
+from evaluators.plugins import load_installed, load_plugin
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def model_behind(proposal: Proposal | None) -> str | None:
     if proposal is None or proposal.reply is None:
         return None
     try:
-        uses_llm = bool(load_plugin("proposers", proposal.proposer).uses_llm)
+        uses_llm = bool(load_installed("proposers", proposal.proposer).uses_llm)
     except (OptionsError, ImportError, AttributeError):  # a proposer that is not installed here
         uses_llm = True
     return proposal.reply.model if uses_llm else None

@@ -20,7 +20,7 @@ from discovery.exporters.plots import Shape, loss_figure, score_figure, shape_of
 from discovery.exporters.rendering import render
 from discovery.formulas.writer import latex, notes
 from evaluators.options import OptionsError
-from evaluators.plugins import load_plugin
+from evaluators.plugins import load_installed
 from sandbox.text import clean_text, one_line
 
 CURVES, SCORES = "loss.png", "scores.png"
@@ -228,7 +228,7 @@ def _options(dossier: Dossier, measurement: Measurement) -> Iterable[str]:
 
 def _defaults(evaluator: str) -> dict[str, Any]:
     try:
-        options = getattr(load_plugin("evaluators", evaluator), "Options", None)
+        options = getattr(load_installed("evaluators", evaluator), "Options", None)
     except (OptionsError, ImportError, AttributeError):  # one that is not installed here: everything is written out
         return {}
     known = {f.name: f.default for f in fields(options)} if options is not None else {}

@@ -18,7 +18,7 @@ from discovery.statistics import Difference, mean_interval
 from discovery.web.charts import Figure, figure, line, thinned
 from discovery.web.compare import curve_charts
 from evaluators.options import OptionsError
-from evaluators.plugins import load_plugin, plugin_names
+from evaluators.plugins import load_installed, plugin_names
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -142,12 +142,8 @@ def _along(values: NDArray[Any], steps: NDArray[Any] | None) -> tuple[list[float
 
 def _meanings(evaluator: str) -> Mapping[str, str]:
     """What the arrays hold, if the evaluator is installed here."""
-    if evaluator not in plugin_names(
-        "evaluators"
-    ):  # the name is the archive's, and nothing else may be imported for it
-        return {}
     try:
-        found: Mapping[str, str] = load_plugin("evaluators", evaluator).arrays_doc
+        found: Mapping[str, str] = load_installed("evaluators", evaluator).arrays_doc
     except OptionsError:
         return {}
     return found

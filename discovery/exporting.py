@@ -24,6 +24,7 @@ from sandbox.contract import Contract
 from sandbox.failure import CandidateError
 from sandbox.frames import TEXT_BYTES
 from sandbox.gate import check_source
+from sandbox.syntax import parse
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ def within_limits(source: str, adapter: str) -> str:
     whole = f"{source}\n{adapter}"
     if len(whole.encode()) <= TEXT_BYTES:
         return whole
-    tree = ast.parse(whole)
+    tree = parse(whole)
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]

@@ -20,6 +20,7 @@ from evaluators.options import OptionsError
 from sandbox.candidate import MAX_SOURCE_BYTES, Candidate
 from sandbox.contract import Contract
 from sandbox.gate_text import text_violations
+from sandbox.syntax import parse
 from sandbox.text import one_line
 
 MAX_LOSSES = 1000
@@ -119,7 +120,7 @@ def _given(where: str, name: str, text: str, contract: Contract, thought: str = 
     tree = None
     if not text_violations(code):
         try:
-            tree = ast.parse(code)
+            tree = parse(code)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             tree = None
     if tree is not None:

@@ -13,6 +13,7 @@ from evaluators.options import OptionsError, nearest
 from evaluators.preference.contract import PAIRS, UNPAIRED
 from sandbox.candidate import Candidate
 from sandbox.contract import Contract
+from sandbox.syntax import parse
 
 if TYPE_CHECKING:
     from sandbox.known import KnownLosses, Tables
@@ -139,7 +140,7 @@ def known_losses(server: OracleServer, contract: Contract, cache_dir: Path | Non
 
 def _read(path: Path, library: Library) -> Objective:
     source = path.read_text(encoding="utf-8")
-    tree = ast.parse(source)
+    tree = parse(source)
     doc = ast.get_docstring(tree) or ""
     taken = {
         argument.arg

@@ -11,6 +11,7 @@ import ast
 
 from sandbox.allowlist import names
 from sandbox.contract import Contract
+from sandbox.syntax import parse
 
 _FUNCTIONS = names("""
     abs absolute add sub subtract mul multiply div divide true_divide neg negative exp exp2 expm1 log log1p log2 log10
@@ -35,7 +36,7 @@ _NOT = (ast.MatMult, ast.In, ast.NotIn, ast.Is, ast.IsNot)
 def is_elementwise(source: str, contract: Contract) -> bool:
     """Whether the source is straight-line elementwise arithmetic. False for anything that does not parse."""
     try:
-        tree = ast.parse(source, "<candidate>")
+        tree = parse(source, "<candidate>")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     functions = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}

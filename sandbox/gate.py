@@ -39,6 +39,7 @@ from sandbox.gate_purity import Purity
 from sandbox.gate_text import text_violations
 from sandbox.gate_values import Types, entry_violations, is_constant, module_violations
 from sandbox.reports import GateReport, Violation
+from sandbox.syntax import parse
 from sandbox.text import one_line
 
 MAX_VIOLATIONS = 12  # more would only fill the prompt
@@ -76,7 +77,7 @@ def check_source(candidate: Candidate, contract: Contract) -> GateReport:
     if _SILENT not in warnings.filters:  # not once on import: that may happen where filters are restored afterwards
         warnings.filterwarnings("ignore", module=re.escape(_FILENAME))
     try:
-        tree = ast.parse(source, _FILENAME)
+        tree = parse(source, _FILENAME)
         checker = _Checker(tree, contract)
         checker.run()
         if not checker.violations:  # finds `break` outside a loop, two parameters of one name, and the like

@@ -15,6 +15,7 @@ from discovery.exporters.tensors import Analysis, literal
 from sandbox.allowlist import names
 from sandbox.arguments import with_defaults
 from sandbox.contract import Contract
+from sandbox.syntax import parse
 
 _SHAPE = (0, 1, 2, -1)
 _ROLES = {ast.Mult: "factor", ast.Div: "divisor", ast.Add: "offset", ast.Sub: "offset", ast.Pow: "power"}
@@ -57,7 +58,7 @@ def lift(tree: ast.Module, contract: Contract, reserved: Iterable[str]) -> tuple
     Returns:
         The new module, and the constants in the order of the entry function's new arguments.
     """
-    tree = ast.parse(ast.unparse(tree))
+    tree = parse(ast.unparse(tree))
     lifter = _Lifter(tree, contract, set(reserved))
     return tree, lifter.run()
 
@@ -268,7 +269,9 @@ class _Lifter:
         arguments = self.functions[function].args
         for constant in constants:
             arguments.kwonlyargs.append(ast.arg(constant.name, ast.Name("float", ast.Load())))
-            arguments.kw_defaults.append(ast.parse(constant.value, mode="eval").body)
+            default = parse(constant.value).body[0]
+            assert isinstance(default, ast.Expr), "the text of a number is one expression"
+            arguments.kw_defaults.append(default.value)
 
     def _pass_on(self, needed: dict[str, set[str]]) -> None:
         for function in self.open:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from discovery.exporters.base import ExportError
+from sandbox.syntax import parse
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-_PLACEHOLDER = ast.dump(ast.parse("0").body[0])
+_PLACEHOLDER = ast.dump(parse("0").body[0])
 
 BEGIN = "# ---- the loss, as it is in the archive: `discovery import` takes it from here"
 END = "# ---- to here"
@@ -40,11 +41,11 @@ def render_around(template: str, code: str, short_id: str, **values: Any) -> str
             the text about it reaches out of its place.
     """
     text = render(template, code=code, **values)
-    frame = ast.parse(render(template, code="0", **values | {"thought": "", "docstring": '"""."""'}))
+    frame = parse(render(template, code="0", **values | {"thought": "", "docstring": '"""."""'}))
     place = next(i for i, n in enumerate(frame.body) if ast.dump(n) == _PLACEHOLDER)
-    expected = [*frame.body[1:place], *ast.parse(code).body, *frame.body[place + 1 :]]
+    expected = [*frame.body[1:place], *parse(code).body, *frame.body[place + 1 :]]
     try:
-        found = ast.parse(text)
+        found = parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ExportError(f"the file made from {short_id} does not parse; nothing was exported") from None
     same = [ast.dump(n) for n in found.body[1:]] == [ast.dump(n) for n in expected]

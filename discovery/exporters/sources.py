@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from discovery.exporters.base import ExportError
 from sandbox.arguments import with_defaults
 from sandbox.contract import Contract, TensorInput
+from sandbox.syntax import parse
 from sandbox.text import one_line
 
 _OUR_IMPORTS = {
@@ -29,7 +30,7 @@ def parse_accepted(source: str, short_id: str) -> ast.Module:
         ExportError: it does not parse, or imports something else.
     """
     try:
-        tree = ast.parse(source)
+        tree = parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ExportError(f"{short_id} is not valid Python ({one_line(str(error), 80)})") from None
     for node in ast.walk(tree):
@@ -71,7 +72,7 @@ def split_docstring(source: str, tree: ast.Module) -> tuple[str | None, str]:
 
 def split_future(code: str) -> tuple[str, str]:
     """The leading `from __future__` imports of a source without a module docstring, and the rest."""
-    tree = ast.parse(code)
+    tree = parse(code)
     futures = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.module == "__future__"]
     if not futures:
         return "", code
@@ -88,7 +89,7 @@ def split_future(code: str) -> tuple[str, str]:
 
 def typed(code: str, contract: Contract) -> str:
     """The code with type annotations on the contract's function, where it has none; its body stays as it is."""
-    tree = ast.parse(code)
+    tree = parse(code)
     entry = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == contract.function)
     arguments = [*entry.args.args, *entry.args.kwonlyargs]
     if entry.returns is not None and all(a.annotation is not None for a in arguments):
@@ -116,7 +117,7 @@ def _torch_binding(tree: ast.Module) -> str:
 
 def _with_import(code: str, function: str) -> str:
     """`import torch` with the imports above a function, after any `from __future__` one."""
-    tree, lines = ast.parse(code), code.split("\n")
+    tree, lines = parse(code), code.split("\n")
     entry = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == function)
     imports = [n for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom)) and n.lineno < entry.lineno]
     future = max((n.end_lineno or 0 for n in imports if ast.unparse(n).startswith("from __future__")), default=0)
@@ -174,7 +175,7 @@ def require_same(text: str, archived: ast.Module, contract: Contract, short_id: 
         ExportError: it does not parse, or differs.
     """
     try:
-        exported = ast.parse(text)
+        exported = parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ExportError(f"the module made from {short_id} does not parse ({one_line(str(error), 80)})") from None
     if ast.get_docstring(exported) is None or _comparable(exported, contract) != _comparable(archived, contract):
@@ -194,7 +195,7 @@ def _comparable(tree: ast.Module, contract: Contract) -> list[str]:
 
 
 def _unannotated(function: ast.FunctionDef) -> ast.FunctionDef:
-    copy = ast.parse(ast.unparse(function)).body[0]
+    copy = parse(ast.unparse(function)).body[0]
     assert isinstance(copy, ast.FunctionDef)
     copy.returns = None
     for argument in (*copy.args.posonlyargs, *copy.args.args, *copy.args.kwonlyargs):

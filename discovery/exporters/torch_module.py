@@ -27,6 +27,7 @@ from discovery.exporters.sources import (
 from discovery.exporters.tensors import learnable
 from sandbox.arguments import with_defaults
 from sandbox.contract import Contract, ScalarInput, TensorInput
+from sandbox.syntax import parse
 
 _OURS = frozenset(["Sequence", "torch", "Tensor", "nn", "Loss"])
 _ADAPTER = """
@@ -60,7 +61,7 @@ class TorchExporter(Exporter):
         require_free(tree, _OURS, candidate.short_id)
         own_doc, code = split_docstring(candidate.source, tree)
         future, code = split_future(code)
-        lifted, constants = lift(ast.parse(code), contract, _reserved())
+        lifted, constants = lift(parse(code), contract, _reserved())
         settings = [s for s in contract.scalars_of(dossier.parameters) if not s.optional]
         can_learn = [s.name for s in settings if learnable(lifted, contract, s.name)]
         can_learn += [c.name for c in constants if c.learnable]
@@ -112,7 +113,7 @@ def _reserved() -> set[str]:
 
 def _learnable(text: str) -> dict[str, str]:
     """Names that the exported module can learn, with the source of their defaults."""
-    module = next(n for n in ast.parse(text).body if isinstance(n, ast.ClassDef) and n.name == "Loss")
+    module = next(n for n in parse(text).body if isinstance(n, ast.ClassDef) and n.name == "Loss")
     names: tuple[str, ...] = ast.literal_eval(
         next(n.value for n in module.body if isinstance(n, ast.AnnAssign) and n.value)
     )

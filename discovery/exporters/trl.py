@@ -24,6 +24,7 @@ from discovery.exporters.sources import (
 )
 from sandbox.contract import TensorInput
 from sandbox.elementwise import is_elementwise
+from sandbox.syntax import parse
 from sandbox.text import one_line
 
 # what the trainer has, by the name of a contract's input
@@ -94,7 +95,7 @@ class TrlExporter(Exporter):
 
     def runnables(self, export: Export, dossier: Dossier) -> Sequence[Runnable]:
         """The loss by itself, and the way that the trainer calls it; TRL is replaced by an empty class."""
-        tree = ast.parse(export.text)
+        tree = parse(export.text)
         kept = [ast.unparse(n) for n in tree.body[1:] if not _needs_trl(n)]
         kept.sort(key=lambda text: not text.startswith("from __future__"))
         futures = [text for text in kept if text.startswith("from __future__")]

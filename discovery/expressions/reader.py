@@ -11,6 +11,7 @@ from sandbox.arguments import with_defaults
 from sandbox.candidate import Candidate
 from sandbox.contract import Contract
 from sandbox.gate import check_source
+from sandbox.syntax import parse
 
 _OPERATORS = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.Pow: "pow"}
 _PLAIN = "exp expm1 log log1p sqrt square abs tanh atan sigmoid relu softplus logsigmoid mean detach neg"
@@ -33,7 +34,7 @@ def read_tree(source: str, contract: Contract) -> Node:
     candidate = Candidate(contract.name, source)
     if not check_source(candidate, contract).accepted:  # also keeps the parser from overflowing on hostile nesting
         raise TreeError("the gate refuses the source")
-    module = ast.parse(candidate.source)
+    module = parse(candidate.source)
     reader = _Reader({})
     for statement in module.body:
         if isinstance(statement, (ast.Assign, ast.AnnAssign)):

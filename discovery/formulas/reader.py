@@ -13,6 +13,7 @@ from collections.abc import Callable
 from discovery.formulas.tree import FUNCTIONS, MAX_SIZE, Expr, Formula, FormulaError, call, number, symbol
 from sandbox.arguments import with_defaults
 from sandbox.contract import Contract
+from sandbox.syntax import parse
 
 _MAX_DEPTH = 8  # of helpers in helpers
 _OPERATORS = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.Pow: "pow"}
@@ -39,7 +40,7 @@ def read_formula(source: str, contract: Contract) -> Formula:
         FormulaError: the source branches, loops, indexes, sorts, or uses a function that is not known here.
     """
     try:
-        return _read(ast.parse(source), contract)
+        return _read(parse(source), contract)
     except RecursionError:
         raise FormulaError("it is nested too deeply") from None
 

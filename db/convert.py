@@ -109,6 +109,11 @@ def fingerprint_of(row: RowMapping) -> Fingerprint | None:
     return None if data is None else unpack_fingerprint(data, row["fingerprint_rows"])
 
 
+def search_text(name: str, thought: str, source: str) -> str:
+    """What a text search looks through; a search folds what it looks for in the same way."""
+    return "\n".join((name, thought, source)).casefold()
+
+
 def proposal_columns(proposal: Proposal) -> Columns:
     """What a proposal row says besides its prompt, candidate and state."""
     columns: Columns = {

@@ -62,11 +62,12 @@ class Lease:
     beats: int
     holder: Holder
     since: datetime
+    beat_at: datetime
 
     @staticmethod
     def of(row: RowMapping) -> Lease:
         holder = Holder(row["host"], row["pid"], row["process"])
-        return Lease(row["epoch"], row["held"], row["beats"], holder, row["since"])
+        return Lease(row["epoch"], row["held"], row["beats"], holder, row["since"], row["beat_at"])
 
     @property
     def is_free(self) -> bool:

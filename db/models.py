@@ -6,11 +6,11 @@ The driver writes with Core statements, a few per state change, so these are pla
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, Table, UniqueConstraint
+from sqlalchemy import CheckConstraint, Column, ForeignKey, ForeignKeyConstraint, Index, Table, UniqueConstraint
 
 from db.types import RowId, SafeJSON, SafeText, SourceText, UTCDateTime
 
-SCHEMA_VERSION = "0003"  # revision of the newest migration
+SCHEMA_VERSION = "0004"  # revision of the newest migration
 VERSION_TABLE = "archive_version"
 
 metadata = sa.MetaData(
@@ -133,8 +133,19 @@ proposals = Table(
     Column("duplicate_of", SafeText),
     Column("created_at", UTCDateTime, nullable=False),
     Column("judged_at", UTCDateTime),
+    Column("reply_cost", sa.Double),  # US dollars; NULL where nobody knows the price
     UniqueConstraint("campaign_id", "number"),
     CheckConstraint("state IN ('replied', 'judged')", name="state"),
+    Index("ix_proposals_judged", "campaign_id", "judged_at"),
+)
+
+# What a text search looks through, apart from prompts and replies, which are many times as long: name, thought and code of
+# a judged proposal, case folded.
+proposal_texts = Table(
+    "proposal_texts",
+    metadata,
+    Column("proposal_id", RowId, ForeignKey("proposals.id"), primary_key=True, autoincrement=False),
+    Column("text", SafeText, nullable=False),
 )
 
 # Questions to a language model that have no reply here: on their way, or lost with a driver. Stored before they are sent and
@@ -149,6 +160,7 @@ requests = Table(
     Column("prompt_tokens", sa.BigInteger, nullable=False),  # the most that the question can have taken
     Column("completion_tokens", sa.BigInteger, nullable=False),
     Column("sent_at", UTCDateTime, nullable=False),
+    Column("cost", sa.Double),  # US dollars, at these tokens; NULL where nobody knows the price
 )
 
 proposal_parents = Table(
@@ -179,10 +191,26 @@ standings = Table(
     Column("trials_done", sa.Integer, nullable=False),
     Column("trials_failed", sa.Integer, nullable=False),
     Column("unconfined", sa.Boolean, server_default=sa.false(), nullable=False),  # any trial ran without the sandbox
+    Column("measured_at", UTCDateTime),  # when the last of the trials that rank it ended; NULL while unranked
     CheckConstraint("status IN ('refused', 'accepted', 'ranked', 'failed')", name="status"),
     Index("ix_standings_rank", "campaign_id", "sort_key", "number"),
     Index("ix_standings_status", "campaign_id", "status", "number"),
     Index("ix_standings_candidate_id", "candidate_id"),
+    Index("ix_standings_measured", "campaign_id", "measured_at"),
+)
+
+# A ranked candidate's metrics, each the mean over the seeds that rank it, kept with its standing for the same reason. Not
+# metrics that are a part of another (`frontier/scarce`): there are many, and few ask for them.
+means = Table(
+    "means",
+    metadata,
+    Column("campaign_id", RowId, primary_key=True, autoincrement=False),
+    Column("candidate_id", Hash, primary_key=True),
+    Column("name", SafeText, primary_key=True),
+    Column("value", sa.Double, nullable=False),
+    ForeignKeyConstraint(["campaign_id", "candidate_id"], ["standings.campaign_id", "standings.candidate_id"]),
+    Index("ix_means_value", "campaign_id", "name", "value"),
+    sqlite_with_rowid=False,
 )
 
 trials = Table(
@@ -200,9 +228,14 @@ trials = Table(
     Column("details", SafeJSON),  # timings, device, threads, versions, memory
     Column("created_at", UTCDateTime, nullable=False),
     Column("finished_at", UTCDateTime),
+    Column("device", SafeText),  # NULL until one attempt has reported
+    Column("seconds", sa.Double, server_default="0", nullable=False),  # that its attempts held a worker, lost ones too
     UniqueConstraint("campaign_id", "task_id", "candidate_id", "seed", name="uq_trials_once"),
     CheckConstraint("status IN ('pending', 'running', 'done', 'failed')", name="status"),
-    Index("ix_trials_status", "campaign_id", "status"),
+    Index(
+        "ix_trials_usage", "campaign_id", "status", "device", "attempts", "seconds"
+    ),  # holds all that is counted of them
+    Index("ix_trials_finished", "campaign_id", "finished_at"),
 )
 
 attempts = Table(

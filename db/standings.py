@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from db.convert import failure_columns
-from db.models import metrics, standings, trials
+from db.models import Hash, means, metrics, standings, trials
+from db.plain_sql import run_plain
 from db.records import Proposal, Ranking
+from db.types import RowId
 
 # Built once: making a statement costs several times as much as running it, and these run for every trial.
 _OUTCOMES = (
-    sa.select(trials.c.seed, trials.c.status, trials.c.failure_kind, trials.c.failure_message, metrics.c.value)
+    sa.select(
+        trials.c.id, trials.c.seed, trials.c.status, trials.c.failure_kind, trials.c.failure_message, trials.c.finished_at,
+        metrics.c.value,
+    )
     .select_from(
         trials.outerjoin(metrics, sa.and_(metrics.c.trial_id == trials.c.id, metrics.c.name == sa.bindparam("metric")))
     )
@@ -24,7 +30,7 @@ _OUTCOMES = (
         sa.or_(trials.c.status == "done", trials.c.status == "failed"),
     )
     .order_by(trials.c.seed)
-)
+)  # fmt: skip
 _PLACE = (
     sa.update(standings)
     .where(
@@ -41,8 +47,31 @@ _PLACE = (
         sort_key=sa.bindparam("new_sort_key"),
         trials_done=sa.bindparam("new_done"),
         trials_failed=sa.bindparam("new_failed"),
+        measured_at=sa.bindparam("new_moment"),
     )
 )
+_FORGET = sa.delete(means).where(
+    means.c.campaign_id == sa.bindparam("campaign"), means.c.candidate_id == sa.bindparam("candidate")
+)
+
+
+@lru_cache(maxsize=64)
+def _averages(count: int) -> sa.Insert:
+    """Stores what so many trials report on average, but not the parts of metrics."""
+    values = (
+        sa.select(
+            sa.bindparam("campaign", type_=RowId),
+            sa.bindparam("candidate", type_=Hash),
+            metrics.c.name,
+            sa.func.avg(metrics.c.value),
+        )
+        .where(
+            metrics.c.trial_id.in_([sa.bindparam(f"trial_{i}", type_=RowId) for i in range(count)]),
+            metrics.c.name.not_like("%/%"),
+        )
+        .group_by(metrics.c.name)
+    )
+    return sa.insert(means).from_select(["campaign_id", "candidate_id", "name", "value"], values)
 
 
 def admit(connection: Connection, campaign: int, proposal_id: int, proposal: Proposal) -> None:
@@ -73,8 +102,8 @@ def rescore(connection: Connection, campaign: int, candidate: str, ranking: Rank
     rows = connection.execute(_OUTCOMES, wanted).all()
     counted = [r for r in rows if ranking.seeds is None or r.seed in ranking.seeds]
     failed = [r for r in counted if r.status == "failed"]
-    scores = [r.value for r in counted if r.status == "done" and r.value is not None]
-    score = sum(scores) / len(scores) if scores and not failed else None
+    scored = [r for r in counted if r.status == "done" and r.value is not None]
+    score = sum(r.value for r in scored) / len(scored) if scored and not failed else None
     changed = {
         "campaign": campaign,
         "candidate": candidate,
@@ -85,8 +114,14 @@ def rescore(connection: Connection, campaign: int, candidate: str, ranking: Rank
         "new_sort_key": -score if score is not None and ranking.higher_is_better else score,
         "new_done": len(counted) - len(failed),
         "new_failed": len(failed),
+        "new_moment": None if score is None else max(r.finished_at for r in scored),
     }
-    connection.execute(_PLACE, changed)
+    placed = connection.execute(_PLACE, changed).rowcount
+    of_it = {"campaign": campaign, "candidate": candidate}
+    run_plain(connection, _FORGET, of_it)
+    if score is not None and placed:
+        ids = {f"trial_{i}": r.id for i, r in enumerate(scored)}
+        run_plain(connection, _averages(len(scored)), of_it | ids)
 
 
 def rescore_all(connection: Connection, campaign: int, ranking: Ranking) -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Dialect
+from sqlalchemy.engine import Connection
 
 from db.arrays import ARRAYS_SCHEMA, pack_arrays
 from db.convert import failure_columns, failure_of, metric_columns, trial_details
 from db.errors import ArchiveError
 from db.models import attempts, metrics, standings, tasks, trial_arrays, trials
+from db.plain_sql import insert_plain
 from db.records import TrialRecord, TrialStatus
 from db.session import Session, new_id, now
 from db.standings import rescore
+from db.types import SafeText
 from evaluators.base import TrialReport
 from sandbox.failure import Failure
 
@@ -41,6 +41,20 @@ _MARK = (
     .where(standings.c.campaign_id == sa.bindparam("campaign"), standings.c.candidate_id == sa.bindparam("candidate"))
     .values(unconfined=sa.true())
 )
+_CLOSE = (
+    sa.update(attempts)
+    .where(
+        attempts.c.trial_id == sa.bindparam("trial"),
+        attempts.c.number == sa.bindparam("attempt"),
+        attempts.c.ended_at.is_(None),
+    )
+    .values(
+        ended_at=sa.bindparam("moment"),
+        failure_kind=sa.bindparam("new_kind"),
+        failure_message=sa.bindparam("new_message"),
+    )
+    .returning(attempts.c.started_at)
+)
 _END = (
     sa.update(trials)
     .where(
@@ -54,39 +68,13 @@ _END = (
         failure_kind=sa.bindparam("new_kind"),
         failure_message=sa.bindparam("new_message"),
         finished_at=sa.bindparam("moment"),
+        device=sa.func.coalesce(sa.bindparam("on", type_=SafeText), trials.c.device),
+        seconds=trials.c.seconds + sa.bindparam("took"),
     )
     .returning(trials.c.campaign_id, trials.c.task_id, trials.c.candidate_id, trials.c.seed)
 )
-_CLOSE = (
-    sa.update(attempts)
-    .where(attempts.c.trial_id == sa.bindparam("trial"), attempts.c.number == sa.bindparam("attempt"))
-    .values(
-        ended_at=sa.bindparam("moment"),
-        failure_kind=sa.bindparam("new_kind"),
-        failure_message=sa.bindparam("new_message"),
-    )
-)
 _ADD_TRIAL, _ADD_ATTEMPT = sa.insert(trials), sa.insert(attempts)
 _ADD_METRICS, _ADD_ARRAYS = sa.insert(metrics), sa.insert(trial_arrays)
-
-
-@lru_cache(maxsize=8)
-def _driver_form(dialect: Dialect, insert: sa.Insert, columns: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """The statement's text for the driver, and the order of its values where they go by position."""
-    compiled = insert.compile(dialect=dialect, column_keys=list(columns))
-    return str(compiled), tuple(getattr(compiled, "positiontup", None) or ())
-
-
-def insert_rows(connection: Connection, insert: sa.Insert, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert plain values in the database driver's own form, which takes a third of the time for twenty rows.
-
-    Column types do not see the values: texts must have been made storable before.
-    """
-    text, order = _driver_form(connection.dialect, insert, tuple(rows[0]))
-    if order:
-        connection.exec_driver_sql(text, [tuple(row[name] for name in order) for row in rows])
-    else:
-        connection.exec_driver_sql(text, [dict(row) for row in rows])
 
 
 class TrialWrites(Session):
@@ -153,7 +141,7 @@ class TrialWrites(Session):
         with self._write() as connection:
             trial = self._end(connection, trial_id, attempt, "done", details=trial_details(report))
             if rows:
-                insert_rows(connection, _ADD_METRICS, rows)
+                insert_plain(connection, _ADD_METRICS, rows)
             if arrays is not None:
                 stored = {"trial_id": trial_id, "schema": ARRAYS_SCHEMA, "data": arrays}
                 connection.execute(_ADD_ARRAYS, stored)
@@ -180,24 +168,25 @@ class TrialWrites(Session):
         details: dict[str, Any] | None = None,
     ) -> sa.Row[Any]:
         """Close the attempt and change the trial, if and only if this attempt is the one that runs."""
-        kept = failure_columns(failure if status == "failed" else None)
-        moment = now()
+        moment, said = now(), failure_columns(failure)
+        this = {"trial": trial_id, "attempt": attempt, "new_kind": said["failure_kind"]}
+        closed = {**this, "new_message": said["failure_message"], "moment": moment}
+        started = connection.execute(_CLOSE, closed).scalar()
+        if started is None:
+            raise self._wrong_state(connection, trial_id, f"ended as attempt {attempt}")
         changes = {
-            "trial": trial_id,
-            "attempt": attempt,
+            **closed,
             "new_status": status,
             "new_details": details,
-            "new_kind": kept["failure_kind"],
-            "new_message": kept["failure_message"],
-            "moment": None if status == "pending" else moment,
+            "on": None if details is None else details["device"],
+            "took": max((moment - started).total_seconds(), 0.0),
         }
+        if status == "pending":  # what was wrong is the attempt's
+            changes |= {"new_kind": None, "new_message": None, "moment": None}
         trial = connection.execute(_END, changes).first()
         if trial is None:
             raise self._wrong_state(connection, trial_id, f"ended as attempt {attempt}")
         self.require_lease(trial.campaign_id)
-        said = failure_columns(failure)
-        closed = {"new_kind": said["failure_kind"], "new_message": said["failure_message"], "moment": moment}
-        connection.execute(_CLOSE, {"trial": trial_id, "attempt": attempt, **closed})
         return trial
 
     def _rescore(self, connection: Connection, trial: sa.Row[Any]) -> None:

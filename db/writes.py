@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from db import lease as leasing
-from db.convert import candidate_columns, failure_columns, proposal_columns, report_columns
+from db.convert import candidate_columns, failure_columns, proposal_columns, report_columns, search_text
 from db.errors import ArchiveError
 from db.models import (
     attempts,
@@ -19,6 +20,7 @@ from db.models import (
     prompt_parts,
     prompts,
     proposal_parents,
+    proposal_texts,
     proposals,
     requests,
     tasks,
@@ -95,7 +97,7 @@ class CampaignWrites(Session):
                     connection, campaign, name, judged, now()
                 )  # before anything that the other has locked
                 connection.execute(sa.update(campaigns).where(campaigns.c.id == campaign).values(values))
-                _release_running(connection, campaign)
+                _release_running(connection, campaign, now() if judged is None else judged.beat_at)
                 _lose_requests(connection, campaign)
                 if _reopen_lost(connection, campaign) or ranking_of(row) != ranking:
                     rescore_all(connection, campaign, ranking)
@@ -121,7 +123,7 @@ class CampaignWrites(Session):
         """Make trials that were running when the driver stopped pending again; returns how many. Raises ArchiveError."""
         self.require_lease(campaign)
         with self._write() as connection:
-            return _release_running(connection, campaign)
+            return _release_running(connection, campaign, now())
 
     def record_task(self, task: Task, facts: Mapping[str, Any]) -> None:
         """Store a task with what preparing it measured; newer facts replace older ones. Raises ArchiveError."""
@@ -254,6 +256,8 @@ def _judge(connection: Connection, campaign: int, proposal_id: int, proposal: Pr
     }
     connection.execute(sa.update(proposals).where(proposals.c.id == proposal_id).values(values))
     if proposal.candidate is not None:
+        text = search_text(proposal.name, proposal.thought, proposal.candidate.source)
+        connection.execute(sa.insert(proposal_texts).values(proposal_id=proposal_id, text=text))
         admit(connection, campaign, proposal_id, proposal)
 
 
@@ -277,17 +281,21 @@ def _lose_requests(connection: Connection, campaign: int) -> None:
     connection.execute(sa.update(requests).where(requests.c.campaign_id == campaign).values(lost=True))
 
 
-def _release_running(connection: Connection, campaign: int) -> int:
-    running = sa.select(trials.c.id).where(trials.c.campaign_id == campaign, trials.c.status == "running")
-    connection.execute(
-        sa.update(attempts)
-        .where(attempts.c.trial_id.in_(running), attempts.c.ended_at.is_(None))
-        .values(ended_at=now(), **failure_columns(_INTERRUPTED))
-    )
-    released = connection.execute(
-        sa.update(trials).where(trials.c.campaign_id == campaign, trials.c.status == "running").values(status="pending")
-    )
-    return int(released.rowcount)
+def _release_running(connection: Connection, campaign: int, ended: datetime) -> int:
+    """Close the attempts that run, as far as anybody knows until then, and make their trials pending."""
+    running = sa.and_(trials.c.campaign_id == campaign, trials.c.status == "running")
+    open_attempts = connection.execute(
+        sa.select(attempts.c.trial_id, attempts.c.number, attempts.c.started_at)
+        .join(trials, trials.c.id == attempts.c.trial_id)
+        .where(running, attempts.c.ended_at.is_(None))
+    ).all()
+    for trial, number, started in open_attempts:
+        until = max(ended, started)  # a driver may start an attempt after its heart's last beat
+        took = (until - started).total_seconds()
+        of_it = sa.and_(attempts.c.trial_id == trial, attempts.c.number == number)
+        connection.execute(sa.update(attempts).where(of_it).values(ended_at=until, **failure_columns(_INTERRUPTED)))
+        connection.execute(sa.update(trials).where(trials.c.id == trial).values(seconds=trials.c.seconds + took))
+    return int(connection.execute(sa.update(trials).where(running).values(status="pending")).rowcount)
 
 
 def _reopen_lost(connection: Connection, campaign: int) -> int:

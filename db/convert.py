@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy.engine import RowMapping
@@ -150,16 +151,22 @@ def reply_of(row: RowMapping) -> Reply | None:
     )
 
 
+@lru_cache(maxsize=1024)
+def _word(text: str) -> str:
+    """A text that comes again and again, made storable."""
+    return str(plain(text))
+
+
 def metric_columns(trial_id: int, position: int, metric: Metric) -> Columns:
     """Plain values, texts made storable: they go to the database driver as they are."""
     stderr = metric.stderr
     return {
         "trial_id": trial_id,
-        "name": plain(metric.name),
+        "name": _word(metric.name),
         "position": position,
         "value": float(metric.value),
         "higher_is_better": metric.higher_is_better,
-        "unit": plain(metric.unit),
+        "unit": _word(metric.unit),
         "stderr": None if stderr is None or not math.isfinite(stderr) else float(stderr),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from datetime import datetime
 from typing import Any
 
@@ -11,10 +12,7 @@ from sqlalchemy.engine import RowMapping
 from db.convert import failure_of
 from db.models import attempts, campaigns, metrics, proposals, standings, tasks, trials
 from db.records import DeviceTime, Happening, OutcomeCount, RunningTrial, Scored
-from db.selection import counted
 from db.session import CampaignRef, Session
-
-_TIMINGS = ("setup_s", "train_s", "evaluate_s")  # `oracle_s` is contained in `train_s`
 
 
 class Histories(Session):
@@ -34,11 +32,7 @@ class Histories(Session):
             sa.func.coalesce(sa.func.sum(proposals.c.prompt_tokens), 0).label("prompt_tokens"),
             sa.func.coalesce(sa.func.sum(proposals.c.completion_tokens), 0).label("completion_tokens"),
         )
-        mine = sa.and_(
-            standings.c.campaign_id == proposals.c.campaign_id,
-            standings.c.candidate_id == proposals.c.candidate_id,  # its key: without it, every row is looked through
-            standings.c.proposal_id == proposals.c.id,
-        )
+        mine = standings.c.proposal_id == proposals.c.id
         with self._read() as connection:
             ours = proposals.c.campaign_id == self._campaign(connection, campaign)
             query = sa.select(*columns, *sums).select_from(proposals.outerjoin(standings, mine))
@@ -48,40 +42,33 @@ class Histories(Session):
         return [OutcomeCount(**{**r, **{name: int(r[name]) for name in tokens}}) for r in rows]
 
     def device_times(self, campaign: CampaignRef) -> list[DeviceTime]:
-        """What finished trials recorded of their time, over all tasks."""
-        details = sa.type_coerce(trials.c.details, sa.JSON)
-        device = details["device"].as_string().label("device")
-        seconds = sum((details["timings"][name].as_float() for name in _TIMINGS), sa.literal(0.0))
+        """How long trials held a worker, over all tasks, those that failed or were lost among them."""
         with self._read() as connection:
-            query = sa.select(device, sa.func.count().label("trials"), sa.func.sum(seconds).label("seconds"))
-            query = query.where(trials.c.campaign_id == self._campaign(connection, campaign), trials.c.status == "done")
-            rows = connection.execute(query.group_by(device).order_by(device)).all()
-        return [DeviceTime(r.device or "unknown", int(r.trials), float(r.seconds or 0.0)) for r in rows]
+            # by status first, as the index has them
+            query = sa.select(trials.c.status, trials.c.device, sa.func.count(), sa.func.sum(trials.c.seconds))
+            query = query.where(trials.c.campaign_id == self._campaign(connection, campaign))
+            rows = connection.execute(query.group_by(trials.c.status, trials.c.device)).all()
+        ended: dict[str, int] = defaultdict(int)
+        seconds: dict[str, float] = defaultdict(float)
+        for status, device, count, took in rows:
+            ended[device or "unknown"] += count if status in ("done", "failed") else 0
+            seconds[device or "unknown"] += took
+        return [DeviceTime(device, ended[device], seconds[device]) for device in sorted(seconds) if seconds[device]]
 
     def scored(self, campaign: CampaignRef) -> list[Scored]:
         """All ranked candidates in the order in which the last of their seeds was measured."""
+        named = (
+            standings.c.candidate_id, proposals.c.name, standings.c.origin, standings.c.proposer, standings.c.score,
+        )  # fmt: skip
         with self._read() as connection:
-            ours = self._campaign(connection, campaign)
-            ranking = self._ranking(connection, ours)
-            at = sa.func.max(trials.c.finished_at).label("at")
-            of_it = sa.and_(
-                trials.c.campaign_id == ours,
-                trials.c.task_id == ranking.task_id,
-                trials.c.candidate_id == standings.c.candidate_id,
-            )
-            named = (
-                standings.c.candidate_id, proposals.c.name, standings.c.origin, standings.c.proposer, standings.c.score,
-            )  # fmt: skip
             query = (
-                sa.select(at, *named)
+                sa.select(standings.c.measured_at.label("at"), *named)
                 .join_from(standings, proposals, proposals.c.id == standings.c.proposal_id)
-                .join(trials, of_it)
-                .where(standings.c.campaign_id == ours, standings.c.sort_key.is_not(None))
-                .where(trials.c.status == "done", counted({ours: ranking}))
-                .group_by(*named, standings.c.number)
-                .order_by(at, standings.c.number)
+                .where(standings.c.campaign_id == self._campaign(connection, campaign))
+                .where(standings.c.measured_at.is_not(None))
+                .order_by(standings.c.measured_at, standings.c.number)
             )
-            return [Scored(**r) for r in connection.execute(query).mappings()]
+            return [Scored(*row) for row in connection.execute(query)]
 
     def running(self, campaign: CampaignRef) -> list[RunningTrial]:
         """Trials that are running, the longest first."""
@@ -123,7 +110,7 @@ def _common(row: RowMapping) -> dict[str, Any]:
 
 
 def _verdicts(campaign: int, since: datetime | None, limit: int) -> sa.Select[Any]:
-    at = sa.func.coalesce(proposals.c.judged_at, proposals.c.created_at)
+    at = proposals.c.judged_at
     query = sa.select(
         at.label("at"), proposals.c.id, proposals.c.candidate_id, proposals.c.name, proposals.c.origin,
         proposals.c.proposer, proposals.c.failure_kind, proposals.c.failure_message,

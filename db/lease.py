@@ -22,6 +22,7 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from db.errors import ArchiveError
 from db.models import leases
+from db.plain_sql import run_plain
 from sandbox.text import one_line
 
 BEAT_S = 2.0  # between two beats of a driver's heart
@@ -150,7 +151,7 @@ def find(connection: Connection, campaign: int, lock: bool = False) -> Lease | N
 
 def is_current(connection: Connection, campaign: int, epoch: int) -> bool:
     """Whether no other driver has taken the campaign; it stays so until the transaction ends."""
-    return connection.execute(_FENCE, {"campaign": campaign}).scalar() == epoch
+    return run_plain(connection, _FENCE, {"campaign": campaign}).scalar() == epoch
 
 
 def beat(connection: Connection, campaign: int, epoch: int, moment: datetime) -> bool:

@@ -13,11 +13,12 @@ from sqlalchemy.engine import Connection, RowMapping
 from db.convert import candidate_of, failure_of, fingerprint_of
 from db.errors import ArchiveError
 from db.filters import parse
-from db.models import campaigns, candidates, metrics, proposals, standings, tasks, trials
+from db.models import campaigns, candidates, metrics, proposal_texts, proposals, standings, tasks, trials
 from db.queries import chunks, load_parents
 from db.records import Entry, EntryFilter, Page, ReportedMetric, Score, Sort
-from db.selection import Scope, condition, joined, mean, names_of, order
+from db.selection import Scope, condition, joined, mean, names_of, order, within
 from db.session import CampaignRef, Session, ranking_of
+from db.types import Holds
 from evaluators.options import nearest
 from sandbox.text import one_line
 
@@ -33,6 +34,7 @@ _WANTED = (
     campaigns.c.metric,
     campaigns.c.higher_is_better,
 )
+_FEW = 2_000  # matches of a text search that are listed one by one
 
 
 class Listing(Session):
@@ -92,8 +94,7 @@ class Listing(Session):
             for name in names:
                 scope.require(name)
                 columns = sa.select(standings.c.candidate_id, mean(name, scope).label("mean"))
-                query = columns.select_from(joined((), with_text=False))
-                query = query.where(standings.c.campaign_id.in_(scope.rankings), standings.c.sort_key.is_not(None))
+                query = columns.where(within(scope, standings.c.campaign_id), standings.c.sort_key.is_not(None))
                 for some in chunks(ids) if ids is not None else (None,):
                     part = query if some is None else query.where(standings.c.candidate_id.in_(some))
                     for row in connection.execute(part):
@@ -181,7 +182,11 @@ class Listing(Session):
         if expression is not None:
             conditions.append(condition(expression, scope))
         keys = [] if sort is None else order(sort, scope)
-        return _Selected(scope, conditions, keys, joined(names_of(expression, sort), bool(where.text)), where)
+        tables = joined(names_of(expression, sort))
+        if not where.text:
+            return _Selected(scope, conditions, conditions, keys, tables, where)
+        on_page, in_all = _saying(connection, where.text)
+        return _Selected(scope, [*conditions, on_page], [*conditions, in_all], keys, tables, where)
 
     def _listed(self, connection: Connection, wanted: _Selected, limit: int | None, offset: int) -> list[Entry]:
         if wanted.keys:
@@ -288,10 +293,14 @@ def _entries_query(campaign: int | None) -> sa.Select[Any]:
 
 @dataclass(frozen=True)
 class _Selected:
-    """What is to be listed: conditions over `tables`, and what to order by (nothing: as a leaderboard)."""
+    """What is to be listed: conditions over `tables`, and what to order by (nothing: as a leaderboard).
+
+    `counting`: the same conditions in the form that is quicker where all rows are looked at.
+    """
 
     scope: Scope
     conditions: list[sa.ColumnElement[bool]]
+    counting: list[sa.ColumnElement[bool]]
     keys: list[sa.ColumnElement[Any]]
     tables: sa.FromClause
     where: EntryFilter
@@ -304,10 +313,23 @@ def _plain_conditions(where: EntryFilter) -> Iterable[sa.ColumnElement[bool]]:
     if where.proposer is not None:
         yield standings.c.proposer == where.proposer
     if where.evaluator is not None:
-        yield campaigns.c.task_id.in_(sa.select(tasks.c.id).where(tasks.c.evaluator == where.evaluator))
-    if where.text:
-        looked_in = (proposals.c.name, proposals.c.thought, candidates.c.source)
-        yield sa.or_(*(c.icontains(where.text, autoescape=True) for c in looked_in))
+        its = sa.select(campaigns.c.id).join(tasks).where(tasks.c.evaluator == where.evaluator)
+        yield standings.c.campaign_id.in_(its)
+
+
+def _saying(connection: Connection, text: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
+    """Whether name, thought or code of a candidate holds a text: for a page, and for counting.
+
+    Few are found by looking through all texts once, now. A page of many is soon full when each candidate in turn is asked.
+    """
+    holds = Holds(proposal_texts.c.text, text)
+    found = sa.select(proposal_texts.c.proposal_id).where(holds)
+    few = list(connection.execute(found.limit(_FEW + 1)).scalars())
+    if len(few) <= _FEW:
+        listed = standings.c.proposal_id.in_(few) if few else sa.false()
+        return listed, listed
+    mine = found.where(proposal_texts.c.proposal_id == standings.c.proposal_id).correlate(standings)
+    return mine.exists(), standings.c.proposal_id.in_(found)
 
 
 def _segments(campaign: int, wanted: _Selected) -> Iterable[sa.Select[Any]]:
@@ -325,8 +347,8 @@ def _segments(campaign: int, wanted: _Selected) -> Iterable[sa.Select[Any]]:
 
 def _matching(wanted: _Selected, *columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
     """Columns of all rows that match, in no order."""
-    query = sa.select(*columns).select_from(wanted.tables).where(*wanted.conditions)
-    query = query.where(standings.c.campaign_id.in_(wanted.scope.rankings))
+    query = sa.select(*columns).select_from(wanted.tables).where(*wanted.counting)
+    query = query.where(within(wanted.scope, standings.c.campaign_id))
     return query if wanted.where.status is None else query.where(standings.c.status == wanted.where.status)
 
 

@@ -6,7 +6,7 @@ The driver writes with Core statements, a few per state change, so these are pla
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy import CheckConstraint, Column, ForeignKey, ForeignKeyConstraint, Index, Table, UniqueConstraint
+from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, Table, UniqueConstraint
 
 from db.types import RowId, SafeJSON, SafeText, SourceText, UTCDateTime
 
@@ -193,23 +193,23 @@ standings = Table(
     Column("unconfined", sa.Boolean, server_default=sa.false(), nullable=False),  # any trial ran without the sandbox
     Column("measured_at", UTCDateTime),  # when the last of the trials that rank it ended; NULL while unranked
     CheckConstraint("status IN ('refused', 'accepted', 'ranked', 'failed')", name="status"),
-    Index("ix_standings_rank", "campaign_id", "sort_key", "number"),
+    Index("ix_standings_rank", "campaign_id", "sort_key", "number", "proposal_id"),
     Index("ix_standings_status", "campaign_id", "status", "number"),
     Index("ix_standings_candidate_id", "candidate_id"),
+    Index("ix_standings_proposal_id", "proposal_id"),
     Index("ix_standings_measured", "campaign_id", "measured_at"),
 )
 
-# A ranked candidate's metrics, each the mean over the seeds that rank it, kept with its standing for the same reason. Not
-# metrics that are a part of another (`frontier/scarce`): there are many, and few ask for them.
+# A ranked candidate's metrics, each the mean over the seeds that rank it, by the proposal that its standing is of: a number
+# is found sooner than a hash. Not metrics that are a part of another (`frontier/scarce`): there are many, few ask for them.
 means = Table(
     "means",
     metadata,
-    Column("campaign_id", RowId, primary_key=True, autoincrement=False),
-    Column("candidate_id", Hash, primary_key=True),
+    Column("proposal_id", RowId, ForeignKey("proposals.id"), primary_key=True, autoincrement=False),
     Column("name", SafeText, primary_key=True),
+    Column("campaign_id", RowId, ForeignKey("campaigns.id"), nullable=False),
     Column("value", sa.Double, nullable=False),
-    ForeignKeyConstraint(["campaign_id", "candidate_id"], ["standings.campaign_id", "standings.candidate_id"]),
-    Index("ix_means_value", "campaign_id", "name", "value"),
+    Index("ix_means_value", "campaign_id", "name", "value", "proposal_id"),
     sqlite_with_rowid=False,
 )
 
@@ -219,7 +219,7 @@ trials = Table(
     Column("id", RowId, primary_key=True),
     Column("campaign_id", RowId, ForeignKey("campaigns.id"), nullable=False),
     Column("task_id", Hash, ForeignKey("tasks.id"), nullable=False),
-    Column("candidate_id", Hash, ForeignKey("candidates.id"), nullable=False, index=True),
+    Column("candidate_id", Hash, ForeignKey("candidates.id"), nullable=False),
     Column("seed", sa.BigInteger, nullable=False),
     Column("status", SafeText, nullable=False),
     Column("attempts", sa.Integer, nullable=False),
@@ -232,9 +232,9 @@ trials = Table(
     Column("seconds", sa.Double, server_default="0", nullable=False),  # that its attempts held a worker, lost ones too
     UniqueConstraint("campaign_id", "task_id", "candidate_id", "seed", name="uq_trials_once"),
     CheckConstraint("status IN ('pending', 'running', 'done', 'failed')", name="status"),
-    Index(
-        "ix_trials_usage", "campaign_id", "status", "device", "attempts", "seconds"
-    ),  # holds all that is counted of them
+    Index("ix_trials_candidate", "candidate_id", "campaign_id"),
+    # all that is counted of trials
+    Index("ix_trials_usage", "campaign_id", "status", "device", "attempts", "seconds"),
     Index("ix_trials_finished", "campaign_id", "finished_at"),
 )
 

@@ -1,7 +1,8 @@
 """Statements in the database driver's own form, for what runs once per trial.
 
 Compiling a statement is done once, and its values go to the driver as they are, which takes a third of the time. Column
-types do not see them: texts must have been made storable before, and times are not taken at all.
+types do not see them, nor what comes back: texts must have been made storable before, and a time can only be one that
+was read in the same way.
 """
 
 from __future__ import annotations

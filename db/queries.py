@@ -16,7 +16,6 @@ from db.arrays import ARRAYS_SCHEMA, fingerprint_table, unpack_arrays
 from db.convert import candidate_of, failure_of, fingerprint_of, gate_of, probe_of, reply_of
 from db.errors import ArchiveError
 from db.models import (
-    attempts,
     campaigns,
     candidates,
     metrics,
@@ -157,37 +156,40 @@ class Queries(Session):
         """What a campaign cost and where it went."""
         with self._read() as connection:
             ours = self._campaign(connection, campaign)
-            mine, his = proposals.c.campaign_id == ours, trials.c.campaign_id == ours
-            counted = connection.execute(
+            failures: dict[str, int] = defaultdict(int)
+            asked = connection.execute(
                 sa.select(
+                    proposals.c.failure_kind,
                     sa.func.count().label("all"),
                     sa.func.count().filter(proposals.c.state == "replied").label("unjudged"),
                     sa.func.coalesce(sa.func.sum(proposals.c.prompt_tokens), 0).label("prompt_tokens"),
                     sa.func.coalesce(sa.func.sum(proposals.c.completion_tokens), 0).label("completion_tokens"),
-                ).where(mine)
-            ).one()
+                )
+                .where(proposals.c.campaign_id == ours)
+                .group_by(proposals.c.failure_kind)
+            ).all()
             accepted = connection.execute(
                 sa.select(sa.func.count()).where(standings.c.campaign_id == ours, standings.c.status != "refused")
             ).scalar_one()
-            failures: dict[str, int] = defaultdict(int)
-            for table, where in ((proposals, mine), (trials, his)):
-                kind = table.c.failure_kind
-                grouped = sa.select(kind, sa.func.count()).where(where, kind.is_not(None)).group_by(kind)
-                for name, count in connection.execute(grouped):
-                    failures[name] += count
-            by_status = sa.select(trials.c.status, sa.func.count()).where(his).group_by(trials.c.status)
-            statuses = {str(name): int(count) for name, count in connection.execute(by_status)}
+            in_training = sa.select(trials.c.failure_kind, sa.func.count().label("all")).where(
+                trials.c.campaign_id == ours, trials.c.status == "failed"
+            )
+            for row in (*asked, *connection.execute(in_training.group_by(trials.c.failure_kind))):
+                if row.failure_kind is not None:
+                    failures[row.failure_kind] += int(row.all)
+            by_status = sa.select(trials.c.status, sa.func.count(), sa.func.sum(trials.c.attempts))
+            counts = connection.execute(by_status.where(trials.c.campaign_id == ours).group_by(trials.c.status)).all()
+            statuses = {str(name): int(count) for name, count, _ in counts}
             most = sa.func.coalesce(sa.func.sum(requests.c.prompt_tokens + requests.c.completion_tokens), 0)
             lost = sa.select(sa.func.count(), most).where(requests.c.campaign_id == ours, requests.c.lost)
             lost_requests, lost_tokens = connection.execute(lost).one()
-            tried = sa.select(sa.func.count()).select_from(attempts.join(trials)).where(his)
             return Totals(
-                proposals=int(counted.all),
-                unjudged=int(counted.unjudged),
+                proposals=sum(int(a.all) for a in asked),
+                unjudged=sum(int(a.unjudged) for a in asked),
                 accepted=int(accepted),
-                prompt_tokens=int(counted.prompt_tokens),
-                completion_tokens=int(counted.completion_tokens),
-                attempts=int(connection.execute(tried).scalar_one()),
+                prompt_tokens=sum(int(a.prompt_tokens) for a in asked),
+                completion_tokens=sum(int(a.completion_tokens) for a in asked),
+                attempts=sum(int(tried) for _, _, tried in counts),
                 failures=dict(failures),
                 trials=statuses,
                 lost_requests=int(lost_requests),

@@ -302,7 +302,7 @@ class OutcomeCount:
 
 @dataclass(frozen=True)
 class DeviceTime:
-    """Finished trials on one kind of device and the wall seconds that they recorded."""
+    """Trials that ended on one kind of device, and the seconds that their attempts held a worker."""
 
     device: str
     trials: int

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import sqlalchemy as sa
 
 from db.filters import Both, Comparison, Expression, FilterError, Negation, comparisons
-from db.models import campaigns, candidates, metrics, proposals, standings, trials
+from db.models import campaigns, means, metrics, proposals, standings, trials
 from db.records import EntryStatus, Origin, Ranking, ReportedMetric, Sort
 from evaluators.options import nearest
 from sandbox.failure import FailureKind
@@ -30,6 +30,7 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
     "!=": operator.ne,
 }
+_TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 
 @dataclass(frozen=True)
@@ -111,12 +112,22 @@ def order(sort: Sort, scope: Scope) -> list[sa.ColumnElement[Any]]:
     return [keyed.nulls_last(), *ties]
 
 
-def joined(names: Iterable[str], with_text: bool) -> sa.FromClause:
-    """`standings` with the tables that facts of these names, and a text search, are in; no others: joins cost."""
-    tables: sa.FromClause = standings.join(campaigns, campaigns.c.id == standings.c.campaign_id)
-    if with_text or _OF_PROPOSALS & set(names):
-        tables = tables.join(proposals, proposals.c.id == standings.c.proposal_id)
-    return tables.join(candidates, candidates.c.id == standings.c.candidate_id) if with_text else tables
+def joined(names: Iterable[str]) -> sa.FromClause:
+    """`standings` with the tables that facts of these names are in; no others: joins cost."""
+    tables: sa.FromClause = standings
+    if "campaign" in names:
+        tables = tables.join(campaigns, campaigns.c.id == standings.c.campaign_id)
+    return tables.join(proposals, proposals.c.id == standings.c.proposal_id) if _OF_PROPOSALS & set(names) else tables
+
+
+def within(scope: Scope, column: sa.ColumnElement[Any]) -> Condition:
+    """Whether a column names a campaign of the scope; one campaign as an equation, which reads an index in order."""
+    return column == next(iter(scope.rankings)) if len(scope.rankings) == 1 else column.in_(scope.rankings)
+
+
+def is_part(metric: str) -> bool:
+    """Whether a metric is a part of another one (`frontier/scarce`): its means are not kept."""
+    return "/" in metric
 
 
 def names_of(expression: Expression | None, sort: Sort | None) -> set[str]:
@@ -129,20 +140,24 @@ def mean(metric: str, scope: Scope) -> sa.ColumnElement[Any]:
     """A metric's mean for the row of `standings` beside it; NULL if it has none."""
     if all(r.metric == metric for r in scope.rankings.values()):
         return standings.c.score
+    if not is_part(metric):
+        of_it = (means.c.proposal_id == standings.c.proposal_id, means.c.name == metric)
+        return sa.select(means.c.value).where(*of_it).correlate(standings).scalar_subquery()
+    task = sa.select(campaigns.c.task_id).where(campaigns.c.id == trials.c.campaign_id).scalar_subquery()
     values = (
         sa.select(sa.func.avg(metrics.c.value))
         .select_from(trials.join(metrics, metrics.c.trial_id == trials.c.id))
         .where(
             trials.c.campaign_id == standings.c.campaign_id,
             trials.c.candidate_id == standings.c.candidate_id,
-            trials.c.task_id == campaigns.c.task_id,
+            trials.c.task_id == task,
             trials.c.status == "done",
             metrics.c.name == metric,
             standings.c.sort_key.is_not(None),  # no seed failed
             counted(scope.rankings),
         )
     )
-    return values.correlate(standings, campaigns).scalar_subquery()
+    return values.correlate(standings).scalar_subquery()
 
 
 def counted(rankings: Mapping[int, Ranking]) -> Condition:
@@ -167,12 +182,31 @@ def _among(seeds: Sequence[int] | None) -> Condition:
 
 def _comparison(given: Comparison, scope: Scope) -> Condition:
     scope.require(given.name, given.at)
-    fact = FACTS.get(given.name)
-    column = mean(given.name, scope) if fact is None else fact.column
+    fact, compare = FACTS.get(given.name), _OPERATORS[given.operator]
     value = _number(given) if fact is None or fact.kind == "number" else _other(given, fact)
-    # a NULL would make `not` of it neither true nor false; what is not ranked is told apart before its trials are read
-    holds = sa.func.coalesce(_OPERATORS[given.operator](column, value), sa.false())
-    return sa.and_(standings.c.sort_key.is_not(None), holds) if fact is None else holds
+    if given.name == "score" or all(r.metric == given.name for r in scope.rankings.values()):
+        return _score(given, compare, value, scope)
+    if fact is not None:
+        return sa.func.coalesce(compare(fact.column, value), sa.false())  # `not` of a NULL would not be true
+    if is_part(given.name):  # what is not ranked is told apart before its trials are read
+        holds = compare(mean(given.name, scope), value)
+        return sa.and_(standings.c.sort_key.is_not(None), sa.func.coalesce(holds, sa.false()))
+    having = sa.select(means.c.proposal_id).where(
+        within(scope, means.c.campaign_id), means.c.name == given.name, compare(means.c.value, value)
+    )
+    return standings.c.proposal_id.in_(having)
+
+
+def _score(given: Comparison, compare: Callable[[Any, Any], Any], value: Any, scope: Scope) -> Condition:
+    """Where one direction is the better one everywhere, the index of the ranking has the answer."""
+    directions = {r.higher_is_better for r in scope.rankings.values()}
+    if directions == {False}:
+        holds = compare(standings.c.sort_key, value)
+    elif directions == {True}:
+        holds = _OPERATORS[_TURNED.get(given.operator, given.operator)](standings.c.sort_key, -value)
+    else:
+        holds = compare(standings.c.score, value)
+    return sa.func.coalesce(holds, sa.false())
 
 
 def _number(given: Comparison) -> float:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from db.convert import failure_columns
-from db.models import Hash, means, metrics, standings, trials
+from db.models import means, metrics, standings, trials
 from db.plain_sql import run_plain
 from db.records import Proposal, Ranking
 from db.types import RowId
@@ -49,10 +49,9 @@ _PLACE = (
         trials_failed=sa.bindparam("new_failed"),
         measured_at=sa.bindparam("new_moment"),
     )
+    .returning(standings.c.proposal_id)
 )
-_FORGET = sa.delete(means).where(
-    means.c.campaign_id == sa.bindparam("campaign"), means.c.candidate_id == sa.bindparam("candidate")
-)
+_FORGET = sa.delete(means).where(means.c.proposal_id == sa.bindparam("proposal"))
 
 
 @lru_cache(maxsize=64)
@@ -60,9 +59,9 @@ def _averages(count: int) -> sa.Insert:
     """Stores what so many trials report on average, but not the parts of metrics."""
     values = (
         sa.select(
-            sa.bindparam("campaign", type_=RowId),
-            sa.bindparam("candidate", type_=Hash),
+            sa.bindparam("proposal", type_=RowId),
             metrics.c.name,
+            sa.bindparam("campaign", type_=RowId),
             sa.func.avg(metrics.c.value),
         )
         .where(
@@ -71,7 +70,7 @@ def _averages(count: int) -> sa.Insert:
         )
         .group_by(metrics.c.name)
     )
-    return sa.insert(means).from_select(["campaign_id", "candidate_id", "name", "value"], values)
+    return sa.insert(means).from_select(["proposal_id", "name", "campaign_id", "value"], values)
 
 
 def admit(connection: Connection, campaign: int, proposal_id: int, proposal: Proposal) -> None:
@@ -99,7 +98,7 @@ def admit(connection: Connection, campaign: int, proposal_id: int, proposal: Pro
 def rescore(connection: Connection, campaign: int, candidate: str, ranking: Ranking) -> None:
     """Recompute one candidate's score from its trials."""
     wanted = {"campaign": campaign, "task": ranking.task_id, "candidate": candidate, "metric": ranking.metric}
-    rows = connection.execute(_OUTCOMES, wanted).all()
+    rows = run_plain(connection, _OUTCOMES, wanted).all()  # times in the database's own form, in which they go back
     counted = [r for r in rows if ranking.seeds is None or r.seed in ranking.seeds]
     failed = [r for r in counted if r.status == "failed"]
     scored = [r for r in counted if r.status == "done" and r.value is not None]
@@ -116,12 +115,13 @@ def rescore(connection: Connection, campaign: int, candidate: str, ranking: Rank
         "new_failed": len(failed),
         "new_moment": None if score is None else max(r.finished_at for r in scored),
     }
-    placed = connection.execute(_PLACE, changed).rowcount
-    of_it = {"campaign": campaign, "candidate": candidate}
-    run_plain(connection, _FORGET, of_it)
-    if score is not None and placed:
+    place = run_plain(connection, _PLACE, changed).scalar()
+    if place is None:
+        return
+    run_plain(connection, _FORGET, {"proposal": place})
+    if score is not None:
         ids = {f"trial_{i}": r.id for i, r in enumerate(scored)}
-        run_plain(connection, _averages(len(scored)), of_it | ids)
+        run_plain(connection, _averages(len(scored)), {"proposal": place, "campaign": campaign, **ids})
 
 
 def rescore_all(connection: Connection, campaign: int, ranking: Ranking) -> None:

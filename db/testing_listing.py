@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from db.archive import Archive
 from db.filters import FilterError
 from db.records import EntryFilter, Sort
 from db.testing_trials import ArchiveSuite
-from db.testing_values import OTHER_TASK, proposal
+from db.testing_values import OTHER_TASK, TASK, proposal
 from sandbox.failure import Failure, FailureKind
 
 
@@ -166,10 +168,21 @@ class ListingConformance(ArchiveSuite):
         )  # fmt: skip
 
     def test_recorded_times_are_summed_by_device(self, archive: Archive) -> None:
+        before = time.monotonic()
         campaign = self.fill(archive)
-        (time,) = archive.device_times(campaign)
-        assert (time.device, time.trials) == ("cpu", 9)
-        assert abs(time.seconds - 9 * 1.8) < 1e-9  # setup, training and evaluation
+        times = {t.device: t for t in archive.device_times(campaign)}
+        assert (times["cpu"].trials, times["unknown"].trials) == (9, 1)  # a failure reports no device
+        assert 0 < sum(t.seconds for t in times.values()) < time.monotonic() - before  # they ran one after the other
+
+    def test_an_attempt_that_was_cut_off_counts_as_device_time(self, archive: Archive) -> None:
+        campaign = self.start(archive, "first", seeds=(0,)).id
+        made = self.store(archive, campaign, proposal(0))
+        archive.start_attempt(archive.ensure_trial(campaign, made.id, TASK.id, 0).id, "w")
+        assert archive.device_times(campaign) == []
+        archive.reset_running(campaign)
+        (lost,) = archive.device_times(campaign)
+        assert (lost.device, lost.trials) == ("unknown", 0)
+        assert lost.seconds > 0
 
     def test_scores_are_in_the_order_of_time(self, archive: Archive) -> None:
         campaign = self.fill(archive)

@@ -46,7 +46,8 @@ class CampaignStats:
         check_failures, training_failures: by kind; training counts trials.
         duplicates: proposals found to behave like a known or an earlier loss, before anything was trained.
         trials_saved, hours_saved: what training them on the ranking seeds would have taken, at the mean of finished trials.
-        devices: time that finished trials recorded. Money is not known: no endpoint and no machine reports its price.
+        devices: how long trials held workers. Money is not known: no endpoint and no machine reports its price.
+        scored: all ranked candidates, in the order in which they were measured.
         best: the steps of the best score so far, baselines left out.
         baselines: known objectives, best first.
     """
@@ -62,6 +63,7 @@ class CampaignStats:
     completion_tokens: int
     tokens_per_accepted: float | None
     devices: tuple[DeviceTime, ...]
+    scored: tuple[Scored, ...]
     best: tuple[Scored, ...]
     baselines: tuple[Scored, ...]
 
@@ -99,6 +101,7 @@ def campaign_stats(archive: Archive, campaign: CampaignRef) -> CampaignStats:
         completion_tokens=completion,
         tokens_per_accepted=(prompt + completion) / accepted if accepted else None,
         devices=tuple(devices),
+        scored=tuple(scored),
         best=best_so_far((s for s in scored if s.origin != "known"), higher),
         baselines=tuple(sorted(known, key=lambda s: -s.score if higher else s.score)),
     )

@@ -27,7 +27,8 @@ def stats(archive: str | None, campaign: str, as_json: bool) -> None:
     if as_json:
         rows = [vars(p) | {"success_rate": p.success_rate, "tokens_per_accepted": p.tokens_per_accepted}
                 for p in found.proposers]  # fmt: skip
-        print_json(vars(found) | {"proposers": rows, "device_hours": found.device_hours})
+        shown = {name: value for name, value in vars(found).items() if name != "scored"}  # that is a listing
+        print_json(shown | {"proposers": rows, "device_hours": found.device_hours})
         return
     console = stdout_console()
     console.print(Text(f"campaign {one_line(found.campaign.name, 60)}: {one_line(found.campaign.status, 30)}", "bold"))

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left, insort
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar
 
 from discovery.protocols import Outcome, Past, Plan
@@ -42,7 +44,7 @@ class ConversationOptions:
 class ConversationStrategy:
     """Deterministic given its seed and what it was told, in whatever pauses and restarts.
 
-    An ask costs O(n log n) in the number of losses told.
+    An ask costs O(log n) in the number of losses told for each one it shows, so that long campaigns do not slow down.
     """
 
     name: ClassVar[str] = "conversation"
@@ -53,6 +55,13 @@ class ConversationStrategy:
         self._options = parse_options(ConversationOptions, options, "conversation")
         self._seed = seed
         self._past: dict[int, Past] = {}  # by proposal index: a duplicate shares its original's candidate id
+        self._scored: dict[
+            str, list[int]
+        ] = {}  # indices of a candidate's scored proposals, the first one stands for it
+        self._ranked: list[tuple[float, int]] = []  # one per scored candidate: badness, index; the best first
+        self._failed: list[int] = []  # indices, in order
+        self._running: list[int] = []
+        self._weights: list[float] = []  # 1 + 1/2 + ... + 1/n
 
     def tell(self, outcome: Outcome) -> None:
         """Remember what became of a proposal; a later outcome of the same proposal replaces the earlier one.
@@ -63,7 +72,8 @@ class ConversationStrategy:
         failure = outcome.failure or proposal.failure
         if failure is not None and not failure.kind.candidates_fault:
             return
-        self._past[proposal.index] = Past(
+        self._forget(proposal.index)
+        past = Past(
             candidate_id=proposal.candidate.id if proposal.candidate else "",
             name=proposal.name,
             thought=proposal.thought,
@@ -72,49 +82,82 @@ class ConversationStrategy:
             score=None if failure else outcome.score,
             failure=failure,
         )
+        self._past[proposal.index] = past
+        if past.score is not None:
+            self._rank(past.candidate_id, [*self._scored.get(past.candidate_id, ()), proposal.index])
+        else:
+            insort(self._running if failure is None else self._failed, proposal.index)
+
+    def _forget(self, index: int) -> None:
+        """Take what was told of a proposal before out of the lists."""
+        past = self._past.get(index)
+        if past is None:
+            return
+        if past.score is not None:
+            self._rank(past.candidate_id, [i for i in self._scored[past.candidate_id] if i != index])
+        else:
+            listed = self._running if past.failure is None else self._failed
+            del listed[bisect_left(listed, index)]
+
+    def _rank(self, candidate: str, indices: list[int]) -> None:
+        """These are now the scored proposals of a candidate."""
+        before = self._scored.pop(candidate, None)
+        if before:
+            del self._ranked[bisect_left(self._ranked, self._place(before[0]))]
+        if indices:
+            self._scored[candidate] = sorted(indices)
+            insort(self._ranked, self._place(min(indices)))
+
+    def _place(self, index: int) -> tuple[float, int]:
+        return _badness(self._past[index]), index
 
     def ask(self, index: int) -> Plan:
         """The plan of proposal `index`; asking twice with nothing told in between gives the same plan."""
         seed = int.from_bytes(hashlib.sha256(f"{self._seed}:{index}".encode()).digest()[:6])
-        rng = random.Random(seed)
-        ranked = self._ranked()
-        in_full, left = self._full(ranked, rng)
-        shown = {p.candidate_id for p in in_full}
-        others = [p for p in ranked if p.candidate_id not in shown]
-        return Plan(index, seed, tuple(in_full), tuple(self._brief(others, left)))
+        in_full, left = self._full(random.Random(seed))
+        return Plan(index, seed, tuple(in_full), tuple(self._brief({p.candidate_id for p in in_full}, left)))
 
-    def _ranked(self) -> list[Past]:
-        """Scored losses, best first, each candidate once; ties in the order of their proposals."""
-        scored: dict[str, Past] = {}
-        for _, past in sorted(self._past.items()):
-            if past.score is not None:
-                scored.setdefault(past.candidate_id, past)
-        return sorted(scored.values(), key=_badness)
-
-    def _full(self, ranked: list[Past], rng: random.Random) -> tuple[list[Past], int]:
+    def _full(self, rng: random.Random) -> tuple[list[Past], int]:
         """Losses to show in full (best first), and the tokens left over."""
-        explore = rng.random() < self._options.explore and len(ranked) > self._options.full
-        order: Iterable[int] = _by_rank(len(ranked), rng) if explore else range(len(ranked))
+        count = len(self._ranked)
+        explore = rng.random() < self._options.explore and count > self._options.full
+        order: Iterable[int] = self._by_rank(rng) if explore else range(count)
         chosen: list[int] = []
         left = self._options.token_budget
         for position in order:
-            if len(chosen) == self._options.full:
+            if len(chosen) == self._options.full or left <= OVERHEAD:
                 break
-            cost = _tokens(ranked[position])
+            cost = _tokens(self._at(position))
             if cost <= left:  # one that is too long does not keep shorter ones out
                 chosen.append(position)
                 left -= cost
-        return [ranked[i] for i in sorted(chosen)], left
+        return [self._at(i) for i in sorted(chosen)], left
 
-    def _brief(self, scored: list[Past], left: int) -> list[Past]:
+    def _at(self, position: int) -> Past:
+        return self._past[self._ranked[position][1]]
+
+    def _by_rank(self, rng: random.Random) -> Iterator[int]:
+        """Positions in a random order that favours the first: drawn without replacement, weight 1/(position+1)."""
+        count = len(self._ranked)
+        for n in range(len(self._weights), count):
+            self._weights.append((self._weights[-1] if n else 0.0) + 1 / (n + 1))
+        drawn: set[int] = set()
+        while 2 * len(drawn) < count:  # then most draws would be of the same ones again
+            position = bisect_left(self._weights, rng.random() * self._weights[count - 1], hi=count)
+            if position not in drawn:
+                drawn.add(position)
+                yield position
+        yield from (i for i in range(count) if i not in drawn)
+
+    def _brief(self, shown: Collection[str], left: int) -> list[Past]:
         """Scored ones best first, then failures newest first, then those in training; half the room for each side."""
-        newest = [p for _, p in sorted(self._past.items(), reverse=True)]
-        failed = [p for p in newest if p.failure is not None]
-        running = [p for p in newest if p.failure is None and p.score is None]
         room = min(self._options.brief, left // LINE_TOKENS)
-        unscored = [*failed, *running]
+        newest = (*reversed(self._failed[-room:]), *reversed(self._running[-room:])) if room else ()
+        unscored = [self._past[i] for i in newest[:room]]
+        ranked = (past for past in map(self._at, range(len(self._ranked))) if past.candidate_id not in shown)
+        scored = list(islice(ranked, room))
         for_scored = max(room - len(unscored), min(len(scored), (room + 1) // 2))
-        kept = scored[: max(for_scored, 0)]
+        kept = scored[:for_scored]
         return [*kept, *unscored[: room - len(kept)]]
 
 
@@ -125,11 +168,3 @@ def _badness(past: Past) -> float:
 
 def _tokens(past: Past) -> int:
     return OVERHEAD + -(-(len(past.source) + len(past.thought) + len(past.name)) // CHARS_PER_TOKEN)
-
-
-def _by_rank(count: int, rng: random.Random) -> list[int]:
-    """Positions 0 to count-1 in a random order that favours the first: drawn without replacement, weight 1/(position+1).
-
-    Exponential race: the smallest of Exp(1)/weight comes first (Efraimidis and Spirakis 2006).
-    """
-    return sorted(range(count), key=lambda position: rng.expovariate(1.0) * (position + 1))

@@ -46,7 +46,7 @@ def live(archive: Archive, name: str) -> dict[str, Any]:
 
 def _live(archive: Archive, stats: CampaignStats) -> dict[str, Any]:
     record = stats.campaign
-    scored = archive.scored(record.id)
+    scored = stats.scored
     running = archive.running(record.id)
     return {
         "status": record.status,

@@ -15,6 +15,7 @@ import pytest
 
 from db.archive import Archive, ArchiveError
 from db.models import SCHEMA_VERSION
+from db.records import EntryFilter
 from db.schema import upgrade
 from db.testing_values import OTHER_TASK, TASK, proposal, same_fingerprint
 from tests.support.schemas import assert_same_schema
@@ -48,6 +49,12 @@ def test_an_archive_that_another_version_wrote_is_read(saved: Path, tmp_path: Pa
         assert expected is not None
         assert same_fingerprint(archive.entry(best.candidate.id).fingerprint, expected.fingerprint)
         assert archive.scores("saved", OTHER_TASK.id, "kl")[best.candidate.id].by_seed == {100: 10 - 0.85}
+        # what later versions keep beside the trials
+        assert archive.means("saved", ["kl"])[best.candidate.id] == {"kl": pytest.approx(10 - 0.7505, abs=1e-12)}
+        assert archive.entries("saved", EntryFilter(where="kl < 9.4")) == [best]
+        assert [e.name for e in archive.entries("saved", EntryFilter(text="Α LOSS"))] == ["α loss"]
+        assert [s.candidate_id for s in archive.scored("saved")] == [known.candidate.id, best.candidate.id]
+        assert {d.device: d.trials for d in archive.device_times("saved")}["cpu"] == 6
         trial = archive.trials(best.candidate.id, task=TASK.id)[0]
         assert archive.arrays(trial.id)["curve"].tolist() == [0, 1, 2, 3]
         (unread,) = archive.open_proposals("saved")

@@ -26,8 +26,10 @@ _proposals = sa.table(
     "proposals", *(sa.column(n) for n in ("id", "candidate_id", "state", "name", "thought", "judged_at", "created_at"))
 )
 _texts = sa.table("proposal_texts", sa.column("proposal_id"), sa.column("text"))
-_standings = sa.table("standings", *(sa.column(n) for n in ("campaign_id", "candidate_id", "status", "measured_at")))
-_means = sa.table("means", *(sa.column(n) for n in ("campaign_id", "candidate_id", "name", "value")))
+_standings = sa.table(
+    "standings", *(sa.column(n) for n in ("campaign_id", "candidate_id", "proposal_id", "status", "measured_at"))
+)
+_means = sa.table("means", *(sa.column(n) for n in ("proposal_id", "name", "campaign_id", "value")))
 _trials = sa.table(
     "trials",
     *(sa.column(n) for n in ("id", "campaign_id", "task_id", "candidate_id", "seed", "status", "device", "seconds")),
@@ -51,16 +53,13 @@ def upgrade() -> None:
     )
     op.create_table(
         "means",
-        sa.Column("campaign_id", _ROW_ID, nullable=False, autoincrement=False),
-        sa.Column("candidate_id", sa.String(64), nullable=False),
+        sa.Column("proposal_id", _ROW_ID, nullable=False, autoincrement=False),
         sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("campaign_id", _ROW_ID, nullable=False),
         sa.Column("value", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["campaign_id", "candidate_id"],
-            ["standings.campaign_id", "standings.candidate_id"],
-            name=op.f("fk_means_campaign_id_candidate_id"),
-        ),
-        sa.PrimaryKeyConstraint("campaign_id", "candidate_id", "name", name=op.f("pk_means")),
+        sa.ForeignKeyConstraint(["proposal_id"], ["proposals.id"], name=op.f("fk_means_proposal_id")),
+        sa.ForeignKeyConstraint(["campaign_id"], ["campaigns.id"], name=op.f("fk_means_campaign_id")),
+        sa.PrimaryKeyConstraint("proposal_id", "name", name=op.f("pk_means")),
         sqlite_with_rowid=False,
     )
     op.add_column("proposals", sa.Column("reply_cost", sa.Double()))
@@ -68,7 +67,9 @@ def upgrade() -> None:
     op.add_column("standings", sa.Column("measured_at", sa.DateTime(timezone=True)))
     op.add_column("trials", sa.Column("device", sa.Text()))
     op.add_column("trials", sa.Column("seconds", sa.Double(), server_default="0", nullable=False))
-    op.drop_index("ix_trials_status", "trials")
+    for index in ("ix_trials_status", "ix_trials_candidate_id"):
+        op.drop_index(index, "trials")
+    op.drop_index("ix_standings_rank", "standings")
     connection = op.get_bind()
     _fill_texts(connection)
     _fill_usage(connection)
@@ -76,19 +77,25 @@ def upgrade() -> None:
         _fill_means(connection, campaign)
     unknown = sa.and_(_proposals.c.state == "judged", _proposals.c.judged_at.is_(None))
     connection.execute(sa.update(_proposals).where(unknown).values(judged_at=_proposals.c.created_at))
-    op.create_index("ix_means_value", "means", ["campaign_id", "name", "value"])
+    op.create_index("ix_means_value", "means", ["campaign_id", "name", "value", "proposal_id"])
+    op.create_index("ix_standings_rank", "standings", ["campaign_id", "sort_key", "number", "proposal_id"])
+    op.create_index("ix_standings_proposal_id", "standings", ["proposal_id"])
     op.create_index("ix_standings_measured", "standings", ["campaign_id", "measured_at"])
     op.create_index("ix_proposals_judged", "proposals", ["campaign_id", "judged_at"])
+    op.create_index("ix_trials_candidate", "trials", ["candidate_id", "campaign_id"])
     op.create_index("ix_trials_usage", "trials", ["campaign_id", "status", "device", "attempts", "seconds"])
     op.create_index("ix_trials_finished", "trials", ["campaign_id", "finished_at"])
 
 
 def downgrade() -> None:
-    for index in ("ix_trials_finished", "ix_trials_usage"):
+    for index in ("ix_trials_finished", "ix_trials_usage", "ix_trials_candidate"):
         op.drop_index(index, "trials")
     op.drop_index("ix_proposals_judged", "proposals")
-    op.drop_index("ix_standings_measured", "standings")
+    for index in ("ix_standings_measured", "ix_standings_proposal_id", "ix_standings_rank"):
+        op.drop_index(index, "standings")
+    op.create_index("ix_standings_rank", "standings", ["campaign_id", "sort_key", "number"])
     op.create_index("ix_trials_status", "trials", ["campaign_id", "status"])
+    op.create_index("ix_trials_candidate_id", "trials", ["candidate_id"])
     for table, column in (("trials", "seconds"), ("trials", "device"), ("standings", "measured_at"),
                           ("requests", "cost"), ("proposals", "reply_cost")):  # fmt: skip
         op.drop_column(table, column)
@@ -152,12 +159,13 @@ def _fill_means(connection: Connection, campaign: Any) -> None:
     of_it = [*counts, _trials.c.candidate_id == _standings.c.candidate_id]
     newest = sa.select(sa.func.max(_trials.c.finished_at)).where(*of_it).correlate(_standings).scalar_subquery()
     connection.execute(sa.update(_standings).where(*ranked).values(measured_at=newest))
-    columns = (_trials.c.campaign_id, _trials.c.candidate_id, _metrics.c.name)
+    columns = (_standings.c.proposal_id, _metrics.c.name, _standings.c.campaign_id)
     for some in _pieces(connection, ranked):
         filled = (
             sa.select(*columns, sa.func.avg(_metrics.c.value))
-            .join_from(_trials, _metrics, _metrics.c.trial_id == _trials.c.id)
-            .where(*counts, _trials.c.candidate_id.in_(some), _metrics.c.name.not_like("%/%"))
+            .join_from(_standings, _trials, sa.and_(*of_it))
+            .join(_metrics, _metrics.c.trial_id == _trials.c.id)
+            .where(*ranked, _standings.c.candidate_id.in_(some), _metrics.c.name.not_like("%/%"))
             .group_by(*columns)
         )
         connection.execute(sa.insert(_means).from_select([*(c.name for c in columns), "value"], filled))

@@ -143,5 +143,5 @@ def _require_current(found: str, target: Target) -> None:
     if found < SCHEMA_VERSION:
         raise ArchiveError(
             f"the archive {target.shown} has the older schema {found}: make a copy of it, then run "
-            f"python -m db upgrade {target.shown}"
+            f"discovery archive upgrade --archive {target.shown}"
         )

@@ -11,7 +11,7 @@ from db.models import VERSION_TABLE, metadata
 def run() -> None:
     connection: Connection | None = context.config.attributes.get("connection")
     if connection is None:
-        raise RuntimeError("run migrations through db.schema.upgrade (python -m db upgrade URL)")
+        raise RuntimeError("run migrations through db.schema.upgrade (discovery archive upgrade)")
     context.configure(
         connection=connection,
         target_metadata=metadata,

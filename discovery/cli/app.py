@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from discovery.cli.archive_commands import archive_app
 from discovery.cli.browsing import browsing
 from discovery.cli.options import ArchiveUrl, Json
 
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 objectives_app = typer.Typer(help="List or show the known objectives.", rich_markup_mode=None)
 app.add_typer(objectives_app, name="objectives")
+app.add_typer(archive_app, name="archive")
 app.add_typer(browsing)
 
 NoSandbox = Annotated[

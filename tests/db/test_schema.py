@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -18,6 +19,7 @@ from db.models import SCHEMA_VERSION
 from db.records import EntryFilter
 from db.schema import upgrade
 from db.testing_values import OTHER_TASK, TASK, proposal, same_fingerprint
+from tests.support.command import discovery
 from tests.support.schemas import assert_same_schema
 
 SAVED = sorted((Path(__file__).parent / "assets").glob("archive_v*.sqlite3"))
@@ -97,7 +99,7 @@ def truncated(path: Path) -> None:
     ("make", "says"),
     [
         (with_version("9999"), "newer version.*pip install -U objective-discovery"),
-        (with_version("0000"), "older schema 0000.*python -m db upgrade"),
+        (with_version("0000"), "older schema 0000.*discovery archive upgrade"),
         (with_version("main"), "belongs to another program"),
         (theirs, "belongs to another program"),
         (lambda path: path.write_text("Dear diary, " * 500), "not an archive, or it is damaged"),
@@ -164,17 +166,14 @@ def test_a_path_under_a_file_is_explained(tmp_path: Path) -> None:
         Archive(tmp_path / "file" / "below" / "a.db", create=True)
 
 
-def test_upgrade_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from db.__main__ import main
-
+def test_upgrade_command(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    assert main(["upgrade", str(path)]) == 2
-    assert "there is no archive" in capsys.readouterr().err
+    ended = discovery("archive", "upgrade", "--archive", path)
+    assert (ended.code, "there is no archive" in ended.stderr) == (2, True)
     path.touch()
-    assert main(["upgrade", str(path)]) == 0
-    assert f"schema none -> {SCHEMA_VERSION}" in capsys.readouterr().out
-    assert main(["upgrade", str(path)]) == 0
-    assert f"schema {SCHEMA_VERSION} -> {SCHEMA_VERSION}" in capsys.readouterr().out
+    made = json.loads(discovery("archive", "upgrade", "--archive", path, "--json").stdout)
+    assert made == {"archive": str(path), "before": None, "after": SCHEMA_VERSION}
+    assert "already" in discovery("archive", "upgrade", "--archive", path).stdout
     with_version("9999")(tmp_path / "new.db")
-    assert main(["upgrade", str(tmp_path / "new.db")]) == 2
-    assert main(["downgrade"]) == 2
+    ended = discovery("archive", "upgrade", "--archive", tmp_path / "new.db")
+    assert (ended.code, "newer version" in ended.stderr) == (2, True)

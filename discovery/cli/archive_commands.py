@@ -1,0 +1,76 @@
+"""`discovery archive`: upgrading and copying whole archives."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from discovery.cli.options import ArchiveUrl, Json
+
+archive_app = typer.Typer(help="Upgrade or copy a whole archive.", rich_markup_mode=None, no_args_is_help=True)
+
+
+@archive_app.command()
+def upgrade(archive: ArchiveUrl = None, as_json: Json = False) -> None:
+    """Bring an archive that an older version wrote to this version's schema. Make a copy of it first."""
+    from db.models import SCHEMA_VERSION
+    from db.redact import redact_url
+    from db.schema import upgrade
+    from discovery.cli.archives import archive_url
+    from discovery.cli.terminal import print_json, stdout_console, words
+
+    url = archive_url(archive)
+    before, shown = upgrade(url), redact_url(url)
+    if as_json:
+        print_json({"archive": shown, "before": before or None, "after": SCHEMA_VERSION})
+        return
+    said = f"has schema {SCHEMA_VERSION} already" if before == SCHEMA_VERSION else f"now has schema {SCHEMA_VERSION}"
+    was = "" if before == SCHEMA_VERSION else f" (it had {before or 'none'})"
+    stdout_console().print(words(f"{shown} {said}{was}", limit=500))
+
+
+@archive_app.command()
+def copy(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="A file or URL, as for --archive.")],
+    destination: Annotated[str, typer.Argument(metavar="DST", help="Another, new or empty.")],
+    as_json: Json = False,
+) -> None:
+    """Copy an archive, from SQLite to PostgreSQL for instance, and compare the copy with it row by row.
+
+    Campaigns may run in SRC meanwhile. What DST gets is stored all at once or not at all.
+    """
+    from db.copying import copy
+    from db.redact import redact_url
+    from discovery.cli.archives import archive_url, option_for
+    from discovery.cli.terminal import print_json, print_next, stdout_console, words
+
+    from_, to = archive_url(source), archive_url(destination)
+    with _Progress() as progress:
+        counts = copy(from_, to, progress.tell)
+    shown = redact_url(to)
+    if as_json:
+        print_json({"source": redact_url(from_), "destination": shown, "rows": counts, "verified": True})
+        return
+    console = stdout_console()
+    console.print(words(f"{shown}: {sum(counts.values()):,} rows of {len(counts)} tables, each compared", limit=500))
+    print_next(console, f"discovery campaigns{option_for(to, shown)}")
+
+
+class _Progress:
+    """A line on stderr that says what is being copied, where somebody looks."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._status = Console(stderr=True).status("opening")
+
+    def __enter__(self) -> _Progress:
+        self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._status.stop()
+
+    def tell(self, what: str, rows: int) -> None:
+        self._status.update(f"{what}: {rows:,} rows")

@@ -24,6 +24,7 @@ from db.archive import Archive
 from db.convert import gate_json, probe_json, search_text
 from db.records import Prompt, PromptPart
 from db.testing_values import TASK, proposal
+from db.types import plain
 from evaluators.objectives import known_objectives
 from sandbox.candidate import Candidate
 
@@ -125,7 +126,7 @@ def _load_proposals(load: Load, campaign: int, losses: Sequence[Loss], draws: np
     like = proposal(0)
     assert like.gate is not None
     assert like.probe is not None
-    gate, probe = json.dumps(gate_json(like.gate)), json.dumps(probe_json(like.probe))
+    gate, probe = (json.dumps(plain(v)) for v in (gate_json(like.gate), probe_json(like.probe)))
     prints = draws.standard_normal((len(losses), _ENTRIES)).astype("<f8")
     load(m.candidates, [
         {

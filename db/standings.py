@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -41,13 +43,13 @@ _PLACE = (
     )
     .values(
         status=sa.bindparam("new_status"),
-        failure_kind=sa.bindparam("new_kind"),
-        failure_message=sa.bindparam("new_message"),
+        failure_kind=sa.bindparam("new_failure_kind"),
+        failure_message=sa.bindparam("new_failure_message"),
         score=sa.bindparam("new_score"),
         sort_key=sa.bindparam("new_sort_key"),
-        trials_done=sa.bindparam("new_done"),
-        trials_failed=sa.bindparam("new_failed"),
-        measured_at=sa.bindparam("new_moment"),
+        trials_done=sa.bindparam("new_trials_done"),
+        trials_failed=sa.bindparam("new_trials_failed"),
+        measured_at=sa.bindparam("new_measured_at"),
     )
     .returning(standings.c.proposal_id)
 )
@@ -95,33 +97,49 @@ def admit(connection: Connection, campaign: int, proposal_id: int, proposal: Pro
     connection.execute(sa.insert(standings).values(values))
 
 
-def rescore(connection: Connection, campaign: int, candidate: str, ranking: Ranking) -> None:
-    """Recompute one candidate's score from its trials."""
+@dataclass(frozen=True)
+class Place:
+    """What a standing says of its candidate's trials. `trials`: ids of those that the score is the mean of.
+
+    Times are in the database's own form, in which they go back.
+    """
+
+    values: Mapping[str, Any]
+    trials: Sequence[int]
+
+
+def place_of(connection: Connection, campaign: int, candidate: str, ranking: Ranking) -> Place:
+    """Computed from the trials; holds for any candidate that was not refused."""
     wanted = {"campaign": campaign, "task": ranking.task_id, "candidate": candidate, "metric": ranking.metric}
-    rows = run_plain(connection, _OUTCOMES, wanted).all()  # times in the database's own form, in which they go back
+    rows = run_plain(connection, _OUTCOMES, wanted).all()
     counted = [r for r in rows if ranking.seeds is None or r.seed in ranking.seeds]
     failed = [r for r in counted if r.status == "failed"]
     scored = [r for r in counted if r.status == "done" and r.value is not None]
     score = sum(r.value for r in scored) / len(scored) if scored and not failed else None
-    changed = {
-        "campaign": campaign,
-        "candidate": candidate,
-        "new_status": "failed" if failed else "accepted" if score is None else "ranked",
-        "new_kind": failed[0].failure_kind if failed else None,
-        "new_message": failed[0].failure_message if failed else None,
-        "new_score": score,
-        "new_sort_key": -score if score is not None and ranking.higher_is_better else score,
-        "new_done": len(counted) - len(failed),
-        "new_failed": len(failed),
-        "new_moment": None if score is None else max(r.finished_at for r in scored),
+    values = {
+        "status": "failed" if failed else "accepted" if score is None else "ranked",
+        "failure_kind": failed[0].failure_kind if failed else None,
+        "failure_message": failed[0].failure_message if failed else None,
+        "score": score,
+        "sort_key": -score if score is not None and ranking.higher_is_better else score,
+        "trials_done": len(counted) - len(failed),
+        "trials_failed": len(failed),
+        "measured_at": None if score is None else max(r.finished_at for r in scored),
     }
-    place = run_plain(connection, _PLACE, changed).scalar()
-    if place is None:
+    return Place(values, [] if score is None else [r.id for r in scored])
+
+
+def rescore(connection: Connection, campaign: int, candidate: str, ranking: Ranking) -> None:
+    """Recompute one candidate's score from its trials."""
+    place = place_of(connection, campaign, candidate, ranking)
+    changed = {f"new_{name}": value for name, value in place.values.items()}
+    proposal = run_plain(connection, _PLACE, {"campaign": campaign, "candidate": candidate, **changed}).scalar()
+    if proposal is None:
         return
-    run_plain(connection, _FORGET, {"proposal": place})
-    if score is not None:
-        ids = {f"trial_{i}": r.id for i, r in enumerate(scored)}
-        run_plain(connection, _averages(len(scored)), {"proposal": place, "campaign": campaign, **ids})
+    run_plain(connection, _FORGET, {"proposal": proposal})
+    if place.trials:
+        ids = {f"trial_{i}": trial for i, trial in enumerate(place.trials)}
+        run_plain(connection, _averages(len(ids)), {"proposal": proposal, "campaign": campaign, **ids})
 
 
 def rescore_all(connection: Connection, campaign: int, ranking: Ranking) -> None:

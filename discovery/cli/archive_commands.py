@@ -1,4 +1,4 @@
-"""`discovery archive`: upgrading and copying whole archives."""
+"""`discovery archive`: upgrading, copying and checking whole archives."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import typer
 
 from discovery.cli.options import ArchiveUrl, Json
 
-archive_app = typer.Typer(help="Upgrade or copy a whole archive.", rich_markup_mode=None, no_args_is_help=True)
+_SHOWN = 5  # rows named of each kind of problem
+
+archive_app = typer.Typer(help="Upgrade, copy or check a whole archive.", rich_markup_mode=None, no_args_is_help=True)
 
 
 @archive_app.command()
@@ -47,7 +49,7 @@ def copy(
 
     from_, to = archive_url(source), archive_url(destination)
     with _Progress() as progress:
-        counts = copy(from_, to, progress.tell)
+        counts = copy(from_, to, lambda what, rows: progress.say(f"{what}: {rows:,} rows"))
     shown = redact_url(to)
     if as_json:
         print_json({"source": redact_url(from_), "destination": shown, "rows": counts, "verified": True})
@@ -57,8 +59,37 @@ def copy(
     print_next(console, f"discovery campaigns{option_for(to, shown)}")
 
 
+@archive_app.command("check")
+def check_archive(archive: ArchiveUrl = None, as_json: Json = False) -> None:
+    """Look for damage: links, impossible states, hashes, and standings that differ from their trials.
+
+    Only reads. Exit code 1 if something is wrong.
+    """
+    from db.checking import LOOKS, check
+    from db.redact import redact_url
+    from discovery.cli.archives import archive_url
+    from discovery.cli.terminal import print_json, stdout_console, words
+
+    url = archive_url(archive)
+    found: dict[str, list[str]] = {}
+    with _Progress() as progress:
+        for problem in check(url, progress.say):
+            found.setdefault(problem.what, []).append(problem.where)
+    if as_json:
+        problems = [{"what": what, "where": where} for what, where in found.items()]
+        print_json({"archive": redact_url(url), "looked_at": LOOKS, "problems": problems})
+    else:
+        console = stdout_console()
+        for what, where in found.items():
+            more = f" and {len(where) - _SHOWN:,} more" if len(where) > _SHOWN else ""
+            console.print(words(f"{what}: {', '.join(where[:_SHOWN])}{more}", limit=1000))
+        said = f"{sum(map(len, found.values())):,} problems: restore a backup" if found else "nothing is wrong"
+        console.print(words(f"{redact_url(url)}: {said} (looked at {', '.join(LOOKS)})", limit=1000))
+    raise typer.Exit(1 if found else 0)
+
+
 class _Progress:
-    """A line on stderr that says what is being copied, where somebody looks."""
+    """A line on stderr that says what is being done, where somebody looks."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -72,5 +103,5 @@ class _Progress:
     def __exit__(self, *_: object) -> None:
         self._status.stop()
 
-    def tell(self, what: str, rows: int) -> None:
-        self._status.update(f"{what}: {rows:,} rows")
+    def say(self, what: str) -> None:
+        self._status.update(what)

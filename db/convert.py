@@ -134,6 +134,7 @@ def proposal_columns(proposal: Proposal) -> Columns:
             "reply_attempts": reply.attempts,
             "prompt_tokens": reply.prompt_tokens,
             "completion_tokens": reply.completion_tokens,
+            "reply_cost": reply.cost,
         }
     return columns
 
@@ -148,6 +149,7 @@ def reply_of(row: RowMapping) -> Reply | None:
         prompt_tokens=row["prompt_tokens"],
         completion_tokens=row["completion_tokens"],
         attempts=row["reply_attempts"],
+        cost=row["reply_cost"],
     )
 
 

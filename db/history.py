@@ -31,6 +31,7 @@ class Histories(Session):
             sa.func.count().label("count"),
             sa.func.coalesce(sa.func.sum(proposals.c.prompt_tokens), 0).label("prompt_tokens"),
             sa.func.coalesce(sa.func.sum(proposals.c.completion_tokens), 0).label("completion_tokens"),
+            sa.func.sum(proposals.c.reply_cost).label("cost"),
         )
         mine = standings.c.proposal_id == proposals.c.id
         with self._read() as connection:

@@ -164,6 +164,7 @@ class Queries(Session):
                     sa.func.count().filter(proposals.c.state == "replied").label("unjudged"),
                     sa.func.coalesce(sa.func.sum(proposals.c.prompt_tokens), 0).label("prompt_tokens"),
                     sa.func.coalesce(sa.func.sum(proposals.c.completion_tokens), 0).label("completion_tokens"),
+                    sa.func.sum(proposals.c.reply_cost).label("cost"),
                 )
                 .where(proposals.c.campaign_id == ours)
                 .group_by(proposals.c.failure_kind)
@@ -181,8 +182,9 @@ class Queries(Session):
             counts = connection.execute(by_status.where(trials.c.campaign_id == ours).group_by(trials.c.status)).all()
             statuses = {str(name): int(count) for name, count, _ in counts}
             most = sa.func.coalesce(sa.func.sum(requests.c.prompt_tokens + requests.c.completion_tokens), 0)
-            lost = sa.select(sa.func.count(), most).where(requests.c.campaign_id == ours, requests.c.lost)
-            lost_requests, lost_tokens = connection.execute(lost).one()
+            dearest = sa.func.coalesce(sa.func.sum(requests.c.cost), 0.0)
+            lost = sa.select(sa.func.count(), most, dearest).where(requests.c.campaign_id == ours, requests.c.lost)
+            lost_requests, lost_tokens, lost_cost = connection.execute(lost).one()
             return Totals(
                 proposals=sum(int(a.all) for a in asked),
                 unjudged=sum(int(a.unjudged) for a in asked),
@@ -194,6 +196,8 @@ class Queries(Session):
                 trials=statuses,
                 lost_requests=int(lost_requests),
                 lost_tokens=int(lost_tokens),
+                cost=None if all(a.cost is None for a in asked) else sum(a.cost or 0.0 for a in asked),
+                lost_cost=float(lost_cost),
             )
 
 

@@ -51,7 +51,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a proposer answered, raw. Token counts are None where the endpoint does not say."""
+    """What a proposer answered, raw. Token counts are None where the endpoint does not say; so is the cost (US dollars)."""
 
     text: str
     model: str
@@ -59,6 +59,7 @@ class Reply:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     attempts: int = 1  # requests it took, retries included
+    cost: float | None = None
 
 
 @dataclass(frozen=True)
@@ -265,7 +266,8 @@ class Ancestor:
 class Totals:
     """What a campaign cost and where it went. Failures are counted by kind, trials by status.
 
-    `lost_requests` were on their way when a driver ended; `lost_tokens` is the most that they can have taken.
+    `cost` is in US dollars, of the replies whose price was known; None if that is true of none. `lost_requests` were on
+    their way when a driver ended; `lost_tokens` and `lost_cost` are the most that they can have taken.
     """
 
     proposals: int
@@ -276,8 +278,10 @@ class Totals:
     attempts: int
     failures: Mapping[str, int]
     trials: Mapping[str, int]
+    cost: float | None = None
     lost_requests: int = 0
     lost_tokens: int = 0
+    lost_cost: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -288,6 +292,7 @@ class OutcomeCount:
         model: that replied; None where nobody was asked.
         failure: kind, if the checks refused them.
         status: of the candidate, if it is this proposal that it stands for.
+        cost: US dollars, of the replies whose price was known; None if that is true of none.
     """
 
     proposer: str
@@ -298,6 +303,7 @@ class OutcomeCount:
     count: int
     prompt_tokens: int
     completion_tokens: int
+    cost: float | None
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ class LeaseConformance(ArchiveSuite):
 
     def test_questions_on_their_way_are_counted_at_their_most(self, archive: Archive) -> None:
         campaign = self.start(archive).id
-        answered, refused, _ = (archive.record_request(campaign, n, 100 + n, 4096) for n in range(3))
+        answered, refused, _ = (archive.record_request(campaign, n, 100 + n, 4096, 0.5) for n in range(3))
         archive.record_reply(campaign, proposal(0, candidate=None), answered)
         archive.close_request(refused)
         totals = archive.totals(campaign)
@@ -170,4 +170,6 @@ class LeaseConformance(ArchiveSuite):
         archive.finish_campaign(campaign, "interrupted")
         totals = archive.totals(campaign)
         assert (totals.lost_requests, totals.lost_tokens) == (2, 102 + 4096 + 60)
+        assert totals.lost_cost == 0.5  # nobody knew the price of the other one
+        assert totals.cost == 0.25
         assert (totals.proposals, totals.prompt_tokens) == (1, 1000)

@@ -130,10 +130,17 @@ class CampaignWrites(Session):
         with self._write(shared=True) as connection:
             _store_task(connection, task, facts)
 
-    def record_request(self, campaign: int, number: int, prompt_tokens: int, completion_tokens: int) -> int:
+    def record_request(
+        self, campaign: int, number: int, prompt_tokens: int, completion_tokens: int, cost: float | None = None
+    ) -> int:
         """Note a question before it is sent, with the most it can take; returns the request's id. Raises ArchiveError."""
         self.require_lease(campaign)
-        values = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "sent_at": now()}
+        values = {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "cost": cost,
+            "sent_at": now(),
+        }
         with self._write() as connection:
             new = sa.insert(requests).values(campaign_id=campaign, number=number, lost=False, **values)
             return new_id(connection.execute(new))

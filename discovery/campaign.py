@@ -25,7 +25,7 @@ from discovery.leaderboard import Board, stage_board
 from discovery.ledger import Ledger
 from discovery.progress import Event, Progress
 from discovery.prompts.builder import PromptBuilder, PromptContext
-from discovery.protocols import Preflight, Proposer, ProposerError, Strategy
+from discovery.protocols import Preflight, Priced, Prices, Proposer, ProposerError, Strategy
 from discovery.resume import restore
 from discovery.search import Parts, Resumed, Search, SearchError
 from discovery.stages import promoted, stored_result
@@ -134,6 +134,16 @@ class Campaign:
                 f"budget.tokens alone never ends a search by the proposer {self.config.proposer.kind}, which uses none; "
                 "set candidates, proposals or wall_s too"
             )
+
+        if budget.usd is not None and self._prices is None:
+            raise OptionsError(
+                "budget.usd needs the model's prices: set usd_per_million_prompt_tokens and "
+                "usd_per_million_completion_tokens in proposer.options"
+            )
+
+    @property
+    def _prices(self) -> Prices | None:
+        return self._proposer.prices if isinstance(self._proposer, Priced) else None
 
     def stop(self) -> None:
         """Ask a running campaign to end soon; safe from any thread. What is stored stays, the rest is resumed later."""
@@ -284,7 +294,7 @@ class Campaign:
             self.config, record.id, self._contract, archive, executor, queue, self._strategy, self._proposer,
             self._builder, self.progress, self._search.stage,
         )  # fmt: skip
-        search = Search(parts, Ledger(self.config.budget), deadline=self._deadline)
+        search = Search(parts, Ledger(self.config.budget, prices=self._prices), deadline=self._deadline)
         todo = restore(search)
         needed = [*self.baselines, *(name for p in self.config.promotions for name in p.baselines)]
         new = [name for name in dict.fromkeys(needed) if name not in search.ledger.baselines]

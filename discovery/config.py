@@ -172,10 +172,16 @@ class BudgetConfig(_Model):
     )
     tokens: int | None = Field(default=None, ge=1, description="Prompt and completion tokens together; null: no limit.")
 
+    usd: float | None = Field(
+        default=None,
+        gt=0,
+        description="US dollars for replies; needs the model's prices among the proposer's options; null: no limit.",
+    )
+
     @model_validator(mode="after")
     def _some_stop(self) -> BudgetConfig:
-        if self.candidates is None and self.proposals is None and self.wall_s is None and self.tokens is None:
-            raise ValueError("needs at least one limit: candidates, proposals, wall_s or tokens")
+        if all(limit is None for limit in (self.candidates, self.proposals, self.wall_s, self.tokens, self.usd)):
+            raise ValueError("needs at least one limit: candidates, proposals, wall_s, tokens or usd")
         return self
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from db.records import Prompt, Reply
 from discovery.config import BudgetConfig
+from discovery.protocols import Prices
 
 PER_CANDIDATE = 10  # proposals allowed per budgeted candidate where the budget names no number
 _CHARS_PER_TOKEN = 4  # for endpoints that do not say what a reply took
@@ -25,12 +26,15 @@ class Ledger:
     in_flight: int = 0
     accepted: int = 0
     tokens: int = 0
+    usd: float = 0.0
+    prices: Prices | None = None  # of the proposer's model
     baselines: set[str] = field(default_factory=set)
     imported: set[int] = field(default_factory=set)  # numbers of losses that a person gave
     _next: int = 0
     _lost: list[int] = field(default_factory=list)
     _not_questions: list[int] = field(default_factory=list)  # sorted
     _dearest: int = 0
+    _dearest_usd: float = 0.0
 
     # numbers
 
@@ -82,30 +86,49 @@ class Ledger:
         return self._has_proposal_left() and self._affords(max(1, self.in_flight))
 
     def pay(self, reply: Reply, prompt: Prompt | None = None) -> None:
-        """Count a reply's tokens; with its prompt given, those that the endpoint did not count are estimated."""
-        asked = sum(len(p.text) for p in prompt.parts) if prompt is not None else 0
-        answered = len(reply.text) if prompt is not None else 0
-        prompt_tokens = asked // _CHARS_PER_TOKEN if reply.prompt_tokens is None else reply.prompt_tokens
-        answer_tokens = answered // _CHARS_PER_TOKEN if reply.completion_tokens is None else reply.completion_tokens
-        self.tokens += prompt_tokens + answer_tokens
-        self._dearest = max(self._dearest, prompt_tokens + answer_tokens)
+        """Count a reply's tokens and cost; with its prompt given, tokens that the endpoint did not count are estimated."""
+        tokens = sum(_tokens(reply, prompt))
+        self.tokens += tokens
+        self._dearest = max(self._dearest, tokens)
+        self.usd += reply.cost or 0.0
+        self._dearest_usd = max(self._dearest_usd, reply.cost or 0.0)
+
+    def cost(self, reply: Reply, prompt: Prompt) -> float | None:
+        """US dollars for a reply at today's prices, estimated as its tokens are; None where nobody told them."""
+        return None if self.prices is None else self.prices.of(*_tokens(reply, prompt))
 
     def most(self, prompt: Prompt, reply_tokens: int | None) -> tuple[int, int]:
         """The most tokens that a question and its reply can take; without a bound on replies, what the dearest took."""
         asked = sum(len(p.text) for p in prompt.parts) // _CHARS_PER_TOKEN
         return asked, self._dearest if reply_tokens is None else reply_tokens
 
-    def lose(self, tokens: int) -> None:
+    def lose(self, tokens: int, usd: float) -> None:
         """Count questions that were on their way when an earlier run ended: they may have been answered, and paid for."""
         self.tokens += tokens
+        self.usd += usd
 
     def _has_proposal_left(self) -> bool:
         return self._most_proposals is None or self.proposals < self._most_proposals
 
     def _affords(self, replies: int) -> bool:
-        """Whether so many replies at once stay within the tokens; before the first reply nobody knows what one takes."""
-        if self.limits.tokens is None:
-            return True
-        if not self._dearest:
-            return replies <= 1
-        return self.tokens + replies * self._dearest <= self.limits.tokens
+        """Whether so many replies at once stay within tokens and money."""
+        return _fits(self.tokens, replies, self._dearest, self.limits.tokens) and _fits(
+            self.usd, replies, self._dearest_usd, self.limits.usd
+        )
+
+
+def _fits(spent: float, replies: int, dearest: float, limit: float | None) -> bool:
+    """Before the first reply nobody knows what one takes: then one is asked for, if anything is left."""
+    if limit is None:
+        return True
+    return spent + replies * dearest <= limit if dearest else replies <= 1 and spent < limit
+
+
+def _tokens(reply: Reply, prompt: Prompt | None) -> tuple[int, int]:
+    """Of question and answer, as the endpoint counted them; estimated where it did not, if the prompt is given."""
+    asked = sum(len(p.text) for p in prompt.parts) if prompt is not None else 0
+    answered = len(reply.text) if prompt is not None else 0
+    return (
+        asked // _CHARS_PER_TOKEN if reply.prompt_tokens is None else reply.prompt_tokens,
+        answered // _CHARS_PER_TOKEN if reply.completion_tokens is None else reply.completion_tokens,
+    )

@@ -49,6 +49,7 @@ class Progress:
     candidates_budget: int | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    usd: float | None = None  # spent so far, where prices are known
     failures: Counter[str] = field(default_factory=Counter)
     baselines: dict[str, Score] = field(default_factory=dict)
     best: tuple[str, Score] | None = None

@@ -125,6 +125,27 @@ class Bounded(Protocol):
         """None where the server decides."""
 
 
+@dataclass(frozen=True)
+class Prices:
+    """What a language model takes for a million tokens, in US dollars."""
+
+    prompt: float
+    completion: float
+
+    def of(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """US dollars."""
+        return (self.prompt * prompt_tokens + self.completion * completion_tokens) / 1e6
+
+
+@runtime_checkable
+class Priced(Protocol):
+    """What a proposer with a language model may have besides: its prices."""
+
+    @property
+    def prices(self) -> Prices | None:
+        """None where nobody told them."""
+
+
 @runtime_checkable
 class Preflight(Protocol):
     """What a proposer may have besides: a quick test of its key, model and connection before anything is started."""

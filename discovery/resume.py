@@ -45,7 +45,7 @@ def restore(search: Search) -> list[Resumed]:
 def _count_lost(search: Search) -> None:
     """Questions that earlier runs sent and got no reply to; their numbers are free and are asked again."""
     totals = search.parts.archive.totals(search.parts.campaign)
-    search.ledger.lose(totals.lost_tokens)
+    search.ledger.lose(totals.lost_tokens, totals.lost_cost)
     if totals.lost_requests:
         search.parts.progress.say(
             "note",
@@ -75,3 +75,4 @@ def _count(search: Search, proposal: Proposal) -> None:
         progress.proposals += 1
         progress.prompt_tokens += proposal.reply.prompt_tokens or 0
         progress.completion_tokens += proposal.reply.completion_tokens or 0
+        progress.usd = ledger.usd if ledger.prices is not None else None

@@ -239,17 +239,23 @@ class Search:
         if not parts.proposer.uses_llm:
             return None
         bound = parts.proposer.max_reply_tokens if isinstance(parts.proposer, Bounded) else None
-        return parts.archive.record_request(parts.campaign, asked.index, *self.ledger.most(asked.prompt, bound))
+        most = self.ledger.most(asked.prompt, bound)
+        usd = None if self.ledger.prices is None else self.ledger.prices.of(*most)
+        return parts.archive.record_request(parts.campaign, asked.index, *most, usd)
 
     def _store_reply(self, proposal: Proposal, request: int | None) -> Proposal:
         """Commit the reply before anything is made of it: it has been paid for."""
         progress, reply = self.parts.progress, proposal.reply
         assert reply is not None
+        if proposal.prompt is not None:
+            reply = replace(reply, cost=self.ledger.cost(reply, proposal.prompt))
+            proposal = replace(proposal, reply=reply)
         stored = self.parts.archive.record_reply(self.parts.campaign, proposal, request)
         self.ledger.pay(reply, proposal.prompt if self.parts.proposer.uses_llm else None)
         progress.proposals += 1
         progress.prompt_tokens += reply.prompt_tokens or 0
         progress.completion_tokens += reply.completion_tokens or 0
+        progress.usd = self.ledger.usd if self.ledger.prices is not None else None
         return replace(proposal, id=stored)
 
     async def _judge(self, proposal: Proposal, asked: Asked) -> Asked | None:

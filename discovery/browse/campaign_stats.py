@@ -27,10 +27,16 @@ class ProposerStats:
     prompt_tokens: int
     completion_tokens: int
     failures: Mapping[str, int]  # by the checks
+    usd: float | None
 
     @property
     def success_rate(self) -> float:
         return self.ranked / self.proposals
+
+    @property
+    def usd_per_accepted(self) -> float | None:
+        """None if none was accepted, or nobody told prices."""
+        return self.usd / self.accepted if self.usd is not None and self.accepted else None
 
     @property
     def tokens_per_accepted(self) -> float | None:
@@ -46,7 +52,9 @@ class CampaignStats:
         check_failures, training_failures: by kind; training counts trials.
         duplicates: proposals found to behave like a known or an earlier loss, before anything was trained.
         trials_saved, hours_saved: what training them on the ranking seeds would have taken, at the mean of finished trials.
-        devices: how long trials held workers. Money is not known: no endpoint and no machine reports its price.
+        devices: how long trials held workers.
+        usd, usd_per_accepted: what replies cost, where the config named prices; None where it did not.
+        lost_requests, lost_tokens, lost_usd: questions that were on their way when a driver ended, and the most they took.
         scored: all ranked candidates, in the order in which they were measured.
         best: the steps of the best score so far, baselines left out.
         baselines: known objectives, best first.
@@ -62,6 +70,11 @@ class CampaignStats:
     prompt_tokens: int
     completion_tokens: int
     tokens_per_accepted: float | None
+    usd: float | None
+    usd_per_accepted: float | None
+    lost_requests: int
+    lost_tokens: int
+    lost_usd: float
     devices: tuple[DeviceTime, ...]
     scored: tuple[Scored, ...]
     best: tuple[Scored, ...]
@@ -79,7 +92,8 @@ def campaign_stats(archive: Archive, campaign: CampaignRef) -> CampaignStats:
     searched = [c for c in counts if c.origin in ("proposed", "repaired")]
     proposers = by_proposer(searched)
     checks = _failures(counts)
-    every = Counter(archive.totals(record.id).failures)
+    totals = archive.totals(record.id)
+    every = Counter(totals.failures)
     devices = archive.device_times(record.id)
     finished = sum(d.trials for d in devices)
     duplicates = checks.get(FailureKind.DUPLICATE, 0)
@@ -100,6 +114,11 @@ def campaign_stats(archive: Archive, campaign: CampaignRef) -> CampaignStats:
         prompt_tokens=prompt,
         completion_tokens=completion,
         tokens_per_accepted=(prompt + completion) / accepted if accepted else None,
+        usd=totals.cost,
+        usd_per_accepted=totals.cost / accepted if totals.cost is not None and accepted else None,
+        lost_requests=totals.lost_requests,
+        lost_tokens=totals.lost_tokens,
+        lost_usd=totals.lost_cost,
         devices=tuple(devices),
         scored=tuple(scored),
         best=best_so_far((s for s in scored if s.origin != "known"), higher),
@@ -122,6 +141,7 @@ def by_proposer(counts: Iterable[OutcomeCount]) -> list[ProposerStats]:
             prompt_tokens=sum(c.prompt_tokens for c in group),
             completion_tokens=sum(c.completion_tokens for c in group),
             failures=_failures(group),
+            usd=None if all(c.cost is None for c in group) else sum(c.cost or 0.0 for c in group),
         )
         for (proposer, model), group in groups.items()
     ]

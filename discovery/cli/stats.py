@@ -11,7 +11,7 @@ from rich.text import Text
 from discovery.browse.campaign_stats import campaign_stats
 from discovery.cli.archives import opened
 from discovery.cli.tables import add_figure, add_name, key_values, name_cell, table
-from discovery.cli.terminal import duration, number, print_json, stdout_console, words
+from discovery.cli.terminal import dollars, duration, number, print_json, stdout_console, words
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ def stats(archive: str | None, campaign: str, as_json: bool) -> None:
     with opened(archive) as stored:
         found = campaign_stats(stored, campaign)
     if as_json:
-        rows = [vars(p) | {"success_rate": p.success_rate, "tokens_per_accepted": p.tokens_per_accepted}
+        rows = [vars(p) | {"success_rate": p.success_rate, "tokens_per_accepted": p.tokens_per_accepted,
+                           "usd_per_accepted": p.usd_per_accepted}
                 for p in found.proposers]  # fmt: skip
         shown = {name: value for name, value in vars(found).items() if name != "scored"}  # that is a listing
         print_json(shown | {"proposers": rows, "device_hours": found.device_hours})
@@ -40,6 +41,13 @@ def stats(archive: str | None, campaign: str, as_json: bool) -> None:
     saved = f", which saved {found.trials_saved} trials, about {found.hours_saved:.2g} device-hours"
     grid.add_row("copies of known losses", f"{found.duplicates}{saved if found.trials_saved else ''}")
     grid.add_row("tokens", _tokens(found))
+    grid.add_row("money", _money(found))
+    if found.lost_requests:
+        dearest = f", {dollars(found.lost_usd)}" if found.lost_usd else ""
+        at_most = f"{found.lost_tokens:,} tokens{dearest} at most"
+        grid.add_row(
+            "lost requests", f"{found.lost_requests}, with {at_most}: a driver ended before their replies came"
+        )
     times = ", ".join(f"{one_line(d.device, 20)} {d.seconds / 3600:.3g} in {d.trials} trials" for d in found.devices)
     grid.add_row("device-hours", words(times or "none yet"))
     console.print(grid)
@@ -55,7 +63,14 @@ def _tokens(found: CampaignStats) -> str:
         return "none: no language model was asked, or it did not say"
     each = found.tokens_per_accepted
     per = f"; {each:,.0f} per accepted loss" if each is not None else ""
-    return f"{found.prompt_tokens:,} in, {found.completion_tokens:,} out{per}; in money: not known, endpoints tell no prices"
+    return f"{found.prompt_tokens:,} in, {found.completion_tokens:,} out{per}"
+
+
+def _money(found: CampaignStats) -> str:
+    if found.usd is None:
+        return "not known: no prices in the campaign's proposer.options"
+    each = found.usd_per_accepted
+    return dollars(found.usd) + (f"; {dollars(each)} per accepted loss" if each is not None else "")
 
 
 def _print_proposers(console: Console, found: CampaignStats) -> None:

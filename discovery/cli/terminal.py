@@ -43,6 +43,11 @@ def signed(value: float) -> str:
     return f"{'+' if value >= 0 else ''}{number(value)}"
 
 
+def dollars(value: float) -> str:
+    """``$12.30``, with more digits below a dollar, where replies cost fractions of a cent."""
+    return f"${value:,.2f}" if value >= 1 or value == 0 else f"${value:.2g}"
+
+
 def duration(seconds: float) -> str:
     """``8 s``, ``3:05`` or ``2:03:05``."""
     whole = int(seconds + 0.5)

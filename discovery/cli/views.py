@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from discovery.cli.terminal import duration, number, signed, words
+from discovery.cli.terminal import dollars, duration, number, signed, words
 from discovery.progress import Event, Progress
 from sandbox.text import one_line
 
@@ -130,7 +130,7 @@ def panel(progress: Progress, events: list[Event], title: str, uses_llm: bool) -
     grid.add_row("best", _best(progress))
     grid.add_row("proposals", _proposals(progress))
     tokens = f"{progress.prompt_tokens:,} in, {progress.completion_tokens:,} out" if uses_llm else "no LLM in use"
-    grid.add_row("tokens", tokens)
+    grid.add_row("tokens", tokens + (f", {dollars(progress.usd)}" if progress.usd is not None else ""))
     failures = list(progress.failures.items())
     grid.add_row("failures", Text(", ".join(f"{one_line(kind, 20)} {n}" for kind, n in failures) or "none"))
     news = Table.grid(padding=(0, 2), expand=True)

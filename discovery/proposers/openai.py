@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import math
 import os
 import random
 import re
@@ -19,7 +20,7 @@ from typing import Any, ClassVar
 
 from db.records import Reply
 from discovery.endpoint import Fault, Secret, Wire, fault_of, public_url, text_of, valid_url
-from discovery.protocols import ProposerError, Request
+from discovery.protocols import Prices, ProposerError, Request
 from evaluators.options import OptionsError, option, parse_options
 from sandbox.contract import Contract
 
@@ -53,6 +54,10 @@ class OpenAIOptions:
     timeout_s: float = option(180.0, "longest a request may take from start to end")
     max_retries: int = option(5, "further requests after a 429, a 5xx, a time-out or a lost connection")
     backoff_s: float = option(1.0, "wait before the first retry; doubles each time, with jitter")
+    usd_per_million_prompt_tokens: float | None = option(
+        None, "what the model costs, in US dollars; none: unknown, and budget.usd cannot be kept"
+    )
+    usd_per_million_completion_tokens: float | None = option(None, "the same for replies, reasoning included")
     extra_body: dict | None = option(  # type: ignore[type-arg]  # noqa: RUF009
         None, "more fields for the request body, sent as they are"
     )
@@ -66,6 +71,13 @@ class OpenAIOptions:
             raise OptionsError("proposer openai: timeout_s must be positive, backoff_s and max_retries not negative")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise OptionsError("proposer openai: max_tokens must be at least 1")
+        prices = (self.usd_per_million_prompt_tokens, self.usd_per_million_completion_tokens)
+        if (prices[0] is None) != (prices[1] is None):
+            raise OptionsError(
+                "proposer openai: give both prices, usd_per_million_prompt_tokens and ..._completion_tokens"
+            )
+        if any(price is not None and not 0 <= price < math.inf for price in prices):
+            raise OptionsError("proposer openai: a price is a number of US dollars, 0 or more")
         if self.base_url is not None and not valid_url(self.base_url):
             raise OptionsError(
                 f"proposer openai: base_url {public_url(self.base_url)!r} is not a URL such as http://localhost:8000/v1"
@@ -108,6 +120,11 @@ class OpenAIProposer:
     @property
     def max_reply_tokens(self) -> int | None:
         return self.options.max_tokens
+
+    @property
+    def prices(self) -> Prices | None:
+        asked, answered = self.options.usd_per_million_prompt_tokens, self.options.usd_per_million_completion_tokens
+        return None if asked is None or answered is None else Prices(asked, answered)
 
     async def propose(self, request: Request) -> Reply:
         """One reply; waits and asks again where that can help.

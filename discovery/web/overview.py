@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from db.records import EntryFilter, RunningTrial, Scored
 from discovery.browse.campaign_stats import CampaignStats, campaign_stats
-from discovery.cli.terminal import duration, number
+from discovery.cli.terminal import dollars, duration, number
 from discovery.web.charts import Dot, Figure, at, bars, cloud, figure, line, thinned
 from discovery.web.rendering import link, when
 from sandbox.text import one_line
@@ -101,9 +101,16 @@ def _tiles(stats: CampaignStats, scored: Sequence[Scored], running: Sequence[Run
             duration(stats.device_hours * 3600),
             f"{duration(stats.hours_saved * 3600)} saved by finding copies",
         ),
+        ("Money", "not known" if stats.usd is None else dollars(stats.usd), _each(stats)),
         ("Tokens", tokens if stats.prompt_tokens else "0", per),
     ]
     return [{"label": a, "value": b, "note": c} for a, b, c in made]
+
+
+def _each(stats: CampaignStats) -> str:
+    if stats.usd is None:
+        return "no prices in proposer.options"
+    return f"{dollars(stats.usd_per_accepted)} per accepted loss" if stats.usd_per_accepted else "nothing accepted yet"
 
 
 def _best_chart(stats: CampaignStats) -> Figure:

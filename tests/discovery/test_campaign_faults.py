@@ -5,26 +5,34 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from db.archive import ArchiveError
+from db.archive import Archive, ArchiveError
 from db.records import Prompt, PromptPart, Reply
+from discovery.browse.campaign_stats import CampaignStats, campaign_stats
 from discovery.campaign import Campaign
 from discovery.changes import changed_keys
+from discovery.cli.terminal import dollars
 from discovery.config import BudgetConfig, make_config
 from discovery.config_errors import ConfigError
 from discovery.executor import Pools, require_room
 from discovery.ledger import Ledger
 from discovery.progress import Event
 from discovery.proposers.replay import recorded_line
+from discovery.protocols import Prices
 from discovery.search import SearchError
 from evaluators.base import Resources
 from evaluators.options import OptionsError
 from tests.support.campaigns import EVALUATOR, config, endpoint, kept, reply, settings
 from tests.support.chat_server import ChatServer, distinct_loss, status
+from tests.support.command import discovery
 
 FULL = "CREATE TRIGGER full BEFORE INSERT ON attempts BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END"
 ONE_SLOT = {"workers": {"trial_slots": 1}, "proposals": {"in_flight": 1, "max_repairs": 1}, "baselines": ["dpo"]}
@@ -222,6 +230,66 @@ def test_token_budgets_count_what_is_in_flight() -> None:
     assert not ledger.has_room_for_repair()
 
 
+@given(
+    st.floats(0, 100), st.floats(0, 100), st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)), max_size=20)
+)
+def test_money_is_what_the_tokens_cost(asked: float, answered: float, replies: list[tuple[int, int]]) -> None:
+    ledger = Ledger(BudgetConfig(candidates=None, usd=1), prices=Prices(asked, answered))
+    prompt, cents = Prompt((PromptPart("user", "p"),)), Fraction(0)
+    for tokens in replies:
+        reply = Reply("", "m", 0.1, *tokens)
+        ledger.pay(replace(reply, cost=ledger.cost(reply, prompt)))
+        cents += (Fraction(asked) * tokens[0] + Fraction(answered) * tokens[1]) / 10**6
+    assert ledger.usd == pytest.approx(float(cents), rel=1e-9)
+    assert ledger.has_room() == (ledger.usd + ledger._dearest_usd <= 1 if ledger._dearest_usd else ledger.usd < 1)
+
+
+def test_money_budgets_count_what_is_in_flight() -> None:
+    ledger = Ledger(BudgetConfig(candidates=None, usd=1.0))
+    ledger.in_flight = 1
+    assert not ledger.has_room()  # nobody knows yet what a reply costs
+    ledger.pay(Reply("", "m", 0.1, 1, 1, cost=0.4))
+    ledger.in_flight = 0
+    assert ledger.has_room()
+    ledger.in_flight = 1
+    assert not ledger.has_room()
+    ledger.lose(0, 0.7)  # may have been paid for by an earlier run
+    ledger.in_flight = 0
+    assert not ledger.has_room()
+
+
+def test_a_money_budget_without_prices_is_refused(tmp_path: Path) -> None:
+    made = config(tmp_path, proposer=endpoint("http://127.0.0.1:9/v1"), budget={"usd": 1.0})
+    with pytest.raises(OptionsError, match=r"needs the model's prices: set usd_per_million_prompt_tokens"):
+        Campaign(made)
+
+
+@pytest.mark.slow
+def test_money_ends_a_search_and_more_of_it_goes_on(tmp_path: Path) -> None:
+    prices = {"usd_per_million_prompt_tokens": 1000.0, "usd_per_million_completion_tokens": 2000.0}
+    with ChatServer() as server:
+
+        def run(usd: float) -> CampaignStats:
+            asked = endpoint(server.base_url, **prices)
+            budget = {"candidates": None, "usd": usd}
+            made = config(tmp_path, objective=objective(tmp_path), proposer=asked, budget=budget, **ONE_SLOT)
+            assert Campaign(made).run().status == "finished"
+            with Archive(tmp_path / "archive.db") as archive:
+                return campaign_stats(archive, made.name)
+
+        first = run(20.0)
+        assert first.usd is not None
+        replies = [p.reply for p in kept(tmp_path / "archive.db").proposals if p.reply is not None]
+        costs = [(1000 * (r.prompt_tokens or 0) + 2000 * (r.completion_tokens or 0)) / 1e6 for r in replies]
+        assert first.usd == pytest.approx(sum(costs))
+        assert first.usd <= 20.0 < first.usd + 2 * max(costs)  # it ends where the next may be too dear
+        second = run(40.0)
+        assert second.usd is not None
+        assert first.usd < second.usd <= 40.0
+    shown = discovery("stats", "small", "--archive", tmp_path / "archive.db").stdout
+    assert f"{dollars(second.usd)}; " in shown
+
+
 def test_tokens_that_the_endpoint_does_not_count_are_estimated() -> None:
     ledger = Ledger(BudgetConfig(candidates=None, tokens=1000))
     ledger.pay(Reply("r" * 400, "m", 0.1), Prompt((PromptPart("user", "p" * 800),)))
@@ -236,7 +304,7 @@ def test_questions_count_at_their_most_while_nobody_knows_what_came_of_them() ->
     assert ledger.most(prompt, 300) == (200, 300)
     ledger.pay(paid(450))
     assert ledger.most(prompt, None) == (200, 450)
-    ledger.lose(101)
+    ledger.lose(101, 0.0)
     assert ledger.tokens == 551
     assert not ledger.has_room()  # one more may be as dear as the dearest reply
 

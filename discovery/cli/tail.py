@@ -11,6 +11,7 @@ from discovery.browse.following import Follower
 from discovery.cli.archives import opened
 from discovery.cli.border import INTERRUPTED
 from discovery.cli.terminal import number
+from discovery.interrupts import interrupts
 from discovery.json_values import plain
 from sandbox.text import one_line
 
@@ -18,22 +19,30 @@ if TYPE_CHECKING:
     from db.records import Happening
     from discovery.browse.following import News
 
+_LISTEN_S = 0.1  # between two looks for Ctrl-C
+
 
 def tail(archive: str | None, campaign: str, last: int, every_s: float, as_json: bool) -> int:
     """Print what is new until the campaign is over or Ctrl-C; returns the exit code. Raises OptionsError, ArchiveError."""
     say = _say_json if as_json else _say
-    with opened(archive) as stored:
+    leaving = False
+
+    def leave() -> None:  # Ctrl-C is noted, not raised: an exception can be lost in a callback of the collector
+        nonlocal leaving
+        leaving = True
+
+    with opened(archive) as stored, interrupts(leave):
         follower = Follower(stored, campaign, last)
-        try:
-            while True:
-                news = follower.look()
-                say(news)
-                sys.stdout.flush()
-                if news.is_over:
-                    return 0
-                time.sleep(every_s)
-        except KeyboardInterrupt:  # how one leaves it: nothing to explain
-            return INTERRUPTED
+        while not leaving:
+            news = follower.look()
+            say(news)
+            sys.stdout.flush()
+            if news.is_over:
+                return 0
+            until = time.monotonic() + every_s
+            while not leaving and (left := until - time.monotonic()) > 0:
+                time.sleep(min(left, _LISTEN_S))
+    return INTERRUPTED  # how one leaves it: nothing to explain
 
 
 def _say(news: News) -> None:

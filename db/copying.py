@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
@@ -43,14 +44,14 @@ def copy(source: str | Path, destination: str | Path, tell: Tell = lambda what, 
         open_.callback(taking.dispose)
         with explained(to):
             _require_empty(taking, to)
-        given = _streaming(open_, from_, giving)
+        given = open_.enter_context(_snapshot(from_, giving))
         tables = [_as_stored(table) for table in metadata.sorted_tables]
         with explained(to), for_writing(taking).begin() as into:
             counts = {table.name: _copy_table(given, into, table, tell) for table in tables}
             _advance_sequences(into)
-        taken = _streaming(open_, to, taking)
+        taken = open_.enter_context(_snapshot(to, taking))
         for table in tables:
-            _compare(given, taken, table, to)
+            _compare(given, taken, table)
             tell(f"{table.name}, compared", counts[table.name])
     return counts
 
@@ -62,11 +63,29 @@ def _require_empty(engine: Engine, target: Target) -> None:
                 raise ArchiveError(f"{target.shown} is not empty: copy to a new file or an empty database")
 
 
-def _streaming(open_: ExitStack, target: Target, engine: Engine) -> Connection:
-    """A connection whose queries all see this moment and do not hold their rows in memory."""
-    open_.enter_context(explained(target))
-    connection = open_.enter_context(for_reading(engine).connect())
-    return connection.execution_options(stream_results=True, yield_per=_CHUNK)
+@dataclass(frozen=True)
+class _Snapshot:
+    """One moment of an archive."""
+
+    target: Target
+    connection: Connection
+
+    def rows(self, table: sa.Table) -> Iterator[sa.Row[Any]]:
+        """By primary key, texts by their bytes, in whatever language the database sorts otherwise; few in memory."""
+        by_language = self.connection.dialect.name == "postgresql"
+        keys = (
+            c.collate("C") if by_language and isinstance(c.type, sa.String) else c for c in table.primary_key.columns
+        )
+        with explained(self.target):
+            yield from self.connection.execute(sa.select(table).order_by(*keys))
+
+
+@contextmanager
+def _snapshot(target: Target, engine: Engine) -> Iterator[_Snapshot]:
+    with ExitStack() as open_:
+        with explained(target):
+            connection = open_.enter_context(for_reading(engine).connect())
+        yield _Snapshot(target, connection.execution_options(stream_results=True, yield_per=_CHUNK))
 
 
 def _as_stored(table: sa.Table) -> sa.Table:
@@ -80,17 +99,8 @@ def _as_stored(table: sa.Table) -> sa.Table:
     return sa.Table(table.name, sa.MetaData(), *columns)
 
 
-def _rows(connection: Connection, table: sa.Table) -> Iterator[sa.Row[Any]]:
-    """All rows by primary key, texts by their bytes, in whatever language the database sorts otherwise."""
-    is_text = connection.dialect.name == "postgresql"
-    keys = [
-        c.collate("C") if is_text and isinstance(c.type, sa.String) else c for c in table.primary_key.columns
-    ]  # fmt: skip
-    return iter(connection.execute(sa.select(table).order_by(*keys)))
-
-
-def _copy_table(given: Connection, into: Connection, table: sa.Table, tell: Tell) -> int:
-    rows, insert, count = _rows(given, table), sa.insert(table), 0
+def _copy_table(given: _Snapshot, into: Connection, table: sa.Table, tell: Tell) -> int:
+    rows, insert, count = given.rows(table), sa.insert(table), 0
     while some := [dict(row._mapping) for row in islice(rows, _CHUNK)]:
         if table.name == leases.name:
             some = [row | {"held": False} for row in some]
@@ -113,12 +123,14 @@ def _advance_sequences(connection: Connection) -> None:
         connection.execute(sa.select(sa.func.setval(sequence, sa.func.coalesce(largest, 1), largest.is_not(None))))
 
 
-def _compare(given: Connection, taken: Connection, table: sa.Table, to: Target) -> None:
+def _compare(given: _Snapshot, taken: _Snapshot, table: sa.Table) -> None:
     names = [c.name for c in table.columns]
-    for ours, theirs in zip_longest(_rows(given, table), _rows(taken, table)):
+    for ours, theirs in zip_longest(given.rows(table), taken.rows(table)):
         if ours is None or theirs is None or _differ(table, names, ours, theirs):
             where = tuple((ours if ours is not None else theirs)._mapping[c.name] for c in table.primary_key.columns)
-            raise ArchiveError(f"{to.shown} is no true copy: {table.name} {where} differs; delete it", fault=True)
+            raise ArchiveError(
+                f"{taken.target.shown} is no true copy: {table.name} {where} differs; delete it", fault=True
+            )
 
 
 def _differ(table: sa.Table, names: Sequence[str], ours: sa.Row[Any], theirs: sa.Row[Any]) -> bool:

@@ -56,23 +56,19 @@ _PLACE = (
 _FORGET = sa.delete(means).where(means.c.proposal_id == sa.bindparam("proposal"))
 
 
+def averages(trial_ids: Sequence[Any]) -> sa.Select[Any]:
+    """Names and means of what these trials report, but not of the parts of metrics (see `db.selection.is_part`)."""
+    of_them = sa.and_(metrics.c.trial_id.in_(trial_ids), metrics.c.name.not_like("%/%"))
+    return sa.select(metrics.c.name, sa.func.avg(metrics.c.value)).where(of_them).group_by(metrics.c.name)
+
+
 @lru_cache(maxsize=64)
-def _averages(count: int) -> sa.Insert:
-    """Stores what so many trials report on average, but not the parts of metrics."""
-    values = (
-        sa.select(
-            sa.bindparam("proposal", type_=RowId),
-            metrics.c.name,
-            sa.bindparam("campaign", type_=RowId),
-            sa.func.avg(metrics.c.value),
-        )
-        .where(
-            metrics.c.trial_id.in_([sa.bindparam(f"trial_{i}", type_=RowId) for i in range(count)]),
-            metrics.c.name.not_like("%/%"),
-        )
-        .group_by(metrics.c.name)
+def _remember(count: int) -> sa.Insert:
+    """Stores the means of so many trials."""
+    found = averages([sa.bindparam(f"trial_{i}", type_=RowId) for i in range(count)]).add_columns(
+        sa.bindparam("proposal", type_=RowId), sa.bindparam("campaign", type_=RowId)
     )
-    return sa.insert(means).from_select(["proposal_id", "name", "campaign_id", "value"], values)
+    return sa.insert(means).from_select(["name", "value", "proposal_id", "campaign_id"], found)
 
 
 def admit(connection: Connection, campaign: int, proposal_id: int, proposal: Proposal) -> None:
@@ -139,7 +135,7 @@ def rescore(connection: Connection, campaign: int, candidate: str, ranking: Rank
     run_plain(connection, _FORGET, {"proposal": proposal})
     if place.trials:
         ids = {f"trial_{i}": trial for i, trial in enumerate(place.trials)}
-        run_plain(connection, _averages(len(ids)), {"proposal": proposal, "campaign": campaign, **ids})
+        run_plain(connection, _remember(len(ids)), {"proposal": proposal, "campaign": campaign, **ids})
 
 
 def rescore_all(connection: Connection, campaign: int, ranking: Ranking) -> None:

@@ -169,8 +169,13 @@ class TrialWrites(Session):
     ) -> sa.Row[Any]:
         """Close the attempt and change the trial, if and only if this attempt is the one that runs."""
         moment, said = now(), failure_columns(failure)
-        this = {"trial": trial_id, "attempt": attempt, "new_kind": said["failure_kind"]}
-        closed = {**this, "new_message": said["failure_message"], "moment": moment}
+        closed = {
+            "trial": trial_id,
+            "attempt": attempt,
+            "new_kind": said["failure_kind"],
+            "new_message": said["failure_message"],
+            "moment": moment,
+        }
         started = connection.execute(_CLOSE, closed).scalar()
         if started is None:
             raise self._wrong_state(connection, trial_id, f"ended as attempt {attempt}")

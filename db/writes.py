@@ -93,14 +93,10 @@ class CampaignWrites(Session):
                 epoch = leasing.take(connection, campaign, name, judged, now())
             else:
                 campaign = int(row["id"])
-                epoch = leasing.take(
-                    connection, campaign, name, judged, now()
-                )  # before anything that the other has locked
+                # before anything that the other driver may have locked
+                epoch = leasing.take(connection, campaign, name, judged, now())
                 connection.execute(sa.update(campaigns).where(campaigns.c.id == campaign).values(values))
-                _release_running(connection, campaign, now() if judged is None else judged.beat_at)
-                _lose_requests(connection, campaign)
-                if _reopen_lost(connection, campaign) or ranking_of(row) != ranking:
-                    rescore_all(connection, campaign, ranking)
+                _take_up(connection, campaign, judged, ranking, has_changed=ranking_of(row) != ranking)
         self._hold(campaign, name, epoch)
         self._rankings[campaign] = ranking
         previous = row["config"] if row is not None and row["config"] != public else None
@@ -286,6 +282,16 @@ def _store_candidate(connection: Connection, proposal: Proposal) -> None:
 def _lose_requests(connection: Connection, campaign: int) -> None:
     """Nobody waits any more for the questions that are on their way."""
     connection.execute(sa.update(requests).where(requests.c.campaign_id == campaign).values(lost=True))
+
+
+def _take_up(
+    connection: Connection, campaign: int, judged: leasing.Lease | None, ranking: Ranking, has_changed: bool
+) -> None:
+    """What the last driver left open is closed, lost or tried again. Its last sign of life is when its attempts ended."""
+    _release_running(connection, campaign, now() if judged is None else judged.beat_at)
+    _lose_requests(connection, campaign)
+    if _reopen_lost(connection, campaign) or has_changed:
+        rescore_all(connection, campaign, ranking)
 
 
 def _release_running(connection: Connection, campaign: int, ended: datetime) -> int:

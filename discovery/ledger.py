@@ -102,6 +102,11 @@ class Ledger:
         asked = sum(len(p.text) for p in prompt.parts) // _CHARS_PER_TOKEN
         return asked, self._dearest if reply_tokens is None else reply_tokens
 
+    @property
+    def spent(self) -> float | None:
+        """US dollars so far; None where nobody told prices."""
+        return None if self.prices is None else self.usd
+
     def lose(self, tokens: int, usd: float) -> None:
         """Count questions that were on their way when an earlier run ended: they may have been answered, and paid for."""
         self.tokens += tokens

@@ -39,6 +39,7 @@ def restore(search: Search) -> list[Resumed]:
             else:
                 search.report(proposal, result)
     _count_lost(search)
+    parts.progress.usd = search.ledger.spent
     return unfinished
 
 
@@ -75,4 +76,3 @@ def _count(search: Search, proposal: Proposal) -> None:
         progress.proposals += 1
         progress.prompt_tokens += proposal.reply.prompt_tokens or 0
         progress.completion_tokens += proposal.reply.completion_tokens or 0
-        progress.usd = ledger.usd if ledger.prices is not None else None

@@ -247,15 +247,15 @@ class Search:
         """Commit the reply before anything is made of it: it has been paid for."""
         progress, reply = self.parts.progress, proposal.reply
         assert reply is not None
-        if proposal.prompt is not None:
-            reply = replace(reply, cost=self.ledger.cost(reply, proposal.prompt))
-            proposal = replace(proposal, reply=reply)
+        assert proposal.prompt is not None
+        reply = replace(reply, cost=self.ledger.cost(reply, proposal.prompt))
+        proposal = replace(proposal, reply=reply)
         stored = self.parts.archive.record_reply(self.parts.campaign, proposal, request)
         self.ledger.pay(reply, proposal.prompt if self.parts.proposer.uses_llm else None)
         progress.proposals += 1
         progress.prompt_tokens += reply.prompt_tokens or 0
         progress.completion_tokens += reply.completion_tokens or 0
-        progress.usd = self.ledger.usd if self.ledger.prices is not None else None
+        progress.usd = self.ledger.spent
         return replace(proposal, id=stored)
 
     async def _judge(self, proposal: Proposal, asked: Asked) -> Asked | None:

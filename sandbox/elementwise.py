@@ -36,7 +36,7 @@ _NOT = (ast.MatMult, ast.In, ast.NotIn, ast.Is, ast.IsNot)
 def is_elementwise(source: str, contract: Contract) -> bool:
     """Whether the source is straight-line elementwise arithmetic. False for anything that does not parse."""
     try:
-        tree = parse(source, "<candidate>")
+        tree = parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     functions = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}

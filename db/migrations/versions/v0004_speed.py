@@ -11,6 +11,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.engine import Connection
 
+from db.types import SafeText
+
 revision = "0004"
 down_revision = "0003"
 branch_labels = None
@@ -25,7 +27,7 @@ _candidates = sa.table("candidates", sa.column("id"), sa.column("source", sa.Tex
 _proposals = sa.table(
     "proposals", *(sa.column(n) for n in ("id", "candidate_id", "state", "name", "thought", "judged_at", "created_at"))
 )
-_texts = sa.table("proposal_texts", sa.column("proposal_id"), sa.column("text"))
+_texts = sa.table("proposal_texts", sa.column("proposal_id"), sa.column("text", SafeText))
 _standings = sa.table(
     "standings", *(sa.column(n) for n in ("campaign_id", "candidate_id", "proposal_id", "status", "measured_at"))
 )

@@ -138,7 +138,7 @@ class Campaign:
         if budget.usd is not None and self._prices is None:
             raise OptionsError(
                 "budget.usd needs the model's prices: set usd_per_million_prompt_tokens and "
-                "usd_per_million_completion_tokens in proposer.options"
+                "usd_per_million_completion_tokens under proposer"
             )
 
     @property

@@ -68,7 +68,7 @@ def _tokens(found: CampaignStats) -> str:
 
 def _money(found: CampaignStats) -> str:
     if found.usd is None:
-        return "not known: no prices in the campaign's proposer.options"
+        return "not known: the config names no prices"
     each = found.usd_per_accepted
     return dollars(found.usd) + (f"; {dollars(each)} per accepted loss" if each is not None else "")
 

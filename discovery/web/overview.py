@@ -108,7 +108,7 @@ def _tiles(stats: CampaignStats, running: Sequence[RunningTrial]) -> list[dict[s
 
 def _each(stats: CampaignStats) -> str:
     if stats.usd is None:
-        return "no prices in proposer.options"
+        return "no prices in the config"
     return f"{dollars(stats.usd_per_accepted)} per accepted loss" if stats.usd_per_accepted else "nothing accepted yet"
 
 

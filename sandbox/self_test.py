@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 from sandbox.candidate import Candidate
 from sandbox.contract import Contract, TensorInput
-from sandbox.failure import CandidateError, FailureKind
+from sandbox.failure import CandidateError, Failure, FailureKind, InfrastructureError, NoSandboxError
 from sandbox.limits import Limits
 from sandbox.server import OracleServer
 
 _CONTRACT = Contract("self_test", "loss", "", (TensorInput("x", "", 0.0, 1.0, carries_gradient=True),))
-_LIMITS = Limits(call_s=0.02, trial_s=5.0, memory_mb=256)
+# What a call may take: little, so that the test is quick; more if a busy machine gave the child no time within it.
+_CALLS_S = (0.02, 0.5, 5.0)
 _FORBIDDEN, _PTRACE_ATTACH = "a forbidden system call", 16
 
 
@@ -60,6 +61,8 @@ def _attacks() -> list[_Attack]:
 def self_test(server: OracleServer) -> tuple[Attempt, ...]:
     """Let children try everything; all of them must have been stopped. Takes under a tenth of a second on idle cores.
 
+    What a busy machine kept from running is tried again with more time, because a campaign that starts there should start.
+
     Raises:
         NoSandboxError: children cannot be confined here at all.
         InfrastructureError: ours or the machine's fault.
@@ -79,17 +82,36 @@ def not_stopped(attempts: Sequence[Attempt]) -> str | None:
 
 
 def _try(server: OracleServer, attack: _Attack) -> Attempt:
+    started = time.perf_counter()
+    failure = _ended_by(server, attack)
+    stopped = failure is not None and failure.kind is attack.kind and attack.words in failure.message
+    how = "nothing stopped it" if failure is None else str(failure)
+    return Attempt(attack.name, stopped, how, 1e3 * (time.perf_counter() - started))
+
+
+def _ended_by(server: OracleServer, attack: _Attack) -> Failure | None:
+    """What ended the candidate; None if nothing did."""
+    *shorter, longest = _CALLS_S
+    for call_s in shorter:
+        try:
+            return _run(server, attack, call_s)
+        except NoSandboxError:
+            raise
+        except InfrastructureError:
+            continue
+    return _run(server, attack, longest)
+
+
+def _run(server: OracleServer, attack: _Attack, call_s: float) -> Failure | None:
     import torch
 
     from sandbox.oracle import LossOracle
 
     candidate = Candidate(_CONTRACT.name, f"import torch\n\n\ndef loss(x):\n    {attack.body}\n    return x\n")
-    started = time.perf_counter()
-    stopped, how = False, "nothing stopped it"
+    limits = Limits(call_s=call_s, trial_s=10.0, memory_mb=256)
     try:
-        with LossOracle(server, candidate, _CONTRACT, ("x",), _LIMITS) as oracle:
+        with LossOracle(server, candidate, _CONTRACT, ("x",), limits) as oracle:
             oracle.evaluate({"x": torch.ones(1, 1)}, {})
     except CandidateError as error:
-        how = str(error.failure)
-        stopped = error.failure.kind is attack.kind and attack.words in error.failure.message
-    return Attempt(attack.name, stopped, how, 1e3 * (time.perf_counter() - started))
+        return error.failure
+    return None

@@ -15,11 +15,12 @@ from db.errors import ArchiveError
 from db.filters import parse
 from db.models import campaigns, candidates, metrics, proposal_texts, proposals, standings, tasks, trials
 from db.queries import chunks, load_parents
-from db.records import Entry, EntryFilter, Page, ReportedMetric, Score, Sort
+from db.records import Entry, EntryFilter, Page, ReportedMetric, Result, Score, Sort
 from db.selection import Scope, condition, joined, mean, names_of, order, within
 from db.session import CampaignRef, Session, ranking_of
 from db.types import Holds
 from evaluators.options import nearest
+from sandbox.failure import Failure
 from sandbox.text import one_line
 
 _WANTED = (
@@ -33,6 +34,14 @@ _WANTED = (
     campaigns.c.name.label("campaign"),
     campaigns.c.metric,
     campaigns.c.higher_is_better,
+)
+_OUTCOME = (
+    trials.c.candidate_id,
+    trials.c.seed,
+    trials.c.failure_kind,
+    trials.c.failure_message,
+    metrics.c.value,
+    metrics.c.higher_is_better,
 )
 _FEW = 2_000  # matches of a text search that are listed one by one
 
@@ -154,6 +163,13 @@ class Listing(Session):
         with self._read() as connection:
             return self._scores(connection, self._campaign(connection, campaign), task_id, metric, seeds)
 
+    def results(
+        self, campaign: CampaignRef, task_id: str, metric: str, seeds: Sequence[int] | None = None
+    ) -> dict[str, Result]:
+        """What is known so far of each candidate that has a finished or failed trial, by id; arguments as for `scores`."""
+        with self._read() as connection:
+            return self._results(connection, self._campaign(connection, campaign), task_id, metric, seeds)[0]
+
     def _scope(self, connection: Connection, campaign: CampaignRef | None) -> Scope:
         """One campaign or all of them. The metrics are those of one finished trial of each: all trials report the same."""
         query = sa.select(campaigns).order_by(campaigns.c.id.desc())
@@ -241,11 +257,22 @@ class Listing(Session):
         seeds: Sequence[int] | None,
         only: Sequence[str] | None = None,
     ) -> dict[str, Score]:
+        found, higher = self._results(connection, campaign, task_id, metric, seeds, only)
+        return {c: Score(metric, higher, r.by_seed) for c, r in found.items() if r.by_seed and r.failure is None}
+
+    def _results(
+        self,
+        connection: Connection,
+        campaign: int,
+        task_id: str,
+        metric: str,
+        seeds: Sequence[int] | None,
+        only: Sequence[str] | None = None,
+    ) -> tuple[dict[str, Result], bool]:
+        """Results by candidate, and whether higher is better."""
         values = sa.and_(metrics.c.trial_id == trials.c.id, metrics.c.name == metric)
         query = (
-            sa.select(
-                trials.c.candidate_id, trials.c.seed, trials.c.status, metrics.c.value, metrics.c.higher_is_better
-            )
+            sa.select(*_OUTCOME)
             .select_from(trials.outerjoin(metrics, values))
             .where(
                 trials.c.campaign_id == campaign,
@@ -258,17 +285,18 @@ class Listing(Session):
             query = query.where(trials.c.candidate_id.in_(only))
         wanted = None if seeds is None else set(seeds)
         by_seed: dict[str, dict[int, float]] = defaultdict(dict)
-        failed: set[str] = set()
+        failed: dict[str, Failure] = {}
         higher = True
-        for row in connection.execute(query):
-            if wanted is not None and row.seed not in wanted:
+        for row in connection.execute(query).mappings():
+            candidate, seed, failure = row["candidate_id"], row["seed"], failure_of(row)
+            if wanted is not None and seed not in wanted:
                 continue
-            if row.status == "failed":
-                failed.add(row.candidate_id)
-            elif row.value is not None:
-                by_seed[row.candidate_id][row.seed] = row.value
-                higher = row.higher_is_better
-        return {c: Score(metric, higher, seeds_) for c, seeds_ in by_seed.items() if c not in failed}
+            if failure is not None:
+                failed[candidate] = failure
+            elif row["value"] is not None:
+                by_seed[candidate][seed] = row["value"]
+                higher = row["higher_is_better"]
+        return {c: Result(by_seed[c], failed.get(c)) for c in dict.fromkeys([*by_seed, *failed])}, higher
 
     def _require_metric(self, connection: Connection, campaign: int, task_id: str, metric: str) -> None:
         """Raises ArchiveError if the campaign's trials report other metrics, but not this one."""

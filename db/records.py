@@ -124,6 +124,14 @@ class Score:
         return sum(self.by_seed.values()) / len(self.by_seed)
 
 
+@dataclass(frozen=True)
+class Result:
+    """What a candidate's trials of one task gave: a metric by finished seed, and a failure if any seed failed."""
+
+    by_seed: Mapping[int, float]
+    failure: Failure | None = None
+
+
 EntryStatus = Literal["refused", "accepted", "ranked", "failed"]
 
 

@@ -193,6 +193,22 @@ class ListingConformance(ArchiveSuite):
         assert times == sorted(times)
         assert times[0].utcoffset() is not None
 
+    def test_results_are_those_of_finished_and_failed_seeds(self, archive: Archive) -> None:
+        campaign = self.fill(archive)
+        waiting = archive.entries(campaign, EntryFilter(where="number == 3"))[0].candidate
+        archive.start_attempt(archive.ensure_trial(campaign, waiting.id, TASK.id, 0).id, "w")
+        found = archive.results(campaign, TASK.id, "score", (0, 1))
+        names = {e.candidate.id: e.name for e in archive.entries(campaign)}
+        assert {names[c]: (dict(r.by_seed), str(r.failure or "")) for c, r in found.items()} == {
+            "loss 0": ({0: 0.25, 1: 0.75}, ""),
+            "loss 1": ({0: 0.75, 1: 1.0}, ""),
+            "loss 2": ({0: 0.5, 1: 0.5}, ""),
+            "loss 4": ({0: 0.875}, "TIMEOUT: too slow"),
+        }
+        everything = archive.results(campaign, TASK.id, "score")
+        assert sorted(next(r.by_seed for c, r in everything.items() if names[c] == "loss 0")) == [0, 1, 100]
+        assert [dict(r.by_seed) for r in archive.results(campaign, OTHER_TASK.id, "score").values()] == [{0: 77.0}]
+
     def test_happenings_are_told_from_a_moment_on(self, archive: Archive) -> None:
         campaign = self.fill(archive)
         found = archive.happenings(campaign)

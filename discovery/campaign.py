@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from db.archive import Archive, ArchiveError
-from db.records import CampaignRecord, Proposal
+from db.records import CampaignRecord, Proposal, Result
 from discovery.campaign_log import campaign_log
 from discovery.changes import changed_keys, refuse_another_ranking
 from discovery.config import CampaignConfig, ObjectiveConfig, PromotionConfig
@@ -28,7 +28,7 @@ from discovery.prompts.builder import PromptBuilder, PromptContext
 from discovery.protocols import Preflight, Priced, Prices, Proposer, ProposerError, Strategy
 from discovery.resume import restore
 from discovery.search import Parts, Resumed, Search, SearchError
-from discovery.stages import promoted, stored_result
+from discovery.stages import promoted, stored_results
 from discovery.starting import admit, from_archive, from_files
 from discovery.statistics import minimum_effect
 from discovery.trials import Stage, TrialQueue, Work
@@ -350,9 +350,10 @@ class Campaign:
         self._enter(f"{promotion.stage.key}: {promotion.spec.evaluator}", promotion.stage)
         self.progress.trials_expected = len(chosen) * len(promotion.stage.seeds)
         works = []
+        results = stored_results(parts.archive, parts.campaign, promotion.stage)
         for entry in chosen:
             parameters = parts.archive.parameters(entry.candidate.id)
-            stored = stored_result(parts.archive, parts.campaign, entry.candidate.id, promotion.stage)
+            stored = results.get(entry.candidate.id, Result({}))
             if stored.failure is None:
                 work = Work(entry.candidate, parameters, entry.name, promotion.stage)
                 works.append(parts.queue.submit(work, stored.by_seed))

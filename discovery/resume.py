@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from db.records import Proposal
+from db.records import Proposal, Result
 from discovery.config_errors import ConfigError
 from discovery.protocols import Outcome
 from discovery.search import GIVEN, Resumed, Search
-from discovery.stages import stored_result
-from discovery.trials import Result
+from discovery.stages import stored_results
 
 
 def restore(search: Search) -> list[Resumed]:
@@ -18,6 +17,7 @@ def restore(search: Search) -> list[Resumed]:
     """
     parts = search.parts
     unfinished: list[Resumed] = []
+    results = stored_results(parts.archive, parts.campaign, parts.stage)
     for proposal in parts.archive.proposals(parts.campaign):
         if proposal.candidate is not None and proposal.candidate.contract != parts.contract.name:
             raise ConfigError(
@@ -32,8 +32,9 @@ def restore(search: Search) -> list[Resumed]:
             search.names.setdefault(proposal.candidate.id, proposal.name)
         parts.strategy.tell(Outcome(proposal, failure=proposal.failure))
         if proposal.failure is None:
+            assert proposal.candidate is not None
             search.remember(proposal)
-            result = _stored(search, proposal)
+            result = results.get(proposal.candidate.id, Result({}))
             if result.failure is None and len(result.by_seed) < len(parts.stage.seeds):
                 unfinished.append(Resumed(proposal, accepted=True, by_seed=result.by_seed))
             else:
@@ -53,11 +54,6 @@ def _count_lost(search: Search) -> None:
             f"{totals.lost_requests} questions were on their way when earlier runs ended: counted as the "
             f"{totals.lost_tokens:,} tokens that they can have taken at most, and asked again",
         )
-
-
-def _stored(search: Search, proposal: Proposal) -> Result:
-    assert proposal.candidate is not None
-    return stored_result(search.parts.archive, search.parts.campaign, proposal.candidate.id, search.parts.stage)
 
 
 def _count(search: Search, proposal: Proposal) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from db.archive import Archive
-from db.records import Idea, Origin, Prompt, Proposal, Reply, Score
+from db.records import Idea, Origin, Prompt, Proposal, Reply, Result, Score
 from discovery.config import CampaignConfig
 from discovery.executor import RayExecutor
 from discovery.ledger import Ledger
@@ -19,7 +19,7 @@ from discovery.progress import Progress
 from discovery.prompts.builder import PromptBuilder
 from discovery.protocols import Bounded, Outcome, Plan, Proposer, ProposerError, ProposerExhausted, Request, Strategy
 from discovery.replies import ReplyError, parse_reply
-from discovery.trials import Result, Stage, TrialQueue, Work
+from discovery.trials import Stage, TrialQueue, Work
 from discovery.workers import Check
 from sandbox.candidate import Candidate
 from sandbox.contract import Contract
@@ -352,7 +352,7 @@ class Search:
         baseline = proposal.origin in GIVEN
         self._baselines_open += baseline
         work = Work(proposal.candidate, parameters, proposal.name, self.parts.stage, priority=0 if baseline else 1)
-        future = self.parts.queue.submit(work, dict(already or {}))
+        future = self.parts.queue.submit(work, already)
         self._training += 1
         self._group.create_task(self._await_result(proposal, future, asked))
 

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from db.archive import Archive
-from db.records import Entry
+from db.records import Entry, Result
 from discovery.config import PromotionConfig
-from discovery.trials import Result, Stage
+from discovery.trials import Stage
 from evaluators.objectives import known_objective
 
 
-def stored_result(archive: Archive, campaign: int, candidate: str, stage: Stage) -> Result:
-    """What is known of a candidate at this stage: values of the finished seeds, and a failure if one seed failed."""
-    by_seed: dict[int, float] = {}
-    failure = None
-    for trial in archive.trials(candidate, campaign=campaign, task=stage.task.id):
-        if trial.seed not in stage.seeds:  # another stage measures the same task on other seeds
-            continue
-        if trial.status == "done":
-            by_seed[trial.seed] = next(m.value for m in trial.metrics if m.name == stage.metric)
-        elif trial.status == "failed":
-            failure = trial.failure
-    return Result(by_seed, failure)
+def stored_results(archive: Archive, campaign: int, stage: Stage) -> Mapping[str, Result]:
+    """What is known at this stage of each candidate that has been tried there, by id."""
+    return archive.results(campaign, stage.task.id, stage.metric, stage.seeds)
 
 
 def promoted(archive: Archive, campaign: int, contract: str, settings: PromotionConfig) -> list[Entry]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from db.archive import Archive
+from db.records import Result
 from discovery.executor import RayExecutor
 from discovery.progress import Progress, Running
 from evaluators.base import Metric, Task, TrialReport
@@ -44,14 +45,6 @@ class Work:
     name: str
     stage: Stage
     priority: int = 1
-
-
-@dataclass(frozen=True)
-class Result:
-    """All seeds of one work: the metric by seed, or the failure that left it unranked."""
-
-    by_seed: dict[int, float]
-    failure: Failure | None = None
 
 
 @dataclass
@@ -97,7 +90,7 @@ class TrialQueue:
         """Trials waiting or running."""
         return self._jobs.qsize() + self._running
 
-    def submit(self, work: Work, already: dict[int, float] | None = None) -> asyncio.Future[Result]:
+    def submit(self, work: Work, already: Mapping[int, float] | None = None) -> asyncio.Future[Result]:
         """Queue the seeds that are not in `already`; the future gives the result of all of them."""
         open_work = _Open(work, asyncio.get_running_loop().create_future(), dict(already or {}))
         seeds = [s for s in work.stage.seeds if s not in open_work.by_seed]

@@ -173,6 +173,10 @@ def _texts(connection: Connection) -> Iterator[Problem]:
     for row in _streamed(connection, query):
         if row.text != plain(search_text(row.name, row.thought, row.source)):
             yield Problem("a text search does not look through what the proposal says", f"proposal {row.id}")
+    if connection.dialect.name == "sqlite":
+        indexed: sa.Select[Any] = sa.select(sa.column("id")).select_from(sa.table("proposal_search_docsize"))
+        for (proposal,) in connection.execute(sa.select(m.proposal_texts.c.proposal_id).except_(indexed)):
+            yield Problem("the index of text searches lacks a proposal", f"proposal {proposal}")
 
 
 def _standings(connection: Connection) -> Iterator[Problem]:

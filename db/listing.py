@@ -13,12 +13,12 @@ from sqlalchemy.engine import Connection, RowMapping
 from db.convert import candidate_of, failure_of, fingerprint_of
 from db.errors import ArchiveError
 from db.filters import parse
-from db.models import campaigns, candidates, metrics, proposal_texts, proposals, standings, tasks, trials
+from db.models import campaigns, candidates, metrics, proposals, standings, tasks, trials
 from db.queries import chunks, load_parents
 from db.records import Entry, EntryFilter, Page, ReportedMetric, Result, Score, Sort
 from db.selection import Scope, condition, joined, mean, names_of, order, within
 from db.session import CampaignRef, Session, ranking_of
-from db.types import Holds
+from db.text_search import saying
 from evaluators.options import nearest
 from sandbox.failure import Failure
 from sandbox.text import one_line
@@ -43,7 +43,6 @@ _OUTCOME = (
     metrics.c.value,
     metrics.c.higher_is_better,
 )
-_FEW = 2_000  # matches of a text search that are listed one by one
 
 
 class Listing(Session):
@@ -201,7 +200,7 @@ class Listing(Session):
         tables = joined(names_of(expression, sort))
         if not where.text:
             return _Selected(scope, conditions, conditions, keys, tables, where)
-        on_page, in_all = _saying(connection, where.text)
+        on_page, in_all = saying(connection, where.text)
         return _Selected(scope, [*conditions, on_page], [*conditions, in_all], keys, tables, where)
 
     def _listed(self, connection: Connection, wanted: _Selected, limit: int | None, offset: int) -> list[Entry]:
@@ -343,21 +342,6 @@ def _plain_conditions(where: EntryFilter) -> Iterable[sa.ColumnElement[bool]]:
     if where.evaluator is not None:
         its = sa.select(campaigns.c.id).join(tasks).where(tasks.c.evaluator == where.evaluator)
         yield standings.c.campaign_id.in_(its)
-
-
-def _saying(connection: Connection, text: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
-    """Whether name, thought or code of a candidate holds a text: for a page, and for counting.
-
-    Few are found by looking through all texts once, now. A page of many is soon full when each candidate in turn is asked.
-    """
-    holds = Holds(proposal_texts.c.text, text)
-    found = sa.select(proposal_texts.c.proposal_id).where(holds)
-    few = list(connection.execute(found.limit(_FEW + 1)).scalars())
-    if len(few) <= _FEW:
-        listed = standings.c.proposal_id.in_(few) if few else sa.false()
-        return listed, listed
-    mine = found.where(proposal_texts.c.proposal_id == standings.c.proposal_id).correlate(standings)
-    return mine.exists(), standings.c.proposal_id.in_(found)
 
 
 def _segments(campaign: int, wanted: _Selected) -> Iterable[sa.Select[Any]]:

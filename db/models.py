@@ -10,7 +10,7 @@ from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, Table, Unique
 
 from db.types import RowId, SafeJSON, SafeText, SourceText, UTCDateTime
 
-SCHEMA_VERSION = "0004"  # revision of the newest migration
+SCHEMA_VERSION = "0005"  # revision of the newest migration
 VERSION_TABLE = "archive_version"
 
 metadata = sa.MetaData(
@@ -147,6 +147,27 @@ proposal_texts = Table(
     Column("proposal_id", RowId, ForeignKey("proposals.id"), primary_key=True, autoincrement=False),
     Column("text", SafeText, nullable=False),
 )
+
+# Which of them hold which three characters in a row, so that SQLite finds a text without reading them all. PostgreSQL
+# reads them: its own index of this kind is an extension that not every server has.
+SEARCH_INDEX = (
+    """CREATE VIRTUAL TABLE proposal_search USING fts5(
+        text, content='proposal_texts', content_rowid='proposal_id', tokenize='trigram case_sensitive 1', detail='none'
+    )""",
+    """CREATE TRIGGER proposal_texts_added AFTER INSERT ON proposal_texts BEGIN
+        INSERT INTO proposal_search(rowid, text) VALUES (new.proposal_id, new.text);
+    END""",
+    """CREATE TRIGGER proposal_texts_removed AFTER DELETE ON proposal_texts BEGIN
+        INSERT INTO proposal_search(proposal_search, rowid, text) VALUES ('delete', old.proposal_id, old.text);
+    END""",
+    """CREATE TRIGGER proposal_texts_changed AFTER UPDATE ON proposal_texts BEGIN
+        INSERT INTO proposal_search(proposal_search, rowid, text) VALUES ('delete', old.proposal_id, old.text);
+        INSERT INTO proposal_search(rowid, text) VALUES (new.proposal_id, new.text);
+    END""",
+)
+for _made in SEARCH_INDEX:
+    sa.event.listen(proposal_texts, "after_create", sa.DDL(_made).execute_if(dialect="sqlite"))  # type: ignore[no-untyped-call]
+proposal_search = sa.table("proposal_search", sa.column("rowid", sa.Integer), sa.column("text", sa.Text))
 
 # Questions to a language model that have no reply here: on their way, or lost with a driver. Stored before they are sent and
 # removed with the reply's arrival, so that what a killed driver had asked for is known, and counted.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -297,8 +298,9 @@ def _proposal(row: RowMapping, parents: tuple[str, ...], prompt: Prompt | None) 
 
 def _load_trials(connection: Connection, where: sa.ColumnElement[bool]) -> list[TrialRecord]:
     query = sa.select(trials, tasks.c.evaluator).join(tasks, tasks.c.id == trials.c.task_id).where(where)
-    ordered = query.order_by(trials.c.campaign_id, trials.c.task_id, trials.c.seed, trials.c.id)
-    rows = connection.execute(ordered).mappings().all()
+    # sorted here: SQLite would rather read all trials of the campaign in order
+    order = operator.itemgetter("campaign_id", "task_id", "seed", "id")
+    rows = sorted(connection.execute(query).mappings(), key=order)
     values: dict[int, list[Metric]] = defaultdict(list)
     for some in chunks(r["id"] for r in rows):
         found = sa.select(metrics).where(metrics.c.trial_id.in_(some)).order_by(metrics.c.trial_id, metrics.c.position)

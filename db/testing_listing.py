@@ -209,6 +209,30 @@ class ListingConformance(ArchiveSuite):
         assert sorted(next(r.by_seed for c, r in everything.items() if names[c] == "loss 0")) == [0, 1, 100]
         assert [dict(r.by_seed) for r in archive.results(campaign, OTHER_TASK.id, "score").values()] == [{0: 77.0}]
 
+    @pytest.mark.parametrize("few", [2_000, 0])
+    def test_a_text_is_found_wherever_it_stands(
+        self, archive: Archive, monkeypatch: pytest.MonkeyPatch, few: int
+    ) -> None:
+        monkeypatch.setattr("db.text_search._FEW", few)
+        campaign = self.start(archive).id
+        thoughts = (
+            "a*b [c] d?e",
+            "100%_of/it",
+            "STRASSE \u0130 \u1e9e",
+            "\U0001f600\U0001f601\U0001f602",
+            'it\'s "q" \\n',
+        )
+        for i, thought in enumerate(thoughts):
+            self.store(archive, campaign, proposal(i, thought=thought))
+        texts = {
+            e.name: "\n".join((e.name, e.thought, e.candidate.source)).casefold() for e in archive.entries(campaign)
+        }
+        pieces = {t[i : i + n] for t in thoughts for n in (1, 2, 3, 5, 99) for i in range(len(t))}
+        for piece in sorted(pieces | {"*b [c] d?", "a*c", "[a-z]", "%", "___", "loss", "stra\u00dfe", "nothing of it"}):
+            found = archive.page(campaign, EntryFilter(text=piece))
+            expected = [name for name, text in texts.items() if piece.casefold() in text]
+            assert ([e.name for e in found.entries], found.total) == (expected, len(expected)), piece
+
     def test_happenings_are_told_from_a_moment_on(self, archive: Archive) -> None:
         campaign = self.fill(archive)
         found = archive.happenings(campaign)

@@ -10,9 +10,6 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
 from db.redact import redact_secrets
@@ -97,28 +94,3 @@ class SafeJSON(TypeDecorator[Any]):
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
         return plain(value)
-
-
-class Holds(FunctionElement[bool]):
-    """Whether a text holds another one, both case folded: what each database does fastest."""
-
-    type = sa.Boolean()
-    name = "holds"
-    inherit_cache = True
-
-    def __init__(self, text: sa.ColumnElement[str], part: str) -> None:
-        folded = storable(part.casefold())
-        escaped = folded.replace("/", "//").replace("%", "/%").replace("_", "/_")
-        super().__init__(text, sa.literal(folded, sa.Text), sa.literal(f"%{escaped}%", sa.Text))
-
-
-@compiles(Holds)
-def _like(element: Holds, compiler: SQLCompiler, **kwargs: Any) -> str:
-    text, _, pattern = element.clauses
-    return compiler.process(text.like(pattern, escape="/"), **kwargs)
-
-
-@compiles(Holds, "postgresql")
-def _strpos(element: Holds, compiler: SQLCompiler, **kwargs: Any) -> str:
-    text, part, _ = element.clauses
-    return compiler.process(sa.func.strpos(text, part) > 0, **kwargs)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from db.models import SCHEMA_VERSION, metadata, version_table
+from tests.support.schemas import SAVED
 
 DOC = Path(__file__).parents[2] / "docs" / "archive.md"
-SAVED = Path(__file__).parent / "assets" / f"archive_v{int(SCHEMA_VERSION)}.sqlite3"
 
 
 def test_every_table_and_version_is_named() -> None:

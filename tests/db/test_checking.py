@@ -18,8 +18,7 @@ from db.testing_values import TASK, proposal, report
 from sandbox.failure import Failure, FailureKind
 from tests.support.command import discovery
 from tests.support.postgres import new_database
-
-SAVED = Path(__file__).parent / "assets" / "archive_v4.sqlite3"
+from tests.support.schemas import SAVED
 
 DAMAGE = [
     ("UPDATE trials SET candidate_id = 'f00' WHERE id = 1", "a row names one of candidates that is not there"),
@@ -42,6 +41,11 @@ DAMAGE = [
     ("UPDATE trial_arrays SET schema = 9 WHERE trial_id = 2", "arrays in a form that this version does not know"),
     ("UPDATE proposal_texts SET text = 'x'", "a text search does not look through"),
     ("DELETE FROM proposal_texts", "a text search does not look through"),
+    (
+        "INSERT INTO proposal_search(proposal_search, rowid, text) "
+        "SELECT 'delete', proposal_id, text FROM proposal_texts WHERE proposal_id = 2",
+        "the index of text searches lacks a proposal",
+    ),
     ("UPDATE standings SET score = score + 1e-9", "a standing says something else than its trials"),
     ("UPDATE standings SET trials_done = 1 WHERE status = 'ranked'", "a standing says something else than its trials"),
     ("UPDATE means SET value = value + 1e-6", "the means of a candidate's metrics are not those of its trials"),

@@ -19,8 +19,8 @@ from db.models import metadata
 from db.testing_values import OTHER_TASK, TASK, proposal, report
 from tests.support.command import discovery
 from tests.support.postgres import new_database
+from tests.support.schemas import SAVED
 
-SAVED = Path(__file__).parent / "assets" / "archive_v4.sqlite3"
 STARTED = {"task": TASK, "metric": "score", "higher_is_better": True, "seeds": (0, 1)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -9,8 +10,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from db.archive import Archive
-from db.models import VERSION_TABLE, metadata
+from db.models import SCHEMA_VERSION, VERSION_TABLE, metadata
 from db.schema import upgrade
+
+# an archive with one of everything, as this version wrote it
+SAVED = Path(__file__).parents[1] / "db" / "assets" / f"archive_v{int(SCHEMA_VERSION)}.sqlite3"
 
 
 def reflected(url: str) -> dict[str, Any]:
@@ -28,15 +32,31 @@ def reflected(url: str) -> dict[str, Any]:
         checks = sorted((str(c["name"]), c["sqltext"]) for c in look.get_check_constraints(name))
         primary = look.get_pk_constraint(name)
         tables[name] = (columns, primary["name"], primary["constrained_columns"], keys, unique, indexes, checks)
+    if engine.dialect.name == "sqlite":
+        tables["triggers"] = triggers(engine)
     engine.dispose()
     return tables
+
+
+def triggers(engine: sa.Engine) -> dict[str, str]:
+    """What keeps the index of text searches, and the index, by name; without white space."""
+    query = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' OR name = 'proposal_search'"
+    with engine.connect() as connection:
+        found = {name: "".join(made.split()) for name, made in connection.exec_driver_sql(query)}
+    assert len(found) == 4
+    return found
 
 
 def differences(url: str) -> list[Any]:
     """What Alembic would change in this database to make it match the models."""
     engine = sa.create_engine(url)
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True, "version_table": VERSION_TABLE})
+        options = {
+            "compare_type": True,
+            "version_table": VERSION_TABLE,
+            "include_name": lambda name, kind, parents: kind != "table" or not name.startswith("proposal_search"),
+        }
+        context = MigrationContext.configure(connection, opts=options)
         found = compare_metadata(context, metadata)
     engine.dispose()
     return list(found)

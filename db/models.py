@@ -219,6 +219,7 @@ standings = Table(
     Index("ix_standings_candidate_id", "candidate_id"),
     Index("ix_standings_proposal_id", "proposal_id"),
     Index("ix_standings_measured", "campaign_id", "measured_at"),
+    Index("ix_standings_origin", "campaign_id", "origin", "sort_key", "number"),  # a few known losses among very many
 )
 
 # A ranked candidate's metrics, each the mean over the seeds that rank it, by the proposal that its standing is of: a number

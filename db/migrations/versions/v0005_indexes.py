@@ -1,4 +1,4 @@
-"""An index for text searches in SQLite."""
+"""Indexes: of what texts hold, in SQLite, and of the few known losses among very many."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ _TRIGGERS = {
 
 
 def upgrade() -> None:
+    op.create_index("ix_standings_origin", "standings", ["campaign_id", "origin", "sort_key", "number"])
     if op.get_bind().dialect.name != "sqlite":
         return
     op.execute(
@@ -31,6 +32,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_index("ix_standings_origin", "standings")
     if op.get_bind().dialect.name == "sqlite":
         for name in _TRIGGERS:
             op.execute(f"DROP TRIGGER proposal_texts_{name}")

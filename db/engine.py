@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from db.redact import redact_secrets, redact_url
 from sandbox.text import one_line
 
 _BUSY_MS = 5_000  # how long a statement waits for another writer before it gives up
+_CONNECT_S = 10  # how long a database may take to answer at all, unless the URL says otherwise
 _DRIVERS = {
     "sqlite": "sqlite",
     "sqlite+pysqlite": "sqlite",
@@ -26,6 +28,7 @@ _DRIVERS = {
     "postgresql+psycopg": "postgresql+psycopg",
 }
 _FORMS = "write a file path, sqlite:///PATH or postgresql+psycopg://USER@HOST/DATABASE"
+_UNFINISHED = re.compile(r"(sqlite|postgres\w*)(\+\w*)?:", re.ASCII)  # a URL without its slashes is no path
 _WRITES = "archive_writes"  # execution option of transactions that will write
 
 
@@ -47,7 +50,7 @@ def parse_target(url: str | Path) -> Target:
     text = str(url)
     if not text.strip():
         raise ArchiveError(f"the archive has no name: {_FORMS}")
-    if "://" not in text:
+    if "://" not in text and not _UNFINISHED.match(text):
         path = Path(text).expanduser()
         return Target(URL.create("sqlite", database=str(path)), text, path)
     shown = redact_url(text)
@@ -55,6 +58,8 @@ def parse_target(url: str | Path) -> Target:
         parsed = make_url(text)
     except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
         raise ArchiveError(f"cannot read the archive URL {shown!r}: {_FORMS}") from error
+    if parsed.port is not None and not 0 < parsed.port < 65_536:
+        raise ArchiveError(f"cannot read the archive URL {shown!r}: a port is a number from 1 to 65535")
     driver = _DRIVERS.get(parsed.drivername)
     if driver is None:
         raise ArchiveError(f"an archive cannot live in {parsed.drivername!r} ({shown}): {_FORMS}")
@@ -75,7 +80,8 @@ def connect_engine(target: Target) -> Engine:
             event.listen(engine, "connect", _set_up_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
             return engine
-        return sa.create_engine(target.url, pool_pre_ping=True)
+        wait = {} if "connect_timeout" in target.url.query else {"connect_timeout": _CONNECT_S}
+        return sa.create_engine(target.url, pool_pre_ping=True, connect_args=wait)
     except ImportError as error:
         raise ArchiveError("PostgreSQL needs psycopg: pip install 'objective-discovery[postgres]'") from error
     except (ArgumentError, TypeError, ValueError) as error:
@@ -141,29 +147,43 @@ _SYMPTOMS = {
     "could not translate host": "no database answers at {}: check the host's name",
     "failed to resolve host": "no database answers at {}: check the host's name",
     "no such file or directory": "no database answers at {}: check the host and the port, and that the server runs",
+    "received invalid response": "what answers at {} is no PostgreSQL: check the host and the port",
+    "expected authentication request": "what answers at {} is no PostgreSQL: check the host and the port",
+    "invalid connection option": "PostgreSQL knows no such option as the archive URL {} has: take it out",
     "timeout expired": "no database answers at {} in time: check the host, the port and the network",
     '" does not exist': "the database or the user of the archive {} does not exist: create it, or check the URL",
 }
-_ASKED_WRONGLY = ("file is not a database", "authentication failed", "no password supplied", '" does not exist')
+# whose fault it is, whenever it comes up; the rest is the machine's, or the URL's if it comes up before anything worked
+_ASKED_WRONGLY = (
+    "file is not a database", "malformed", "authentication failed", "no password supplied", '" does not exist',
+)  # fmt: skip
+_OF_THE_MACHINE = (
+    "disk is full", "no space left", "could not extend file", "disk i/o error", "is locked", "lock timeout",
+    "the database system is", "terminating connection",
+)  # fmt: skip
 
 
-def explain(error: SQLAlchemyError, target: Target) -> ArchiveError:
-    """The database's error as one line that says what to do; never with a password in it."""
+def explain(error: SQLAlchemyError, target: Target, opening: bool = False) -> ArchiveError:
+    """The database's error as one line that says what to do; never with a password in it.
+
+    `opening`: nothing has worked yet, so that the URL may be wrong.
+    """
     original = getattr(error, "orig", None) or error
     text = redact_secrets(one_line(str(original), 300))
     if isinstance(error, DBAPIError):
         for fragment, message in _SYMPTOMS.items():
             if fragment in text.lower():
-                return ArchiveError(message.format(target.shown), fault=fragment not in _ASKED_WRONGLY)
+                wrong = fragment in _ASKED_WRONGLY or (opening and fragment not in _OF_THE_MACHINE)
+                return ArchiveError(message.format(target.shown), fault=not wrong)
         if error.connection_invalidated:
             return ArchiveError(_LOST.format(target.shown), fault=True)
-    return ArchiveError(f"the archive {target.shown} failed: {text}", fault=True)
+    return ArchiveError(f"the archive {target.shown} failed: {text}", fault=not opening)
 
 
 @contextmanager
-def explained(target: Target) -> Iterator[None]:
-    """Turn every database error inside into an ArchiveError."""
+def explained(target: Target, opening: bool = False) -> Iterator[None]:
+    """Turn every database error inside into an ArchiveError; `opening` as for `explain`."""
     try:
         yield
     except SQLAlchemyError as error:
-        raise explain(error, target) from error
+        raise explain(error, target, opening) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def open_archive(url: str | Path, create: bool) -> tuple[Target, Engine]:
     target = parse_target(url)
     _check_path(target, create)
     engine = connect_engine(target)
-    with ExitStack() as failed, explained(target):
+    with ExitStack() as failed, explained(target, opening=True):
         failed.callback(engine.dispose)
         if create:
             _ensure(engine, target)
@@ -56,9 +57,9 @@ def upgrade(url: str | Path) -> str:
     _check_path(target, create=False)
     engine = connect_engine(target)
     try:
+        with explained(target, opening=True), engine.connect() as connection:
+            found = _version(connection, target)
         with explained(target):
-            with engine.connect() as connection:
-                found = _version(connection, target)
             if found is not None and found > SCHEMA_VERSION:
                 _require_current(found, target)
             if found is None:
@@ -141,7 +142,8 @@ def _require_current(found: str, target: Target) -> None:
             f"{SCHEMA_VERSION}): pip install -U objective-discovery"
         )
     if found < SCHEMA_VERSION:
+        masked = " (with its password)" if target.url.password else ""
         raise ArchiveError(
             f"the archive {target.shown} has the older schema {found}: make a copy of it, then run "
-            f"discovery archive upgrade --archive {target.shown}"
+            f"discovery archive upgrade --archive {shlex.quote(target.shown)}{masked}"
         )

@@ -267,7 +267,7 @@ def _init_ray(address: str | None, cpus: int) -> None:
         else:
             common |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
             ray.init(num_cpus=cpus, **common)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # Ray raises it bare where a process of its node ends while it starts
         where = f"join Ray at {address}" if address else "start Ray"
         raise InfrastructureError(f"cannot {where}: {one_line(str(error))}") from error
 

@@ -65,7 +65,9 @@ def bench(wanted: Bench, archive: str | None, as_json: bool, markdown: bool) -> 
     campaign = Campaign(config, lambda event: view(event) if view is not None else None, wanted.unsafe_no_sandbox)
     plain = as_json or markdown
     console = Console(stderr=True, highlight=False) if plain else stdout_console()
-    console.print(Text(f"{len(campaign.baselines)} objectives on {wanted.evaluator}, {wanted.seeds} seeds each"))
+    compared, each = len(campaign.baselines), wanted.seeds
+    objectives, seeds = "objective" if compared == 1 else "objectives", "seed" if each == 1 else "seeds"
+    console.print(Text(f"{compared} {objectives} on {wanted.evaluator}, {each} {seeds} each"))
     if wanted.unsafe_no_sandbox:
         console.print(NO_SANDBOX)
     view = LiveView(console, config.name, False) if console.is_terminal else PlainView(console)

@@ -131,7 +131,7 @@ class Campaign:
         budget = self.config.budget
         if budget.candidates is budget.proposals is budget.wall_s is None and not self.uses_llm:
             raise OptionsError(
-                f"budget.tokens alone never ends a search by the proposer {self.config.proposer.kind}, which uses none; "
+                f"this budget may never end a search by the proposer {self.config.proposer.kind}, which uses no tokens; "
                 "set candidates, proposals or wall_s too"
             )
 

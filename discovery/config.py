@@ -178,10 +178,21 @@ class BudgetConfig(_Model):
         description="US dollars for replies; needs the model's prices among the proposer's options; null: no limit.",
     )
 
+    device_hours: float | None = Field(
+        default=None,
+        gt=0,
+        description=(
+            "Hours that trials hold workers, added up over all workers and runs, failed trials included; one more candidate "
+            "is proposed where it fits at the mean time of a trial. What is accepted is trained, and promotions run; "
+            "null: no limit."
+        ),
+    )
+
     @model_validator(mode="after")
     def _some_stop(self) -> BudgetConfig:
-        if all(limit is None for limit in (self.candidates, self.proposals, self.wall_s, self.tokens, self.usd)):
-            raise ValueError("needs at least one limit: candidates, proposals, wall_s, tokens or usd")
+        if all(limit is None for limit in self.model_dump().values()):
+            *first, last = type(self).model_fields
+            raise ValueError(f"needs at least one limit: {', '.join(first)} or {last}")
         return self
 
 

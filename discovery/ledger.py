@@ -35,6 +35,8 @@ class Ledger:
     _not_questions: list[int] = field(default_factory=list)  # sorted
     _dearest: int = 0
     _dearest_usd: float = 0.0
+    _trial_s: float = 0.0  # that trials held workers, of all attempts that ended
+    _attempts: int = 0
 
     # numbers
 
@@ -76,14 +78,19 @@ class Ledger:
             return self.limits.proposals
         return PER_CANDIDATE * self.limits.candidates
 
-    def has_room(self) -> bool:
-        """Whether one more question fits all budgets."""
+    def has_room(self, trials: int = 0) -> bool:
+        """Whether one more question fits all budgets; `trials` are then still to run, those of its answer among them."""
         full = self.limits.candidates is not None and self.accepted + self.in_flight >= self.limits.candidates
-        return not full and self._has_proposal_left() and self._affords(self.in_flight + 1)
+        return not full and self._has_room(self.in_flight + 1, trials)
 
-    def has_room_for_repair(self) -> bool:
+    def has_room_for_repair(self, trials: int = 0) -> bool:
         """Whether a question in flight may be followed by a repair of its answer."""
-        return self._has_proposal_left() and self._affords(max(1, self.in_flight))
+        return self._has_room(max(1, self.in_flight), trials)
+
+    def trained(self, seconds: float, attempts: int = 1) -> None:
+        """Count attempts at trials that have ended, and the time that they held workers."""
+        self._trial_s += seconds
+        self._attempts += attempts
 
     def pay(self, reply: Reply, prompt: Prompt | None = None) -> None:
         """Count a reply's tokens and cost; with its prompt given, tokens that the endpoint did not count are estimated."""
@@ -112,14 +119,21 @@ class Ledger:
         self.tokens += tokens
         self.usd += usd
 
-    def _has_proposal_left(self) -> bool:
-        return self._most_proposals is None or self.proposals < self._most_proposals
-
-    def _affords(self, replies: int) -> bool:
-        """Whether so many replies at once stay within tokens and money."""
-        return _fits(self.tokens, replies, self._dearest, self.limits.tokens) and _fits(
-            self.usd, replies, self._dearest_usd, self.limits.usd
+    def _has_room(self, replies: int, trials: int) -> bool:
+        """Whether so many replies and trials stay within all budgets but that of candidates."""
+        limits = self.limits
+        return (
+            (self._most_proposals is None or self.proposals < self._most_proposals)
+            and _fits(self.tokens, replies, self._dearest, limits.tokens)
+            and _fits(self.usd, replies, self._dearest_usd, limits.usd)
+            and self._has_device_time(trials)
         )
+
+    def _has_device_time(self, trials: int) -> bool:
+        if self.limits.device_hours is None:
+            return True
+        mean_s = self._trial_s / self._attempts if self._attempts else 0.0  # the baselines go first, and tell
+        return self._trial_s + trials * mean_s <= 3600 * self.limits.device_hours
 
 
 def _fits(spent: float, replies: int, dearest: float, limit: float | None) -> bool:

@@ -40,6 +40,7 @@ def restore(search: Search) -> list[Resumed]:
             else:
                 search.report(proposal, result)
     _count_lost(search)
+    _count_device_time(search)
     parts.progress.usd = search.ledger.spent
     return unfinished
 
@@ -54,6 +55,12 @@ def _count_lost(search: Search) -> None:
             f"{totals.lost_requests} questions were on their way when earlier runs ended: counted as the "
             f"{totals.lost_tokens:,} tokens that they can have taken at most, and asked again",
         )
+
+
+def _count_device_time(search: Search) -> None:
+    archive, campaign = search.parts.archive, search.parts.campaign
+    seconds = sum(device.seconds for device in archive.device_times(campaign))
+    search.ledger.trained(seconds, archive.totals(campaign).attempts)
 
 
 def _count(search: Search, proposal: Proposal) -> None:

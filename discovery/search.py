@@ -103,8 +103,13 @@ class Search:
             and in_flight < config.proposals.in_flight
             and in_flight * seeds + pending < config.proposals.in_flight * seeds + 2 * slots
             and not (self._baselines_open and pending > slots)
-            and self.ledger.has_room()
+            and self.ledger.has_room(self._trials_ahead + seeds)
         )
+
+    @property
+    def _trials_ahead(self) -> int:
+        """Trials of what is accepted, and of what is in flight if it is."""
+        return self.parts.queue.pending + self.ledger.in_flight * len(self.parts.stage.seeds)
 
     @property
     def _closed(self) -> bool:
@@ -133,7 +138,7 @@ class Search:
             SearchError: the proposer could not go on (wrong key, unknown model, nobody there), or kept failing. What had
                 been accepted is trained by then.
         """
-        self.parts.queue.on_change = self._wake.set
+        self.parts.queue.on_change, self.parts.queue.on_attempt = self._wake.set, self.ledger.trained
         if self.deadline < math.inf:
             asyncio.get_running_loop().call_at(self.deadline, self._time_is_up)
         async with self._group:
@@ -267,8 +272,8 @@ class Search:
 
     def _repair(self, asked: Asked, failure: Failure) -> Asked | None:
         """The question that gives the error back, if another attempt is allowed and can help."""
-        allowed = asked.attempt < self.parts.config.proposals.max_repairs and self.ledger.has_room_for_repair()
-        allowed = allowed and not self._closed
+        allowed = asked.attempt < self.parts.config.proposals.max_repairs and not self._closed
+        allowed = allowed and self.ledger.has_room_for_repair(self._trials_ahead)
         repairable = failure.kind.candidates_fault and failure.kind is not FailureKind.DUPLICATE
         if not (allowed and repairable and self.parts.proposer.repairs and asked.reply is not None):
             return None

@@ -82,6 +82,7 @@ class TrialQueue:
         self._progress, self._attempts, self._unconfined = progress, attempts, unconfined
         self._jobs: asyncio.PriorityQueue[_Job] = asyncio.PriorityQueue()
         self.on_change: Callable[[], None] = lambda: None  # called whenever a trial ends
+        self.on_attempt: Callable[[float], None] = lambda seconds: None  # called with how long each attempt took
         self._order = 0
         self._running = 0
 
@@ -131,9 +132,11 @@ class TrialQueue:
         trial = self._archive.ensure_trial(self._campaign, work.candidate.id, work.stage.task.id, job.seed)
         for tried in itertools.count(1):  # attempts of this run: those that an earlier one lost do not count
             attempt = self._archive.start_attempt(trial.id, f"slot {slot}", self._unconfined)
+            start = time.monotonic()
             outcome = _with_metric(
                 await self._executor.trial(work.stage.key, work.candidate, work.parameters, job.seed), work.stage.metric
             )
+            self.on_attempt(time.monotonic() - start)
             if isinstance(outcome, TrialReport):
                 self._archive.finish_trial(trial.id, attempt, outcome)
                 self._finished(job, outcome.metric(work.stage.metric))

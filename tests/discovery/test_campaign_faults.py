@@ -180,7 +180,7 @@ def test_wall_time_ends_proposing_and_the_rest_is_trained_and_promoted(tmp_path:
     [
         ({"objective": {"evaluator": EVALUATOR, "metric": "scre"}}, "did you mean 'score'"),
         ({"objective": {"evaluator": EVALUATOR, "options": {"second": 1}}}, "did you mean 'seconds'"),
-        ({"budget": {"candidates": None, "tokens": 1000}}, "never ends a search"),
+        ({"budget": {"candidates": None, "tokens": 1000}}, "may never end a search"),
         ({"objective": {"evaluator": "no.such:Evaluator"}}, "cannot load"),
         ({"proposer": {"kind": "openai", "model": "m", "api_key_env": "NOT_SET_ANYWHERE"}}, "NOT_SET_ANYWHERE"),
     ],
@@ -256,6 +256,43 @@ def test_money_budgets_count_what_is_in_flight() -> None:
     ledger.lose(0, 0.7)  # may have been paid for by an earlier run
     ledger.in_flight = 0
     assert not ledger.has_room()
+
+
+def test_device_hours_count_the_trials_that_are_still_to_run() -> None:
+    ledger = Ledger(BudgetConfig(candidates=None, device_hours=1.0))
+    assert ledger.has_room(trials=1000)  # nobody knows yet what a trial takes
+    ledger.trained(1200.0)
+    ledger.trained(2400.0, attempts=5)  # of an earlier run: 600 s each on average, nothing is left
+    assert ledger.has_room(trials=0)
+    assert not ledger.has_room(trials=1)
+    ledger = Ledger(BudgetConfig(candidates=None, device_hours=1.0))
+    ledger.trained(900.0, attempts=2)
+    assert ledger.has_room(trials=6)
+    assert ledger.has_room_for_repair(trials=6)
+    assert not ledger.has_room(trials=7)
+    assert not ledger.has_room_for_repair(trials=7)
+
+
+@pytest.mark.slow
+def test_device_hours_end_a_search_and_more_of_them_go_on(tmp_path: Path) -> None:
+    slow = {"evaluator": EVALUATOR, "seeds": 2, "options": {"folder": str(tmp_path), "seconds": 0.5}}
+    with ChatServer() as server:
+
+        def run(seconds: float) -> CampaignStats:
+            budget = {"candidates": None, "device_hours": seconds / 3600}
+            made = config(tmp_path, objective=slow, proposer=endpoint(server.base_url), budget=budget, **ONE_SLOT)
+            assert Campaign(made).run().status == "finished"
+            with Archive(tmp_path / "archive.db") as archive:
+                return campaign_stats(archive, made.name)
+
+        first = run(6.0)
+        trials = sum(d.trials for d in first.devices)
+        mean = 3600 * first.device_hours / trials
+        # it ends where another candidate would not fit, at what a trial took on average by then
+        assert 6.0 - 3 * mean < 3600 * first.device_hours < 6.0 + 2 * mean
+        second = run(12.0)
+    assert 6.0 < 3600 * second.device_hours < 12.0 + 2 * mean
+    assert sum(d.trials for d in second.devices) > trials
 
 
 def test_a_money_budget_without_prices_is_refused(tmp_path: Path) -> None:

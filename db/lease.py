@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -27,6 +27,7 @@ from sandbox.text import one_line
 
 BEAT_S = 2.0  # between two beats of a driver's heart
 LEASE_S = 30.0  # a heart that stands still for so long has stopped
+SILENT_S = 120.0  # a driver that has not been heard for so long is shown as silent, whatever the clocks' difference
 _LOOK_S = 0.2
 
 _MINE = sa.and_(leases.c.campaign_id == sa.bindparam("campaign"), leases.c.epoch == sa.bindparam("mine"))
@@ -73,6 +74,10 @@ class Lease:
     @property
     def is_free(self) -> bool:
         return not self.held or self.holder.is_known_dead()
+
+    def is_silent(self, moment: datetime) -> bool:
+        """For people only: it compares another machine's clock with this one's."""
+        return moment - self.beat_at > timedelta(seconds=SILENT_S)
 
     def __str__(self) -> str:
         holder, since = self.holder, self.since

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.engine import Connection, RowMapping
 
+from db import lease as leasing
 from db.arrays import ARRAYS_SCHEMA, fingerprint_table, unpack_arrays
 from db.convert import candidate_of, failure_of, fingerprint_of, gate_of, probe_of, reply_of
 from db.errors import ArchiveError
@@ -39,7 +40,7 @@ from db.records import (
     Totals,
     TrialRecord,
 )
-from db.session import CHUNK, CampaignRef, Session, ranking_of
+from db.session import CHUNK, CampaignRef, Session, now, ranking_of
 from evaluators.base import Metric, Provenance, Task
 
 
@@ -234,9 +235,24 @@ def _campaign_records(connection: Connection, where: sa.ColumnElement[bool]) -> 
         count(standings, standings.c.unconfined).label("unconfined"),
     ).join(tasks, tasks.c.id == campaigns.c.task_id)
     rows = connection.execute(query.where(where).order_by(campaigns.c.id)).mappings()
-    same = ("id", "name", "config", "status", "evaluator", "created_at", "finished_at")
+    same = ("id", "name", "config", "evaluator", "created_at", "finished_at")
     counts = ("proposals", "candidates", "trials_done", "trials_failed", "unconfined")
-    return [CampaignRecord(ranking=ranking_of(r), **{name: r[name] for name in same + counts}) for r in rows]
+    return [
+        CampaignRecord(
+            ranking=ranking_of(r), status=_status(connection, r), **{name: r[name] for name in same + counts}
+        )
+        for r in rows.all()
+    ]
+
+
+def _status(connection: Connection, campaign: RowMapping) -> str:
+    """The stored one, unless it says that somebody drives the campaign and nobody does."""
+    if campaign["status"] != "running":
+        return str(campaign["status"])
+    lease = leasing.find(connection, campaign["id"])
+    if lease is None or lease.is_free:
+        return "abandoned"
+    return "silent" if lease.is_silent(now()) else "running"
 
 
 def _load_prompts(connection: Connection, ids: Iterable[int]) -> dict[int, Prompt]:

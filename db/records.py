@@ -216,13 +216,17 @@ class Ranking:
     seeds: tuple[int, ...] | None = None
 
 
+ALIVE = ("running", "silent")  # of a campaign's status: somebody may be driving it
+
+
 @dataclass(frozen=True)
 class CampaignRecord:
     """A campaign and what it holds so far.
 
     Attributes:
         config: its settings without secrets.
-        status: running, finished, interrupted, or another word its driver gave.
+        status: running, finished, interrupted, or another word its driver gave; "abandoned" where that driver is gone
+            without a word, "silent" where it has not been heard for two minutes.
         ranking, evaluator: what ranks its candidates.
         proposals: replies and known objectives stored.
         candidates: accepted for training.

@@ -69,9 +69,22 @@ class LeaseConformance(ArchiveSuite):
         with subprocess.Popen([sys.executable, "-c", DRIVER, url], stdout=subprocess.PIPE, text=True) as driver:
             assert driver.stdout is not None
             assert driver.stdout.readline() == "driving\n"
+            assert archive.campaign("first").status == "running"
             driver.kill()
             driver.wait()
+            assert [c.status for c in archive.campaigns()] == ["abandoned"]
             assert self.start(archive, tell=pytest.fail).resumed
+
+    def test_a_driver_that_is_not_heard_is_shown_as_silent(
+        self, archive: Archive, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        campaign = self.start(archive).id
+        stop_heart(archive, campaign)
+        assert archive.campaign(campaign).status == "running"
+        monkeypatch.setattr(lease, "SILENT_S", 0.0)
+        assert archive.campaign(campaign).status == "silent"
+        archive.finish_campaign(campaign, "finished")
+        assert archive.campaign(campaign).status == "finished"
 
     def test_a_replaced_driver_stores_nothing(self, archive: Archive) -> None:
         campaign = self.start(archive).id

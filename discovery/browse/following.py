@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from db.records import CampaignRecord, Entry, EntryFilter, Happening
+from db.records import ALIVE, CampaignRecord, Entry, EntryFilter, Happening
 
 if TYPE_CHECKING:
     from db.archive import Archive
@@ -26,7 +26,7 @@ class News:
 
     @property
     def is_over(self) -> bool:
-        return self.campaign.status != "running"
+        return self.campaign.status not in ALIVE
 
 
 class Follower:

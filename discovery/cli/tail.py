@@ -54,7 +54,8 @@ def _say(news: News) -> None:
         print(f"best so far: {name} ({news.best.candidate.short_id}) {score.metric} {number(score.mean)}")
     if news.is_over:
         record = news.campaign
-        print(f"{one_line(record.name, 60)}: {one_line(record.status, 30)}, {record.trials_done} trials done")
+        why = "; its driver is gone, `discovery run` goes on from here" if record.status == "abandoned" else ""
+        print(f"{one_line(record.name, 60)}: {one_line(record.status, 30)}, {record.trials_done} trials done{why}")
 
 
 def _told(one: Happening) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from db.records import EntryFilter, RunningTrial, Scored
+from db.records import ALIVE, EntryFilter, RunningTrial, Scored
 from discovery.browse.campaign_stats import CampaignStats, campaign_stats
 from discovery.cli.terminal import dollars, duration, number
 from discovery.web.charts import Dot, Figure, at, bars, cloud, figure, line, thinned
@@ -49,6 +49,7 @@ def _live(archive: Archive, stats: CampaignStats) -> dict[str, Any]:
     running = archive.running(record.id)
     return {
         "status": record.status,
+        "alive": record.status in ALIVE,
         "tiles": _tiles(stats, running),
         "charts": {
             "best": _best_chart(stats),

@@ -34,7 +34,8 @@ def test_a_second_driver_is_refused_in_one_line(tmp_path: Path) -> None:
                 assert "starting Ray" not in second.text()
                 assert TRACEBACK not in second.text()
             first.wait_for(lambda: started(tmp_path) >= 1)
-        assert kept(tmp_path / "archive.db").status == "running"
+            assert kept(tmp_path / "archive.db").status == "running"
+        assert kept(tmp_path / "archive.db").status == "abandoned"
 
 
 @pytest.mark.slow

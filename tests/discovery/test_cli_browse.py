@@ -238,7 +238,7 @@ def test_following_tells_each_happening_once_from_the_last_few_on(archive, tmp_p
         assert follower.look().happenings == ()
 
 
-@pytest.mark.parametrize("ends_by", ["itself", "ctrl-c"])
+@pytest.mark.parametrize("ends_by", ["itself", "its driver's death", "ctrl-c"])
 def test_tail_follows_what_another_process_writes(tmp_path, ends_by):
     path = tmp_path / "live.db"
     with Archive(path, create=True) as stored:
@@ -257,11 +257,15 @@ def test_tail_follows_what_another_process_writes(tmp_path, ends_by):
             if ends_by == "itself":
                 stored.finish_campaign(campaign, "finished")
                 assert running.stdout.readline() == "live: finished, 1 trials done\n"
+            elif ends_by == "its driver's death":
+                stored.close()
+                last = running.stdout.readline()
+                assert last == "live: abandoned, 1 trials done; its driver is gone, `discovery run` goes on from here\n"
             else:
                 running.send_signal(signal.SIGINT)
             rest, errors = running.communicate(timeout=30)
     assert (rest, errors) == ("", "")
-    assert running.returncode == (0 if ends_by == "itself" else 130)
+    assert running.returncode == (130 if ends_by == "ctrl-c" else 0)
 
 
 def test_curves_are_drawn_within_their_frame():

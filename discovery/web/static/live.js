@@ -45,7 +45,7 @@
         if (!answer.ok) throw new Error(answer.statusText);
         const live = await answer.json();
         show(live);
-        if (live.status !== "running") return;
+        if (!live.alive) return;
       } catch {
         status.textContent = "not reached";
         status.className = "tag failed";

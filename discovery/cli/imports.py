@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from sandbox.server import OracleServer
 
 STATUS = "imported"  # of the collection, where a campaign says how it ended
+_COLLECTION = {"imported": True}  # its settings: a collection is known by them also where an import was killed
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class _Import:
         existing = {c.name: c for c in self.archive.campaigns()}.get(self.collection)
         if existing is None:
             return index, 0
-        if existing.status != STATUS:
+        if existing.config != _COLLECTION:
             raise OptionsError(f"{self.collection!r} is a campaign of this archive; choose another name with --as")
         held = self.archive.proposals(self.collection)
         for proposal in held:
@@ -151,10 +153,11 @@ class _Import:
         metric = next(m for m in evaluator.metrics if m.name == evaluator.primary_metric)
         campaign = self.archive.start_campaign(
             self.collection,
-            {"imported": True},
+            _COLLECTION,
             task=evaluator.task,
             metric=metric.name,
             higher_is_better=metric.higher_is_better,
+            tell=lambda line: print(line, file=sys.stderr, flush=True),
         ).id
         for position, verdict in enumerate(accepted):
             given = verdict.given

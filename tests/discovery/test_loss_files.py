@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -272,6 +274,17 @@ def test_what_a_file_says_cannot_touch_the_terminal(tmp_path):
     ended = discovery("import", write(tmp_path / "x.json", content), "--archive", tmp_path / "a.db")
     assert ended.code == 0, ended.stderr
     assert not set(ended.stdout) & {"\x1b", "\u202e"}
+
+
+def test_a_collection_whose_import_was_killed_is_gone_on_with(tmp_path):
+    archive = tmp_path / "a.db"
+    path = write(tmp_path / "mine.py", NEW)
+    assert imported(path, archive=archive)[0] == 0
+    with closing(sqlite3.connect(archive, isolation_level=None)) as connection:
+        connection.execute("UPDATE campaigns SET status = 'running'")
+    code, values = imported(path, write(tmp_path / "other.py", NEW.replace("/ 9", "/ 7")), archive=archive)
+    assert code == 0
+    assert values["losses"][0]["verdict"] == "there already"
 
 
 def test_another_collection_and_the_name_of_a_campaign(tmp_path):

@@ -16,7 +16,7 @@ from db.filters import parse
 from db.models import campaigns, candidates, metrics, proposals, standings, tasks, trials
 from db.queries import chunks, load_parents
 from db.records import Entry, EntryFilter, Page, ReportedMetric, Result, Score, Sort
-from db.selection import Scope, condition, joined, mean, names_of, order, within
+from db.selection import Scope, Segment, condition, joined, mean, names_of, order, within
 from db.session import CampaignRef, Session, ranking_of
 from db.text_search import saying
 from evaluators.options import nearest
@@ -196,30 +196,18 @@ class Listing(Session):
         conditions = list(_plain_conditions(where))
         if expression is not None:
             conditions.append(condition(expression, scope))
-        keys = [] if sort is None else order(sort, scope)
+        segments = () if sort is None else order(sort, scope)
         tables = joined(names_of(expression, sort))
         if not where.text:
-            return _Selected(scope, conditions, conditions, keys, tables, where)
+            return _Selected(scope, conditions, conditions, segments, tables, where)
         on_page, in_all = saying(connection, where.text)
-        return _Selected(scope, [*conditions, on_page], [*conditions, in_all], keys, tables, where)
+        return _Selected(scope, [*conditions, on_page], [*conditions, in_all], segments, tables, where)
 
     def _listed(self, connection: Connection, wanted: _Selected, limit: int | None, offset: int) -> list[Entry]:
-        if wanted.keys:
+        if wanted.sorted:
             return self._entries(connection, _in_order(connection, wanted, limit, offset))
-        rows: list[RowMapping] = []
-        for segment in (s for i in wanted.scope.rankings for s in _segments(i, wanted)):
-            left = None if limit is None else limit - len(rows)
-            if left == 0:
-                break
-            page = segment.limit(left).offset(offset or None)
-            found = connection.execute(page).mappings().all()
-            rows += found
-            if not found and offset:  # the page begins behind this segment
-                plain = segment.order_by(None).with_only_columns(sa.func.count(), maintain_column_froms=True)
-                offset -= int(connection.execute(plain).scalar_one())
-            elif found:
-                offset = 0
-        return self._entries(connection, rows)
+        ranked = (s for i in wanted.scope.rankings for s in _segments(i, wanted))
+        return self._entries(connection, _paged(connection, ranked, limit, offset))
 
     def _entries(
         self, connection: Connection, rows: Sequence[RowMapping], scores: Mapping[str, Score] | None = None
@@ -320,7 +308,7 @@ def _entries_query(campaign: int | None) -> sa.Select[Any]:
 
 @dataclass(frozen=True)
 class _Selected:
-    """What is to be listed: conditions over `tables`, and what to order by (nothing: as a leaderboard).
+    """What is to be listed: conditions over `tables`, and in which order (none: as a leaderboard).
 
     `counting`: the same conditions in the form that is quicker where all rows are looked at.
     """
@@ -328,7 +316,7 @@ class _Selected:
     scope: Scope
     conditions: list[sa.ColumnElement[bool]]
     counting: list[sa.ColumnElement[bool]]
-    keys: list[sa.ColumnElement[Any]]
+    sorted: tuple[Segment, ...]
     tables: sa.FromClause
     where: EntryFilter
 
@@ -357,10 +345,11 @@ def _segments(campaign: int, wanted: _Selected) -> Iterable[sa.Select[Any]]:
         yield query
 
 
-def _matching(wanted: _Selected, *columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
-    """Columns of all rows that match, in no order."""
-    query = sa.select(*columns).select_from(wanted.tables).where(*wanted.counting)
-    query = query.where(within(wanted.scope, standings.c.campaign_id))
+def _matching(
+    wanted: _Selected, *columns: sa.ColumnElement[Any], campaign: sa.ColumnElement[Any] = standings.c.campaign_id
+) -> sa.Select[Any]:
+    """Columns of all rows that match, in no order; `campaign` is the one that tells whose they are."""
+    query = sa.select(*columns).select_from(wanted.tables).where(*wanted.counting, within(wanted.scope, campaign))
     return query if wanted.where.status is None else query.where(standings.c.status == wanted.where.status)
 
 
@@ -368,10 +357,34 @@ def _count(connection: Connection, wanted: _Selected) -> int:
     return int(connection.execute(_matching(wanted, sa.func.count())).scalar_one())
 
 
+def _paged(
+    connection: Connection, segments: Iterable[sa.Select[Any]], limit: int | None, offset: int
+) -> list[RowMapping]:
+    """Some rows of segments that follow one another."""
+    rows: list[RowMapping] = []
+    for segment in segments:
+        left = None if limit is None else limit - len(rows)
+        if left == 0:
+            break
+        page = segment.limit(left).offset(offset or None)
+        found = connection.execute(page).mappings().all()
+        rows += found
+        if not found and offset:  # the page begins behind this segment
+            plain = segment.order_by(None).with_only_columns(sa.func.count(), maintain_column_froms=True)
+            offset -= int(connection.execute(plain).scalar_one())
+        elif found:
+            offset = 0
+    return rows
+
+
 def _in_order(connection: Connection, wanted: _Selected, limit: int | None, offset: int) -> list[RowMapping]:
     """Rows of `_entries_query` in a chosen order: sorted by their keys alone, since sources are long."""
-    ids = _matching(wanted, standings.c.campaign_id, standings.c.candidate_id).order_by(*wanted.keys)
-    page = connection.execute(ids.limit(limit).offset(offset or None)).all()
+    ids = (standings.c.campaign_id, standings.c.candidate_id)
+    segments = (
+        _matching(wanted, *ids, campaign=s.campaign).where(s.condition).order_by(*s.keys) for s in wanted.sorted
+    )
+    found = _paged(connection, segments, limit, offset)
+    page = [(int(row["campaign_id"]), str(row["candidate_id"])) for row in found]
     rows: dict[tuple[int, str], RowMapping] = {}
     for campaign in {campaign for campaign, _ in page}:
         for some in chunks(candidate for ours, candidate in page if ours == campaign):

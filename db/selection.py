@@ -97,19 +97,48 @@ def condition(expression: Expression, scope: Scope) -> Condition:
     return sa.and_(*parts) if isinstance(expression, Both) else sa.or_(*parts)
 
 
-def order(sort: Sort, scope: Scope) -> list[sa.ColumnElement[Any]]:
-    """What to order by, values first, so that no two rows are equal. Raises FilterError for an unknown name."""
+_TIES = (standings.c.campaign_id.desc(), standings.c.number, standings.c.candidate_id)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Part of a sorted listing: rows of `standings` by `keys`, of which no two are equal.
+
+    `campaign` is the column that tells whose they are. SQLite takes the index in whose order they are to come only where
+    that column is the index's too: without statistics, every other way looks as good to it.
+    """
+
+    keys: tuple[sa.ColumnElement[Any], ...]
+    condition: Condition
+    campaign: sa.ColumnElement[Any] = standings.c.campaign_id
+
+
+def order(sort: Sort, scope: Scope) -> tuple[Segment, ...]:
+    """A listing's segments, one after the other. Raises FilterError for an unknown name."""
     scope.require(sort.by)
     fact, descending = FACTS.get(sort.by), sort.descending
+    if fact is None and descending is None:
+        reported = scope.metrics.get(sort.by)
+        descending = reported is not None and reported.higher_is_better
+    if fact is None and not _ranks(sort.by, scope) and not is_part(sort.by):
+        return _by_mean(sort.by, bool(descending), scope)
     value = mean(sort.by, scope) if fact is None else fact.column
     if sort.by == "score" and descending is None:
         value = standings.c.sort_key  # the best first, whatever the direction of each campaign's metric
-    reported = scope.metrics.get(sort.by)
-    if descending is None and fact is None:
-        descending = reported is not None and reported.higher_is_better
-    keyed = value.desc() if descending else value.asc()
-    ties = (standings.c.campaign_id.desc(), standings.c.number, standings.c.candidate_id)
-    return [keyed.nulls_last(), *ties]
+    return (Segment(((value.desc() if descending else value.asc()).nulls_last(), *_TIES), sa.true()),)
+
+
+def _by_mean(metric: str, descending: bool, scope: Scope) -> tuple[Segment, ...]:
+    """What has the metric, as its index has it in order, then what has not."""
+    key = means.alias("key")
+    has_it = sa.and_(key.c.proposal_id == standings.c.proposal_id, key.c.name == metric)
+    lacks_it = ~sa.exists().where(means.c.proposal_id == standings.c.proposal_id, means.c.name == metric)
+    ordered = key.c.value.desc() if descending else key.c.value.asc()
+    return Segment((ordered, *_TIES), has_it, key.c.campaign_id), Segment(_TIES, lacks_it)
+
+
+def _ranks(metric: str, scope: Scope) -> bool:
+    return all(r.metric == metric for r in scope.rankings.values())
 
 
 def joined(names: Iterable[str]) -> sa.FromClause:
@@ -138,7 +167,7 @@ def names_of(expression: Expression | None, sort: Sort | None) -> set[str]:
 
 def mean(metric: str, scope: Scope) -> sa.ColumnElement[Any]:
     """A metric's mean for the row of `standings` beside it; NULL if it has none."""
-    if all(r.metric == metric for r in scope.rankings.values()):
+    if _ranks(metric, scope):
         return standings.c.score
     if not is_part(metric):
         of_it = (means.c.proposal_id == standings.c.proposal_id, means.c.name == metric)
@@ -184,7 +213,7 @@ def _comparison(given: Comparison, scope: Scope) -> Condition:
     scope.require(given.name, given.at)
     fact, compare = FACTS.get(given.name), _OPERATORS[given.operator]
     value = _number(given) if fact is None or fact.kind == "number" else _other(given, fact)
-    if given.name == "score" or all(r.metric == given.name for r in scope.rankings.values()):
+    if given.name == "score" or _ranks(given.name, scope):
         return _score(given, compare, value, scope)
     if fact is not None:
         return sa.func.coalesce(compare(fact.column, value), sa.false())  # `not` of a NULL would not be true

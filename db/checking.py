@@ -16,12 +16,13 @@ from db import models as m
 from db.arrays import ARRAYS_SCHEMA, unpack_arrays
 from db.convert import candidate_of, search_text
 from db.engine import explained, for_reading
-from db.plain_sql import run_plain
+from db.plain_sql import read, run_plain
 from db.records import Prompt, PromptPart, Ranking
 from db.schema import open_archive
 from db.session import ranking_of
 from db.standings import averages, place_of
 from db.types import plain
+from sandbox.text import one_line
 
 _CHUNK = 1_000  # rows held in memory
 
@@ -47,11 +48,29 @@ def check(url: str | Path, tell: Callable[[str], None] = lambda what: None) -> I
     target, engine = open_archive(url, create=False)
     try:
         with explained(target), for_reading(engine).connect() as connection:
-            for name, look in _LOOKS.items():
+            missing = list(_missing(connection))
+            yield from missing
+            for name, look in _LOOKS.items() if not missing else ():
                 tell(name)
-                yield from look(connection)
+                try:
+                    yield from look(connection)
+                except (ValueError, TypeError, LookupError) as error:  # `_values` names the row, or `_links` does
+                    yield Problem(f"{name} cannot be looked at to the end", one_line(repr(error), 200))
     finally:
         engine.dispose()
+
+
+def _missing(connection: Connection) -> Iterator[Problem]:
+    """Tables and columns that are not there."""
+    look = sa.inspect(connection)
+    there = set(look.get_table_names())
+    for table in m.metadata.sorted_tables:
+        found = {c["name"] for c in look.get_columns(table.name)} if table.name in there else set()
+        for column in table.columns if table.name in there else ():
+            if column.name not in found:
+                yield Problem("a column is not there", f"{table.name}.{column.name}")
+        if table.name not in there:
+            yield Problem("a table is not there", table.name)
 
 
 def _of_the_database(connection: Connection) -> Iterator[Problem]:
@@ -78,6 +97,38 @@ def _links(connection: Connection) -> Iterator[Problem]:
 
 def _key(values: Any) -> str:
     return " ".join(str(v)[:12] for v in values)
+
+
+def _values(connection: Connection) -> Iterator[Problem]:
+    """Values that are not of their column's type, which SQLite stores as well; numbers of trials are looked at elsewhere."""
+    if connection.dialect.name != "sqlite":
+        return
+    for table in m.metadata.sorted_tables:
+        if table.name in (m.metrics.name, m.means.name):
+            continue
+        for row in run_plain(connection, sa.select(table), {}):
+            for column, value in zip(table.columns, row, strict=True):
+                if value is not None and not _reads(connection, column, value):
+                    where = _key(row._mapping[c.name] for c in table.primary_key.columns)
+                    yield Problem("a value that cannot be read", f"{table.name}.{column.name}, row {where}")
+
+
+def _reads(connection: Connection, column: sa.Column[Any], value: Any) -> bool:
+    stored = next((types for kind, types in _STORED if isinstance(column.type, kind)), (str,))
+    try:
+        read(connection, column, value)
+    except (ValueError, TypeError):
+        return False
+    return isinstance(value, stored)
+
+
+# the driver's types of a column's values; others are stored as texts
+_STORED: tuple[tuple[type[sa.types.TypeEngine[Any]], tuple[type, ...]], ...] = (
+    (sa.LargeBinary, (bytes,)),
+    (sa.Boolean, (int,)),
+    (sa.Integer, (int,)),
+    (sa.Float, (float, int)),
+)
 
 
 def _states(connection: Connection) -> Iterator[Problem]:
@@ -184,7 +235,8 @@ def _standings(connection: Connection) -> Iterator[Problem]:
     rankings = {r["id"]: ranking_of(r) for r in connection.execute(sa.select(m.campaigns)).mappings()}
     places = sa.select(m.standings).where(m.standings.c.status != "refused")
     for row in run_plain(connection, places, {}).mappings().all():
-        yield from _standing(connection, row, rankings[row["campaign_id"]])
+        if row["campaign_id"] in rankings:
+            yield from _standing(connection, row, rankings[row["campaign_id"]])
 
 
 def _standing(connection: Connection, row: RowMapping, ranking: Ranking) -> Iterator[Problem]:
@@ -207,6 +259,7 @@ def _streamed(connection: Connection, query: sa.Select[Any]) -> Iterator[sa.Row[
 _LOOKS: Mapping[str, Callable[[Connection], Iterator[Problem]]] = {
     "the database itself": _of_the_database,
     "links between rows": _links,
+    "values": _values,
     "states of trials and proposals": _states,
     "hashes of code": _code,
     "hashes of prompts": _prompts,

@@ -148,6 +148,20 @@ class Listing(Session):
                 raise ArchiveError(f"candidate {candidate[:10]} does not appear in {shown} of {self.url}")
             return self._entries(connection, [row])[0]
 
+    def newest_with(self, id_prefixes: Sequence[str]) -> str | None:
+        """Name of the newest campaign that has all of these candidates; None if none has."""
+        with self._read() as connection:
+            ids = {self._candidate(connection, prefix) for prefix in id_prefixes}
+            query = (
+                sa.select(campaigns.c.name)
+                .join(standings, standings.c.campaign_id == campaigns.c.id)
+                .where(standings.c.candidate_id.in_(ids))
+                .group_by(campaigns.c.id, campaigns.c.name)
+                .having(sa.func.count() == len(ids))
+            )
+            found = connection.execute(query.order_by(campaigns.c.id.desc()).limit(1)).scalar()
+            return None if found is None else str(found)
+
     def scores(
         self, campaign: CampaignRef, task_id: str, metric: str, seeds: Sequence[int] | None = None
     ) -> dict[str, Score]:

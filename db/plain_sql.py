@@ -2,7 +2,7 @@
 
 Compiling a statement is done once, and its values go to the driver as they are, which takes a third of the time. Column
 types do not see them, nor what comes back: texts must have been made storable before, and a time can only be one that
-was read in the same way.
+was read in the same way. `read` makes of such a value what its column says.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Dialect
+from sqlalchemy.types import TypeEngine
 
 
 @lru_cache(maxsize=64)
@@ -38,3 +39,14 @@ def insert_plain(connection: Connection, insert: sa.Insert, rows: Sequence[Mappi
         connection.exec_driver_sql(text, [tuple(row[name] for name in order) for row in rows])
     else:
         connection.exec_driver_sql(text, [dict(row) for row in rows])
+
+
+@lru_cache(maxsize=256)
+def _result_processor(dialect: Dialect, kind: TypeEngine[Any]) -> Any:
+    return kind.dialect_impl(dialect).result_processor(dialect, None)
+
+
+def read(connection: Connection, column: sa.Column[Any], value: Any) -> Any:
+    """A column's value from what the driver gave."""
+    process = _result_processor(connection.dialect, column.type)
+    return value if process is None else process(value)

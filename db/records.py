@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -409,3 +409,20 @@ def by_measurement(trials: Iterable[TrialRecord], ranking: Ranking) -> list[Tria
     return [
         Trials(task, ranks, task == ranking.task_id and not ranks, tuple(groups[task, ranks])) for task, ranks in order
     ]
+
+
+def values_by_world(
+    trials: Iterable[TrialRecord], metric: str, seeds: Sequence[int] | None = None
+) -> dict[tuple[int, str], float]:
+    """A metric's values by seed and world in finished trials, where they report it per world (``metric/world``).
+
+    `seeds`: those that count; None for all.
+    """
+    prefix = metric + "/"
+    return {
+        (t.seed, m.name.removeprefix(prefix)): m.value
+        for t in trials
+        if t.status == "done" and (seeds is None or t.seed in seeds)
+        for m in t.metrics
+        if m.name.startswith(prefix)
+    }

@@ -11,8 +11,8 @@ MASK = "***"
 _NAMES = r"(?:ssl)?password|passwd|pwd|passphrase|secret|access_token|auth_token|api_key|apikey"
 
 # everything up to the last "@" belongs to the password: masking too much of an odd URL beats masking too little
-_WHOLE_URL = re.compile(r"^(.*?:/+[^:@]*):.*@", re.DOTALL)
-_URL_IN_TEXT = re.compile(r"""\b([a-z][\w+.-]*://[^\s:@/"<>]*):[^\s"<>]*@""", re.IGNORECASE)
+_WHOLE_URL = re.compile(r"^(.*?:/+[^:@]*):.+@", re.DOTALL)
+_URL_IN_TEXT = re.compile(r"""\b([a-z][\w+.-]*://[^\s:@/"<>]*):[^\s"<>]+@""", re.IGNORECASE)
 _PARAMETER = re.compile(rf"""((?:^|[?&;\s,'"(])(?:{_NAMES})=)('[^']*'|[^\s&;#,'")]+)""", re.IGNORECASE)
 _QUERY_PARAMETER = re.compile(rf"([?&;](?:{_NAMES})=)[^&;#]*", re.IGNORECASE)
 _API_KEY = re.compile(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from db.archive import Archive
-from db.records import Entry, Score, TrialRecord
+from db.records import Entry, Result, Score, TrialRecord, values_by_world
 from discovery.statistics import Comparison, Row, leaderboard
 from discovery.trials import Stage
 
@@ -58,18 +58,21 @@ def stage_board(archive: Archive, campaign: int, stage: Stage, effect: float, fr
     Raises:
         ArchiveError: the archive cannot be read.
     """
-    entries, values = [], {}
+    results = archive.results(campaign, stage.task.id, stage.metric, stage.seeds)
+    entries = []
     for entry in archive.entries(campaign):
-        trials = archive.trials(entry.candidate.id, campaign=campaign, task=stage.task.id)
-        score = stage_score(trials, stage)
-        if score is not None:
+        result = results.get(entry.candidate.id, Result({}))
+        if result.failure is None and len(result.by_seed) == len(stage.seeds):
+            score = Score(stage.metric, stage.higher_is_better, result.by_seed)
             entries.append(replace(entry, score=score, failure=None))
-            finer = values_by_world(trials, stage)
-            if finer:
-                values[entry.candidate.id] = finer
     baselines = [e for e in entries if e.origin == "known"]
-    comparison = Comparison(effect, values=values)
-    rows = leaderboard(entries, baselines, TOP, comparison)
+    shown = [row.entry for row in leaderboard(entries, baselines, TOP)]
+    values = {}
+    for entry in shown:
+        trials = archive.trials(entry.candidate.id, campaign=campaign, task=stage.task.id)
+        if finer := values_by_world(trials, stage.metric, stage.seeds):
+            values[entry.candidate.id] = finer
+    rows = leaderboard(shown, baselines, TOP, Comparison(effect, values=values))
     return StageBoard(stage.key, stage.metric, stage.higher_is_better, stage.seeds, fresh, rows, effect, values)
 
 
@@ -83,15 +86,3 @@ def stage_score(trials: Iterable[TrialRecord], stage: Stage) -> Score | None:
     if len(done) < len(stage.seeds):
         return None
     return Score(stage.metric, stage.higher_is_better, done)
-
-
-def values_by_world(trials: Iterable[TrialRecord], stage: Stage) -> dict[tuple[int, str], float]:
-    """The metric's values by seed and world, where trials report it per world."""
-    prefix = stage.metric + "/"
-    return {
-        (t.seed, m.name.removeprefix(prefix)): m.value
-        for t in trials
-        if t.status == "done" and t.seed in stage.seeds
-        for m in t.metrics
-        if m.name.startswith(prefix)
-    }

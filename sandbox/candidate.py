@@ -16,8 +16,8 @@ def normalise_source(source: str) -> str:
 
 
 def looks_like_id(text: str) -> bool:
-    """Whether a word that a person wrote may be the beginning of a candidate's id: four hexadecimal digits or more."""
-    return len(text) >= 4 and set(text) <= set(string.hexdigits)
+    """Whether a word that a person wrote may be the beginning of a candidate's id: hexadecimal digits."""
+    return bool(text) and set(text) <= set(string.hexdigits)
 
 
 @dataclass(frozen=True)

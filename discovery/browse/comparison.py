@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from db.records import Entry, TrialRecord
+from db.records import Entry, Ranking, TrialRecord, by_measurement, values_by_world
 from discovery.browse.curves import LossCurve, stored_curve
 from discovery.statistics import Difference, minimum_effect, paired_difference
 from evaluators.options import OptionsError
@@ -22,7 +22,7 @@ _SOURCE = 30_000  # characters of a source that are compared
 
 @dataclass(frozen=True)
 class MetricComparison:
-    """One metric of a candidate minus that of the first, paired over their common seeds on the first's ranking task."""
+    """One metric of a candidate minus that of the first. Pairs are by seed and world where the metric has worlds."""
 
     metric: str
     higher_is_better: bool
@@ -33,12 +33,35 @@ class MetricComparison:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What two candidates reported on one task and set of seeds.
+
+    Attributes:
+        ranks: the first's campaign ranks by these.
+        fresh: the search's task, on seeds that it never saw.
+        seeds: that both have finished.
+    """
+
+    evaluator: str
+    ranks: bool
+    fresh: bool
+    seeds: tuple[int, ...]
+    metrics: tuple[MetricComparison, ...]
+
+    @property
+    def title(self) -> str:
+        """``preference.enumerable, seeds 0, 1``, with what these seeds are."""
+        kind = "" if self.ranks else ", which the search never saw" if self.fresh else ", another task"
+        return f"{one_line(self.evaluator, 60)}, {seeds_text(self.seeds)}{kind}"
+
+
+@dataclass(frozen=True)
 class Beside:
     """A candidate beside the first. `diff`: unified diff from the first's code to its own, cleaned; empty if equal."""
 
     entry: Entry
     diff: str
-    metrics: tuple[MetricComparison, ...]
+    measured: tuple[Measured, ...]
 
 
 @dataclass(frozen=True)
@@ -56,23 +79,30 @@ def compare(archive: Archive, prefixes: Sequence[str], campaign: str | None) -> 
     Args:
         archive: where they are.
         prefixes: two or more beginnings of ids.
-        campaign: None takes for each the newest that has it.
+        campaign: None takes the newest that has them all; if none has, for each the newest that has it.
 
     Raises:
         ArchiveError: one is not there. OptionsError: fewer than two, or one twice.
     """
+    if campaign is None:
+        campaign = archive.newest_with(prefixes)
     entries = [archive.entry(p, campaign) for p in prefixes]
     if len({e.candidate.id for e in entries}) < max(2, len(entries)):
         raise OptionsError("comparing takes two or more different candidates")
     curves = (stored_curve(archive.proposal_of(e.candidate.id, e.campaign)) for e in entries)
     first, ranking = entries[0], archive.campaign(entries[0].campaign).ranking
-    measured = {e.candidate.id: archive.trials(e.candidate.id, e.campaign, ranking.task_id) for e in entries}
-    ours = measured[first.candidate.id]
+    trials = {e.candidate.id: archive.trials(e.candidate.id, e.campaign) for e in entries}
+    ours = trials[first.candidate.id]
     others = [
-        Beside(e, code_diff(first, e), tuple(_metrics(measured[e.candidate.id], ours, ranking.metric)))
-        for e in entries[1:]
+        Beside(e, code_diff(first, e), tuple(_measured(trials[e.candidate.id], ours, ranking))) for e in entries[1:]
     ]
     return Compared(first, tuple(others), tuple(c for c in curves if c is not None))
+
+
+def seeds_text(seeds: Sequence[int]) -> str:
+    """``seeds 0, 1``; of many, the first few."""
+    shown = ", ".join(str(s) for s in seeds[:6]) + (", ..." if len(seeds) > 6 else "")
+    return f"{'seed' if len(seeds) == 1 else 'seeds'} {shown}"
 
 
 def code_diff(old: Entry, new: Entry) -> str:
@@ -82,25 +112,34 @@ def code_diff(old: Entry, new: Entry) -> str:
     return "\n".join(difflib.unified_diff(a, b, of_a, of_b, lineterm=""))
 
 
-def _metrics(theirs: Sequence[TrialRecord], ours: Sequence[TrialRecord], ranks: str) -> list[MetricComparison]:
-    """For each metric that both report, but not its parts by world; the one that ranks first."""
-    a, b = _by_metric(theirs), _by_metric(ours)
-    direction = {m.name: m.higher_is_better for t in ours for m in t.metrics}
-    found = []
-    for name in sorted((n for n in b if n in a), key=lambda n: n != ranks):
-        common = sorted(a[name].keys() & b[name].keys())
-        if not common:
+def _measured(theirs: Sequence[TrialRecord], ours: Sequence[TrialRecord], ranking: Ranking) -> Iterator[Measured]:
+    """Each measurement that both have, those that rank the first one's campaign first."""
+    groups = {(g.task_id, g.ranks): g.trials for g in by_measurement(theirs, ranking)}
+    for group in by_measurement(ours, ranking):
+        a, b = (_done(t) for t in (groups.get((group.task_id, group.ranks), ()), group.trials))
+        seeds = tuple(sorted(a.keys() & b.keys()))
+        if seeds:
+            metrics = _metrics([a[s] for s in seeds], [b[s] for s in seeds], ranking.metric)
+            yield Measured(b[seeds[0]].evaluator, group.ranks, group.fresh, seeds, tuple(metrics))
+
+
+def _done(trials: Sequence[TrialRecord]) -> Mapping[int, TrialRecord]:
+    return {t.seed: t for t in trials if t.status == "done"}
+
+
+def _metrics(theirs: Sequence[TrialRecord], ours: Sequence[TrialRecord], ranks: str) -> Iterator[MetricComparison]:
+    """For each metric that both report, but not its parts by world; the one that ranks first. Both have the same seeds."""
+    direction = {m.name: m.higher_is_better for m in ours[0].metrics if "/" not in m.name}
+    for name in sorted(direction, key=lambda n: n != ranks):
+        a, b = (_by_seed(trials, name) for trials in (theirs, ours))
+        if not a or a.keys() != b.keys():
             continue
-        difference = paired_difference(a[name], b[name], direction[name], minimum_effect(name))
-        means = [math.fsum(values[name][s] for s in common) / len(common) for values in (a, b)]
-        found.append(MetricComparison(name, direction[name], name == ranks, means[0], means[1], difference))
-    return found
+        x, y = (values_by_world(trials, name) for trials in (theirs, ours))
+        pairs: tuple[Mapping[Any, float], Mapping[Any, float]] = (x, y) if x and x.keys() == y.keys() else (a, b)
+        difference = paired_difference(*pairs, direction[name], minimum_effect(name))
+        means = [math.fsum(values.values()) / len(values) for values in (a, b)]
+        yield MetricComparison(name, direction[name], name == ranks, means[0], means[1], difference)
 
 
-def _by_metric(trials: Sequence[TrialRecord]) -> Mapping[str, dict[int, float]]:
-    found: dict[str, dict[int, float]] = {}
-    for trial in trials:
-        for metric in trial.metrics:
-            if "/" not in metric.name:
-                found.setdefault(metric.name, {})[trial.seed] = metric.value
-    return found
+def _by_seed(trials: Sequence[TrialRecord], metric: str) -> Mapping[int, float]:
+    return {t.seed: m.value for t in trials for m in t.metrics if m.name == metric}

@@ -45,4 +45,6 @@ def option_for(url: str, shown: str) -> str:
 
     if url == archive_url(None):
         return ""
-    return f" --archive {shlex.quote(shown) if url == shown else _FROM_ENVIRONMENT + VARIABLE}"
+    if url == shown:
+        return f" --archive {shlex.quote(shown)}"
+    return f" --archive {_FROM_ENVIRONMENT}{VARIABLE}  # which is to hold the whole URL"

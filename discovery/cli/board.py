@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from db.records import Entry, Score
+from discovery.browse.comparison import seeds_text
 from discovery.cli.tables import add_figure, add_name, add_word, name_cell, table
 from discovery.cli.terminal import number, signed
 from discovery.statistics import Difference, Row
@@ -39,11 +40,9 @@ def print_board(console: Console, board: Board) -> None:
 
 
 def _title(stage: StageBoard) -> str:
-    seeds = ", ".join(str(s) for s in stage.seeds[:6]) + (", ..." if len(stage.seeds) > 6 else "")
     direction = "higher" if stage.higher_is_better else "lower"
-    word = "seed" if len(stage.seeds) == 1 else "seeds"
     fresh = ", which the search never saw" if stage.fresh else ""
-    return f"{one_line(stage.title, 60)}: {stage.metric}, {direction} is better, {word} {seeds}{fresh}"
+    return f"{one_line(stage.title, 60)}: {stage.metric}, {direction} is better, {seeds_text(stage.seeds)}{fresh}"
 
 
 def _reading(stages: Sequence[StageBoard]) -> str:

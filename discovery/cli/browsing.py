@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from discovery.cli.options import ArchiveUrl, CandidateId, Csv, Json, OfCampaign
+from discovery.cli.options import MOST, ArchiveUrl, CandidateId, Csv, Json, OfCampaign
 
 browsing = typer.Typer(rich_markup_mode=None)
 
@@ -36,8 +36,8 @@ def candidates(
         str | None,
         typer.Option("--sort", metavar="NAME", help="A metric or a fact, best first; NAME:asc or NAME:desc otherwise."),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Rows at most.")] = 30,
-    offset: Annotated[int, typer.Option("--offset", min=0, help="Rows to leave out.")] = 0,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=MOST, help="Rows at most.")] = 30,
+    offset: Annotated[int, typer.Option("--offset", min=0, max=MOST, help="Rows to leave out.")] = 0,
     archive: ArchiveUrl = None,
     as_json: Json = False,
     as_csv: Csv = False,
@@ -103,8 +103,10 @@ def lineage(
 @browsing.command()
 def tail(
     campaign: Annotated[str, typer.Argument(help="Its name.")],
-    last: Annotated[int, typer.Option("--lines", min=0, help="What happened last before, in lines.")] = 10,
-    every_s: Annotated[float, typer.Option("--every", min=0.1, metavar="SECONDS", help="Time between looks.")] = 2.0,
+    last: Annotated[int, typer.Option("--lines", min=0, max=MOST, help="What happened last before, in lines.")] = 10,
+    every_s: Annotated[
+        float, typer.Option("--every", min=0.1, max=3600, metavar="SECONDS", help="Time between looks.")
+    ] = 2.0,
     archive: ArchiveUrl = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:

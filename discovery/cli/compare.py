@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.syntax import Syntax
+from rich.table import Table
 from rich.text import Text
 
 from discovery.browse.comparison import compare as compared
@@ -20,7 +21,10 @@ from sandbox.text import one_line
 
 if TYPE_CHECKING:
     from db.records import Entry
-    from discovery.browse.comparison import Beside
+    from discovery.browse.comparison import Beside, Measured
+
+_ALL = 96  # columns from which all of a table is shown
+_LONGEST = 30  # characters of a metric's name that are kept before anything else
 
 
 def compare(archive: str | None, prefixes: Sequence[str], campaign: str | None, as_json: bool) -> None:
@@ -28,7 +32,7 @@ def compare(archive: str | None, prefixes: Sequence[str], campaign: str | None, 
     with opened(archive) as stored:
         found = compared(stored, prefixes, campaign)
     if as_json:
-        others = [entry_values(o.entry) | {"diff": o.diff, "metrics": o.metrics} for o in found.others]
+        others = [entry_values(o.entry) | {"diff": o.diff, "measured": o.measured} for o in found.others]
         print_json({"first": entry_values(found.first), "others": others, "curves": found.curves})
         return
     console = stdout_console()
@@ -38,35 +42,42 @@ def compare(archive: str | None, prefixes: Sequence[str], campaign: str | None, 
         _print(console, found.first, other)
     print_curves(console, found.curves)
     console.print(
-        "\nDifferences are paired over the seeds that both have, each with its 95% interval; better or worse only if the "
-        "whole interval lies on that side of 0 (for `frontier`, beyond 0.005).",
+        "\nDifferences are paired by seed, and by world where a metric has worlds, each with its 95% interval; better or "
+        "worse only if the whole interval lies on that side of 0 (for `frontier`, beyond 0.005).",
         style="dim",
     )
 
 
 def _print(console: Console, first: Entry, other: Beside) -> None:
     names = [f"{one_line(e.name, 50) or 'unnamed'} ({e.candidate.short_id})" for e in (first, other.entry)]
-    console.print(Text(f"{names[1]} against {names[0]}", style="bold"))
+    campaigns = " and ".join(dict.fromkeys(one_line(e.campaign, 60) for e in (other.entry, first)))
+    console.print(Text(f"{names[1]} against {names[0]}, in {campaigns}", style="bold"))
     diff = other.diff or "the same code"
     console.print(Syntax(diff, "diff", background_color="default").highlight(diff), soft_wrap=True)
-    if not other.metrics:
-        console.print(Text("no seed was finished by both on the task that ranks the first", style="dim"))
-        return
-    grid = table()
-    add_name(grid, "metric")
-    add_figure(grid, "mean")
-    add_figure(grid, "first")
+    if not other.measured:
+        console.print(Text("no seed was finished by both on any task", style="dim"))
+    for measured in other.measured:
+        console.print()
+        console.print(Text(measured.title, style="bold"))
+        console.print(_table(measured, console.width))
+
+
+def _table(measured: Measured, width: int) -> Table:
+    """Narrow leaves out the means, and the number of pairs."""
+    grid, wide = table(), width >= _ALL
+    add_name(grid, "metric", least=min(_LONGEST, max(len(m.metric) for m in measured.metrics)))
+    for header in ("mean", "first") if wide else ():
+        add_figure(grid, header)
     add_figure(grid, "difference [95%]")
-    add_figure(grid, "seeds")
+    if wide:
+        add_figure(grid, "pairs")
     add_word(grid, "verdict")
-    for metric in other.metrics:
-        difference = difference_text(metric.difference, console.width >= WIDE)
+    for metric in measured.metrics:
         grid.add_row(
             name_cell(metric.metric, "bold" if metric.ranks else ""),
-            number(metric.mean),
-            number(metric.first_mean),
-            difference,
-            str(metric.difference.n),
+            *([number(metric.mean), number(metric.first_mean)] if wide else []),
+            difference_text(metric.difference, width >= WIDE),
+            *([str(metric.difference.n)] if wide else []),
             verdict_text(metric.difference),
         )
-    console.print(grid)
+    return grid

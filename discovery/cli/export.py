@@ -22,6 +22,7 @@ from discovery.exporters.base import Exporter, ExportError
 from evaluators.objectives import Objective, known_families, known_objectives
 from evaluators.options import OptionsError, nearest
 from evaluators.plugins import load_installed, load_plugin
+from sandbox.candidate import looks_like_id
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def _known(wanted: Wanted) -> Objective | None:
         raise OptionsError(f"{wanted.loss!r} is in {', '.join(o.contract for o in found)}; choose one with --contract")
     if found:
         return found[0]
-    if not wanted.loss or set(wanted.loss.strip().lower()) - set("0123456789abcdef"):
+    if not looks_like_id(wanted.loss.strip()):
         names = sorted({n for f in families for n in known_objectives(f)})
         raise OptionsError(
             f"{one_line(wanted.loss, 60)!r} is neither a candidate id (they are hexadecimal and may be shortened) "

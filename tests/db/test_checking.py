@@ -46,6 +46,12 @@ DAMAGE = [
         "SELECT 'delete', proposal_id, text FROM proposal_texts WHERE proposal_id = 2",
         "the index of text searches lacks a proposal",
     ),
+    ("DELETE FROM campaigns", "a row names one of campaigns that is not there"),
+    ("UPDATE campaigns SET config = '{'", "a value that cannot be read"),
+    ("UPDATE candidates SET gate = '{' WHERE gate IS NOT NULL", "a value that cannot be read"),
+    ("UPDATE proposals SET thought = x'00ff' WHERE number = 1", "a value that cannot be read"),
+    ("UPDATE proposals SET created_at = 'yesterday'", "a value that cannot be read"),
+    ("UPDATE trials SET seed = 'seven' WHERE id = 1", "a value that cannot be read"),
     ("UPDATE standings SET score = score + 1e-9", "a standing says something else than its trials"),
     ("UPDATE standings SET trials_done = 1 WHERE status = 'ranked'", "a standing says something else than its trials"),
     ("UPDATE means SET value = value + 1e-6", "the means of a candidate's metrics are not those of its trials"),
@@ -61,6 +67,18 @@ def saved(tmp_path: Path) -> Path:
 def damage(path: Path, statement: str) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         assert connection.execute(statement).rowcount > 0
+
+
+@pytest.mark.parametrize(
+    ("statement", "what"),
+    [("DROP TABLE means", "a table is not there"), ("ALTER TABLE trials DROP COLUMN seconds", "a column")],
+)
+def test_what_is_missing_is_found(saved: Path, statement: str, what: str) -> None:
+    with closing(sqlite3.connect(saved, isolation_level=None)) as connection:
+        connection.execute("DROP INDEX ix_trials_usage")
+        connection.execute(statement)
+    (problem,) = check(saved)
+    assert problem.what.startswith(what)
 
 
 @pytest.mark.parametrize(("statement", "what"), DAMAGE)

@@ -19,11 +19,12 @@ from discovery.browse.campaign_stats import campaign_stats
 from discovery.browse.following import Follower
 from discovery.cli.braille import drawn
 from discovery.cli.csv_text import cell
+from evaluators.base import Metric, Timings, TrialReport
 from evaluators.objectives import known_objective
 from evaluators.preference.contract import PAIRS
 from sandbox.candidate import Candidate
 from sandbox.failure import Failure, FailureKind
-from tests.support.command import discovery, script
+from tests.support.command import discovery, discovery_process, script
 from tests.support.small_archive import CRASHED, WINNER, make_archive
 from tests.support.small_archive import TASK as SMALL_TASK
 
@@ -149,16 +150,56 @@ def test_compare_pairs_common_seeds_and_shows_the_diff(curved):
     ended = discovery("compare", made(0).short_id, made(1).short_id, "--archive", curved, "--json")
     values = json.loads(ended.stdout)
     (other,) = values["others"]
-    assert [(m["metric"], m["ranks"]) for m in other["metrics"]] == [("score", True), ("kl", False)]
-    difference = other["metrics"][0]["difference"]
+    (measured,) = other["measured"]
+    assert (measured["ranks"], measured["seeds"]) == (True, [0, 1, 2])
+    assert [(m["metric"], m["ranks"]) for m in measured["metrics"]] == [("score", True), ("kl", False)]
+    difference = measured["metrics"][0]["difference"]
     assert (difference["mean"], difference["low"], difference["n"]) == (0.25, 0.25, 3)
-    assert (difference["verdict"], other["metrics"][1]["difference"]["verdict"]) == ("better", "better")
+    assert (difference["verdict"], measured["metrics"][1]["difference"]["verdict"]) == ("better", "better")
     assert "+    return -policy_chosen * 2" in other["diff"].splitlines()
     assert len(values["curves"]) == 2
     text = discovery("compare", made(0).short_id, made(1).short_id, made(3).short_id, "--archive", curved).stdout
     assert "-    return -policy_chosen * 1" in text
     assert "no seed was finished by both" in text
     assert "Loss against the margin" in text
+
+
+def test_compare_pairs_by_world_on_the_seeds_that_rank_in_the_campaign_that_has_both(tmp_path):
+    path = make_archive(tmp_path / "small.db")
+    with Archive(path) as stored:
+        first = stored.campaign("small")
+        started = {"task": SMALL_TASK, "metric": "frontier", "higher_is_better": True, "seeds": (0, 1)}
+        campaign = stored.start_campaign("small", {"seed": 1}, **started).id
+        for candidate, score in ((WINNER, 0.5), (DPO, 0.25)):
+            values = [score, *(score + w / 8 for w in range(4))]
+            names = ["frontier", *(f"frontier/world {w}" for w in range(4))]
+            for seed in (7, 8):  # outside of the ranking
+                metrics = tuple(Metric(n, v, True, "") for n, v in zip(names, values, strict=True))
+                trial = stored.ensure_trial(campaign, candidate.id, first.ranking.task_id, seed)
+                done = TrialReport(seed, metrics, {}, Timings(0, 0, 0, 0), "cpu", 1, {}, 1.0, 1)
+                stored.finish_trial(trial.id, stored.start_attempt(trial.id, "w"), done)
+        stored.finish_campaign(campaign, "finished")
+        newer = stored.start_campaign("newer", {}, **started).id
+        known = stored.proposal_of(DPO.id, "small")
+        stored.record_known(newer, replace(known, index=0))
+    text = discovery("compare", DPO.short_id, WINNER.short_id, "--archive", path, "--json").stdout
+    values = json.loads(text)
+    (other,) = values["others"]
+    assert (values["first"]["campaign"], other["campaign"]) == ("small", "small")
+    assert [(m["ranks"], m["fresh"], m["seeds"]) for m in other["measured"]] == [
+        (True, False, [0, 1]), (False, True, [7, 8]),
+    ]  # fmt: skip
+    ranking, fresh = (m["metrics"][0] for m in other["measured"])
+    assert (ranking["mean"], ranking["first_mean"]) == (0.875, 0.78125)  # as the leaderboard has them
+    assert (fresh["mean"], fresh["difference"]["mean"], fresh["difference"]["n"]) == (0.5, 0.25, 8)
+    for width in ("60", "80", "120"):
+        shown = discovery_process(
+            "compare", DPO.short_id, WINNER.short_id, "--archive", path, environment={"COLUMNS": width}
+        ).stdout
+        assert "frontier " in shown
+        assert "in small" in shown
+        assert "preference.enumerable, seeds 7, 8, which the search never saw" in " ".join(shown.split())
+        assert "+0.2500 [+0.2500, +0.2500]" in shown
 
 
 def test_lineage_is_a_tree_both_ways(curved):

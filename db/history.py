@@ -101,7 +101,9 @@ class Histories(Session):
                 for row in connection.execute(_verdicts(ours, since, limit)).mappings()
             ]
             for row in connection.execute(_ended(ours, since, limit)).mappings():
-                found.append(Happening(**_common(row), key=f"trial {row['id']}", seed=row["seed"], value=row["value"]))
+                of_trial = {name: row[name] for name in ("seed", "value", "evaluator")}
+                metric = None if row["ranks"] else row["metric"]
+                found.append(Happening(**_common(row), **of_trial, metric=metric, key=f"trial {row['id']}"))
         return sorted(found, key=lambda h: (h.at, h.key))
 
 
@@ -122,17 +124,22 @@ def _verdicts(campaign: int, since: datetime | None, limit: int) -> sa.Select[An
 
 def _ended(campaign: int, since: datetime | None, limit: int) -> sa.Select[Any]:
     at = trials.c.finished_at
-    ranking = sa.and_(metrics.c.trial_id == trials.c.id, metrics.c.name == campaigns.c.metric)
+    ranking, first = metrics.alias("ranking"), metrics.alias("first")
+    ranks = sa.and_(trials.c.task_id == campaigns.c.task_id, ranking.c.name.is_not(None))
     of_it = sa.and_(standings.c.campaign_id == trials.c.campaign_id, standings.c.candidate_id == trials.c.candidate_id)
     query = (
         sa.select(
             at.label("at"), trials.c.id, trials.c.candidate_id, proposals.c.name, proposals.c.origin,
-            proposals.c.proposer, trials.c.seed, metrics.c.value, trials.c.failure_kind, trials.c.failure_message,
+            proposals.c.proposer, trials.c.seed, trials.c.failure_kind, trials.c.failure_message, tasks.c.evaluator,
+            sa.func.coalesce(ranking.c.value, first.c.value).label("value"),
+            sa.func.coalesce(ranking.c.name, first.c.name).label("metric"), ranks.label("ranks"),
         )
         .join_from(trials, campaigns, campaigns.c.id == trials.c.campaign_id)
+        .join(tasks, tasks.c.id == trials.c.task_id)
         .join(standings, of_it)
         .join(proposals, proposals.c.id == standings.c.proposal_id)
-        .outerjoin(metrics, ranking)
+        .outerjoin(ranking, sa.and_(ranking.c.trial_id == trials.c.id, ranking.c.name == campaigns.c.metric))
+        .outerjoin(first, sa.and_(first.c.trial_id == trials.c.id, first.c.position == 0))
         .where(trials.c.campaign_id == campaign, trials.c.status.in_(("done", "failed")), at.is_not(None))
     )  # fmt: skip
     query = query if since is None else query.where(at >= since)

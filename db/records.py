@@ -358,7 +358,9 @@ class Happening:
     Attributes:
         key: unique among the campaign's happenings.
         seed: of a trial; None for a verdict.
-        value: of the metric that ranks, if the trial reports it, on whatever task.
+        value: of the metric that ranks, if the trial reports it, else of its first one.
+        metric: the name of that one; None where it is the one that ranks, on the task that ranks.
+        evaluator: of a trial.
         failure: why it was refused or failed.
     """
 
@@ -370,6 +372,8 @@ class Happening:
     proposer: str
     seed: int | None = None
     value: float | None = None
+    metric: str | None = None
+    evaluator: str | None = None
     failure: Failure | None = None
 
 

@@ -240,5 +240,8 @@ class ListingConformance(ArchiveSuite):
         ended = [h for h in found if h.seed is not None]
         assert [h.value for h in ended] == [0.25, 0.75, 99.0, 0.75, 1.0, 0.5, 0.5, 77.0, 0.875, None]
         assert str(ended[-1].failure) == "TIMEOUT: too slow"
+        assert [(h.metric, h.evaluator) for h in ended if h.value in (0.25, 77.0)] == [
+            (None, "test.task"), ("score", "test.other"),
+        ]  # fmt: skip
         assert archive.happenings(campaign, since=found[-2].at) == found[-2:]
         assert {h.key for h in archive.happenings(campaign, limit=1)} == {found[-1].key, ended[-1].key}

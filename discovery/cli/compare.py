@@ -15,7 +15,7 @@ from discovery.cli.archives import opened
 from discovery.cli.board import WIDE, difference_text, verdict_text
 from discovery.cli.listings import entry_values
 from discovery.cli.pictures import print_curves
-from discovery.cli.tables import add_figure, add_name, add_word, name_cell, table
+from discovery.cli.tables import add_figure, add_name, add_word, name_cell, print_table, table
 from discovery.cli.terminal import number, print_json, stdout_console
 from sandbox.text import one_line
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from db.records import Entry
     from discovery.browse.comparison import Beside, Measured
 
-_ALL = 96  # columns from which all of a table is shown
 _LONGEST = 30  # characters of a metric's name that are kept before anything else
 
 
@@ -59,25 +58,22 @@ def _print(console: Console, first: Entry, other: Beside) -> None:
     for measured in other.measured:
         console.print()
         console.print(Text(measured.title, style="bold"))
-        console.print(_table(measured, console.width))
+        print_table(console, _table(measured, console.width >= WIDE), ("pairs", "first", "mean"))
 
 
-def _table(measured: Measured, width: int) -> Table:
-    """Narrow leaves out the means, and the number of pairs."""
-    grid, wide = table(), width >= _ALL
+def _table(measured: Measured, wide: bool) -> Table:
+    grid = table()
     add_name(grid, "metric", least=min(_LONGEST, max(len(m.metric) for m in measured.metrics)))
-    for header in ("mean", "first") if wide else ():
+    for header in ("mean", "first", "difference [95%]", "pairs"):
         add_figure(grid, header)
-    add_figure(grid, "difference [95%]")
-    if wide:
-        add_figure(grid, "pairs")
     add_word(grid, "verdict")
     for metric in measured.metrics:
         grid.add_row(
             name_cell(metric.metric, "bold" if metric.ranks else ""),
-            *([number(metric.mean), number(metric.first_mean)] if wide else []),
-            difference_text(metric.difference, width >= WIDE),
-            *([str(metric.difference.n)] if wide else []),
+            number(metric.mean),
+            number(metric.first_mean),
+            difference_text(metric.difference, wide),
+            str(metric.difference.n),
             verdict_text(metric.difference),
         )
     return grid

@@ -15,7 +15,7 @@ from db.selection import FACTS
 from discovery.cli.archives import archive_url, opened, option_for
 from discovery.cli.board import WIDE, origin_of, spread_of
 from discovery.cli.csv_text import print_csv
-from discovery.cli.tables import add_figure, add_name, add_word, name_cell, table
+from discovery.cli.tables import add_figure, add_name, add_word, name_cell, print_table, table
 from discovery.cli.terminal import number, print_json, print_next, stdout_console, words
 from evaluators.options import OptionsError, nearest
 
@@ -128,7 +128,7 @@ def campaigns(archive: str | None, form: Form) -> None:
             number(first.score.mean) if first and first.score else "-",
             *([f"{record.created_at:%Y-%m-%d %H:%M}"] if wide else []),
         )
-    console.print(grid)
+    print_table(console, grid, ("losses", "trials"))
     option = option_for(archive_url(archive), shown)
     console.print()
     print_next(console, f"discovery candidates --campaign NAME{option}")
@@ -180,7 +180,7 @@ def candidates(archive: str | None, wanted: Filter, form: Form) -> None:
     if not page.entries:
         console.print(words(f"{shown} holds no such candidate" if not page.total else f"only {page.total} match"))
         return
-    console.print(_table(page.entries, console.width >= WIDE, names, means))
+    print_table(console, _table(page.entries, console.width >= WIDE, names, means), ("seeds",))
     last = wanted.offset + len(page.entries)
     if len(page.entries) < page.total:
         more = f"; more follow: --offset {last}" if last < page.total else ""
@@ -217,7 +217,7 @@ def _table(entries: Sequence[Entry], wide: bool, names: Sequence[str], means: Me
     several = len({e.campaign for e in entries}) > 1
     grid = table("" if several else f"campaign {entries[0].campaign}")
     add_word(grid, "id")
-    add_name(grid, "loss", least=16)
+    add_name(grid, "loss")
     if several:
         add_name(grid, "campaign", least=8)
     add_figure(grid, metrics[0] if len(metrics) == 1 else "score")
@@ -248,7 +248,9 @@ def _table(entries: Sequence[Entry], wide: bool, names: Sequence[str], means: Me
 def status_of(entry: Entry, short: bool = False) -> Text:
     """``ranked``, ``in training``, or the failure; and whether a trial of it ran without the sandbox."""
     status = _status_of(entry, short)
-    return Text.assemble(status, (", NO SANDBOX", "bold red")) if entry.unconfined else status
+    if not entry.unconfined:
+        return status
+    return Text.assemble(status, (", NO SANDBOX", "bold red"), no_wrap=True, overflow="ellipsis")
 
 
 def _status_of(entry: Entry, short: bool) -> Text:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from discovery.browse.campaign_stats import campaign_stats
 from discovery.cli.archives import opened
-from discovery.cli.tables import add_figure, add_name, key_values, name_cell, table
+from discovery.cli.tables import add_figure, add_name, key_values, name_cell, print_table, table
 from discovery.cli.terminal import dollars, duration, number, print_json, stdout_console, words
 from sandbox.text import one_line
 
@@ -85,7 +85,7 @@ def _print_proposers(console: Console, found: CampaignStats) -> None:
             name_cell(one.model if one.model and one.model != one.proposer else "-"),
             *_figures(one),
         )
-    console.print(grid)
+    print_table(console, grid, ("tokens/accepted", "model", "success"))
     console.print("success: ranked ones among all that were made\n", style="dim")
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich import box
+from rich.cells import cell_len
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +26,34 @@ def table(title: str = "") -> Table:
         collapse_padding=True,
         header_style="bold",
     )
+
+
+def print_table(console: Console, grid: Table, optional: Sequence[str] = ()) -> None:
+    """Print it; where it is too wide, columns with the headers `optional` are left out, the first one first."""
+    unbound = console.options.update(width=10_000)
+    for header in optional:
+        if console.measure(grid, options=unbound).maximum - _gives(grid) <= console.width:
+            break
+        grid = _without(grid, header)
+    console.print(grid)
+
+
+def _without(grid: Table, header: str) -> Table:
+    """The same with one column less: a column of rich's knows its place, so it cannot be taken out."""
+    kept, left = [c for c in grid.columns if c.header != header], table()
+    left.title = grid.title
+    for column in kept:
+        left.add_column(column.header, justify=column.justify, no_wrap=column.no_wrap, min_width=column.min_width)
+    for row in zip(*(c.cells for c in kept), strict=True):
+        left.add_row(*row)
+    return left
+
+
+def _gives(grid: Table) -> int:
+    """By how much the columns of `add_name` can give way."""
+    names = (c for c in grid.columns if c.min_width is not None)
+    widest = ((max(cell_len(getattr(cell, "plain", str(cell))) for cell in c.cells), c.min_width or 0) for c in names)
+    return sum(max(0, content - least) for content, least in widest)
 
 
 def key_values() -> Table:

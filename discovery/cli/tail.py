@@ -64,11 +64,16 @@ def _told(one: Happening) -> str:
     failure = one_line(str(one.failure), 200) if one.failure else ""
     if one.seed is None:
         return f"{'refused ' if failure else 'accepted'} {shown}{': ' if failure else ''}{failure}"
-    return f"{'failed  ' if failure else 'trial   '} {shown} seed {one.seed}: {failure or _value(one.value)}"
+    return f"{'failed  ' if failure else 'trial   '} {shown} seed {one.seed}: {failure or _value(one)}"
 
 
-def _value(value: float | None) -> str:
-    return "done" if value is None else number(value)
+def _value(one: Happening) -> str:
+    """The score; with names where it is not what the campaign ranks by."""
+    if one.value is None:
+        return "done"
+    if one.metric is None:
+        return number(one.value)
+    return f"{one_line(one.metric, 40)} {number(one.value)} on {one_line(one.evaluator or '', 60)}"
 
 
 def _say_json(news: News) -> None:

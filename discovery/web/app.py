@@ -85,7 +85,12 @@ def _add_pages(app: FastAPI, archive: Archive) -> None:
 
     @app.get("/candidates")
     def listing(wanted: Annotated[candidates.Wanted, Query()]) -> Response:
-        return _html(archive, "candidates.html", candidates.listing(archive, wanted))
+        try:
+            return _html(archive, "candidates.html", candidates.listing(archive, wanted))
+        except (FilterError, OptionsError) as error:
+            said = one_line(redact_secrets(str(error)), 1000)
+            values = candidates.refused(archive, wanted, said)
+            return _html(archive, "candidates.html", values, HTTPStatus.BAD_REQUEST)
 
     @app.get("/candidate/{prefix}")
     def one_candidate(prefix: str, campaign: Campaign = None) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, Field
@@ -68,19 +69,32 @@ def listing(archive: Archive, wanted: Wanted) -> dict[str, Any]:
     """Raises OptionsError for unknown words, FilterError for a malformed filter, ArchiveError."""
     chosen = wanted.filter()
     where, order = chosen.where(), chosen.order()
-    metrics = archive.metrics(chosen.campaign)
-    there = [m.name for m in metrics]
+    there = [m.name for m in archive.metrics(chosen.campaign)]
     names = [n for n in dict.fromkeys([*wanted.col, *chosen.metrics()]) if n in there]
     found = archive.page(chosen.campaign, where, PER_PAGE, chosen.offset, order)
-    last = max(1, -(-found.total // PER_PAGE))
-    return {
-        "wanted": wanted,
+    return _form(archive, wanted, there) | {
         "entries": found.entries,
         "total": found.total,
         "first": chosen.offset + 1,
-        "last_page": last,
+        "last_page": max(1, -(-found.total // PER_PAGE)),
         "columns": names,
         "means": means_of(archive, found.entries, names),
+        "several_metrics": len({e.score.metric for e in found.entries if e.score}) > 1,
+    }
+
+
+def refused(archive: Archive, wanted: Wanted, problem: str) -> dict[str, Any]:
+    """The form as it was filled in, with what is wrong with it, and no list. Raises ArchiveError."""
+    there = [m.name for m in archive.metrics(wanted.campaign or None)]
+    return _form(archive, wanted, there) | {
+        "problem": problem, "entries": (), "total": 0, "last_page": 1, "columns": [n for n in wanted.col if n in there],
+    }  # fmt: skip
+
+
+def _form(archive: Archive, wanted: Wanted, there: Sequence[str]) -> dict[str, Any]:
+    return {
+        "wanted": wanted,
+        "problem": "",
         "metrics": [n for n in there if "/" not in n],
         "facts": FACTS,
         "statuses": get_args(EntryStatus),

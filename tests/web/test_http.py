@@ -145,7 +145,10 @@ def test_bad_input_is_told_in_one_line(running: Running, path: str, status: int,
 def test_a_malformed_filter_is_told_as_in_the_terminal(running: Running) -> None:
     archive = running.process.args[3]  # type: ignore[index]
     terminal = discovery("candidates", "--archive", archive, "--where", "frontier >").error.removeprefix("error: ")
-    assert terminal in html.unescape(ask(running, "/candidates?where=frontier+%3E").text)
+    page = html.unescape(ask(running, "/candidates?where=frontier+%3E&search=winner").text)
+    assert terminal in page
+    assert 'name="where" value="frontier >"' in page  # what was typed is there to be mended
+    assert 'name="search" value="winner"' in page
 
 
 def test_exports_are_what_the_terminal_writes(running: Running) -> None:

@@ -1,7 +1,7 @@
 """A made-up archive of any size, loaded in bulk: what `benchmarks.archive` reads and adds to.
 
 Losses are published ones, each with a comment of its own. A tenth of them is refused and a twentieth fails in training; the
-others have ten finished trials with twenty metrics each. Only trials' arrays are left out: nothing that lists or searches
+others have twelve finished trials with twenty metrics each. Only trials' arrays are left out: nothing that lists or searches
 reads them.
 """
 
@@ -29,7 +29,7 @@ from evaluators.objectives import known_objectives
 from sandbox.candidate import Candidate
 
 CAMPAIGN = "benchmark"
-SEEDS = 10
+SEEDS = 12
 WHOLE = ("score", "kl", "accuracy", "chosen_change", "reward", "margin", "entropy", "win_rate")
 NAMES = (*WHOLE, *(f"score/part {i}" for i in range(12)))
 NEEDLE = "log-sum-exp of everything"  # in the thought of one loss in a thousand

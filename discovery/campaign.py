@@ -16,13 +16,14 @@ from db.archive import Archive, ArchiveError
 from db.records import CampaignRecord, Proposal, Result
 from discovery.campaign_log import campaign_log
 from discovery.changes import changed_keys, refuse_another_ranking
-from discovery.config import CampaignConfig, ObjectiveConfig, PromotionConfig
+from discovery.config import CampaignConfig, PromotionConfig
 from discovery.config_errors import ConfigError
 from discovery.executor import Pools, RayExecutor
 from discovery.imports import Given
 from discovery.interrupts import finishes, interrupts
-from discovery.leaderboard import Board, stage_board
+from discovery.leaderboard import Board
 from discovery.ledger import Ledger
+from discovery.measured import Measured, board_of, measured
 from discovery.progress import Event, Progress
 from discovery.prompts.builder import PromptBuilder, PromptContext
 from discovery.protocols import Preflight, Priced, Prices, Proposer, ProposerError, Strategy
@@ -30,16 +31,13 @@ from discovery.resume import restore
 from discovery.search import Parts, Resumed, Search, SearchError
 from discovery.stages import promoted, stored_results
 from discovery.starting import admit, from_archive, from_files
-from discovery.statistics import minimum_effect
 from discovery.trials import Stage, TrialQueue, Work
-from discovery.workers import TaskSpec
-from evaluators.base import Evaluator, Resources
+from evaluators.base import Resources
 from evaluators.objectives import known_objective, known_objectives
-from evaluators.options import OptionsError, nearest
+from evaluators.options import OptionsError
 from evaluators.plugins import load_plugin
 from sandbox.failure import InfrastructureError
 
-SEARCH = "search"
 _LOOK_S = 1.0
 
 
@@ -51,15 +49,6 @@ class CampaignResult:
     archive: str
     status: str
     board: Board
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """A stage with the evaluator that defines it."""
-
-    stage: Stage
-    evaluator: Evaluator
-    spec: TaskSpec
 
 
 class Campaign:
@@ -90,8 +79,7 @@ class Campaign:
         self._unsafe_no_sandbox = unsafe_no_sandbox
         self.progress = Progress()
         self._listener = listener
-        self._search = _measure(SEARCH, config.objective)
-        self._promotions = [_measure(f"promotion {i}", p) for i, p in enumerate(config.promotions, 1)]
+        self._search, *self._promotions = measured(config)
         self._contract = self._search.evaluator.contract
         for promotion in self._promotions:
             if promotion.evaluator.contract.name != self._contract.name:
@@ -209,13 +197,7 @@ class Campaign:
         return CampaignResult(config.name, config.public()["archive"], status, board)
 
     def _board(self, archive: Archive, campaign: int) -> Board:
-        measured = [(self._search, self.config.objective), *zip(self._promotions, self.config.promotions, strict=True)]
-        stages = []
-        for number, (m, settings) in enumerate(measured):
-            effect = settings.minimum_effect
-            effect = minimum_effect(m.stage.metric) if effect is None else effect
-            stages.append(stage_board(archive, campaign, m.stage, effect, fresh=number > 0))
-        return Board(self.config.name, tuple(stages))
+        return board_of(archive, campaign, self.config.name, [self._search, *self._promotions])
 
     def _say_from_a_thread(self, line: str) -> None:
         assert self._loop is not None
@@ -306,7 +288,7 @@ class Campaign:
         for promotion, settings in zip(self._promotions, self.config.promotions, strict=True):
             await self._promote(parts, promotion, settings)
 
-    async def _prepare(self, archive: Archive, executor: RayExecutor, measured: _Measured) -> None:
+    async def _prepare(self, archive: Archive, executor: RayExecutor, measured: Measured) -> None:
         self._enter(f"preparing {measured.spec.evaluator}", measured.stage)
         prepared = await executor.prepare(measured.stage.key, lambda line: self.progress.say("prepare", line))
         archive.record_task(measured.stage.task, prepared.facts)
@@ -343,7 +325,7 @@ class Campaign:
         self.progress.candidates_budget = candidates
         self.progress.trials_expected = ahead * len(self._search.stage.seeds) if candidates is not None else 0
 
-    async def _promote(self, parts: Parts, promotion: _Measured, settings: PromotionConfig) -> None:
+    async def _promote(self, parts: Parts, promotion: Measured, settings: PromotionConfig) -> None:
         """Measure the best candidates and some baselines on another task or on fresh seeds."""
         await self._prepare(parts.archive, parts.executor, promotion)
         chosen = promoted(parts.archive, parts.campaign, self._contract.name, settings)
@@ -387,15 +369,3 @@ async def _keep(archive: Archive, campaign: int) -> None:
     while True:
         await asyncio.sleep(_LOOK_S)
         archive.require_lease(campaign)
-
-
-def _measure(key: str, settings: ObjectiveConfig | PromotionConfig) -> _Measured:
-    """Build the evaluator a section names; validates its options and metric. Raises OptionsError."""
-    spec = TaskSpec(settings.evaluator, settings.options)
-    evaluator = spec.build()
-    name = settings.metric or evaluator.primary_metric
-    metrics = {m.name: m for m in evaluator.metrics}
-    if name not in metrics:
-        raise OptionsError(f"{settings.evaluator} has no metric {name!r}; {nearest(name, list(metrics))}")
-    stage = Stage(key, evaluator.task, name, metrics[name].higher_is_better, settings.seed_list)
-    return _Measured(stage, evaluator, spec)

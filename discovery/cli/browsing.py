@@ -101,6 +101,19 @@ def lineage(
 
 
 @browsing.command()
+def leaderboard(
+    campaign: Annotated[str, typer.Argument(help="Its name.")], archive: ArchiveUrl = None, as_json: Json = False
+) -> None:
+    """Show where a campaign stands.
+
+    Each stage's ranking with paired differences to the best baseline, as a run shows it at its end.
+    """
+    from discovery.cli.leaderboard import leaderboard
+
+    leaderboard(archive, campaign, as_json)
+
+
+@browsing.command()
 def tail(
     campaign: Annotated[str, typer.Argument(help="Its name.")],
     last: Annotated[int, typer.Option("--lines", min=0, max=MOST, help="What happened last before, in lines.")] = 10,

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from discovery.cli.archives import VARIABLE, option_for
 from discovery.cli.border import INTERRUPTED
-from discovery.cli.listings import entry_values
+from discovery.cli.leaderboard import board_values
 from discovery.cli.platforms import NO_SANDBOX, allow_local_plugins, require_linux
 from discovery.cli.tables import key_values
 from discovery.cli.terminal import print_json, stdout_console, words
@@ -98,27 +98,7 @@ def _as_values(result: CampaignResult) -> dict[str, Any]:
         "campaign": result.campaign,
         "archive": result.archive,
         "status": result.status,
-        "stages": [
-            {
-                "title": stage.title,
-                "metric": stage.metric,
-                "higher_is_better": stage.higher_is_better,
-                "seeds": stage.seeds,
-                "fresh": stage.fresh,
-                "rows": [
-                    {
-                        "rank": row.rank,
-                        "mean": row.mean,
-                        "is_baseline": row.is_baseline,
-                        "versus": row.versus,
-                        "difference": row.difference,
-                        **entry_values(row.entry),
-                    }
-                    for row in stage.rows
-                ],
-            }
-            for stage in result.board.stages
-        ],
+        "stages": board_values(result.board),
     }
 
 

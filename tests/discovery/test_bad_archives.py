@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, list[str]] = {
     "compare": ["compare", ID, ID, "--archive", "URL"],
     "lineage": ["lineage", ID, "--archive", "URL"],
     "tail": ["tail", "small", "--archive", "URL"],
+    "leaderboard": ["leaderboard", "small", "--archive", "URL"],
     "stats": ["stats", "small", "--archive", "URL"],
     "nearest": ["nearest", ID, "--archive", "URL"],
     "export": ["export", ID, "--archive", "URL"],
@@ -227,6 +228,8 @@ def test_a_malformed_filter(where: str, more: list[str], good: Path) -> None:
     [
         ("tail", "smal", "did you mean 'small'"),
         ("stats", "smal", "did you mean 'small'"),
+        ("leaderboard", "smal", "did you mean 'small'"),
+        ("leaderboard", "small", "no settings of a campaign"),  # it was not made by a run
         ("candidates", "--campaign=smal", "did you mean 'small'"),
         ("candidates", "--sort=scor", "did you mean 'score'"),
         ("candidates", "--status=rankd", "rankd"),

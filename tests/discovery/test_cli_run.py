@@ -209,6 +209,11 @@ def test_a_campaign_without_the_sandbox_says_so_everywhere(unsafe, monkeypatch):
     assert "No sandbox" in unsafe.ended.stderr
     monkeypatch.chdir(unsafe.folder)
     archive = ("--archive", "runs/quick.db")
+    stages = json.loads(unsafe.ended.stdout)["stages"]
+    assert stages[0]["rows"]
+    again = discovery("leaderboard", "quick", *archive, "--json")
+    assert json.loads(again.stdout)["stages"] == stages, again.stderr
+    assert "NO SANDBOX" in discovery("leaderboard", "quick", *archive).stdout
     ran = [e for e in json.loads(discovery("candidates", *archive, "--json").stdout) if e["status"] == "ranked"]
     assert len(ran) == 4
     assert all(e["unconfined"] for e in ran)

@@ -11,7 +11,7 @@ from sqlalchemy.engine import RowMapping
 
 from db.convert import failure_of
 from db.models import attempts, campaigns, metrics, proposals, standings, tasks, trials
-from db.records import DeviceTime, Happening, OutcomeCount, RunningTrial, Scored
+from db.records import DeviceTime, Happening, OutcomeCount, RunningTrial, Scored, TrialKey
 from db.session import CampaignRef, Session
 
 
@@ -91,6 +91,27 @@ class Histories(Session):
                 .order_by(attempts.c.started_at, trials.c.id)
             )  # fmt: skip
             return [RunningTrial(**r) for r in connection.execute(query).mappings()]
+
+    def seeds(self, campaign: CampaignRef, task_id: str) -> tuple[int, ...]:
+        """Seeds on which anything was tried on a task, in order."""
+        with self._read() as connection:
+            ours = trials.c.campaign_id == self._campaign(connection, campaign), trials.c.task_id == task_id
+            query = sa.select(trials.c.seed).where(*ours).distinct().order_by(trials.c.seed)
+            return tuple(connection.execute(query).scalars())
+
+    def beyond_ranking(self, campaign: CampaignRef) -> list[TrialKey]:
+        """Trials that the campaign does not rank by, on other tasks or seeds, in the order in which they were made."""
+        with self._read() as connection:
+            ours = self._campaign(connection, campaign)
+            ranking = self._ranking(connection, ours)
+            ranks = trials.c.task_id == ranking.task_id
+            if ranking.seeds is not None:
+                ranks &= trials.c.seed.in_(ranking.seeds)
+            query = sa.select(trials.c.task_id, trials.c.seed, trials.c.candidate_id)
+            rows = connection.execute(
+                query.where(trials.c.campaign_id == ours, ~ranks).order_by(trials.c.id)
+            ).mappings()
+            return [TrialKey(**row) for row in rows]
 
     def happenings(self, campaign: CampaignRef, since: datetime | None = None, limit: int = 1000) -> list[Happening]:
         """The newest `limit` verdicts and as many trials that ended, of those from `since` on, in the order of time."""

@@ -352,6 +352,15 @@ class RunningTrial:
 
 
 @dataclass(frozen=True)
+class TrialKey:
+    """Which trial of a campaign."""
+
+    task_id: str
+    seed: int
+    candidate_id: str
+
+
+@dataclass(frozen=True)
 class Happening:
     """A verdict or a finished trial, as somebody who follows a campaign sees it.
 

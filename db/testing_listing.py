@@ -233,6 +233,13 @@ class ListingConformance(ArchiveSuite):
             expected = [name for name, text in texts.items() if piece.casefold() in text]
             assert ([e.name for e in found.entries], found.total) == (expected, len(expected)), piece
 
+    def test_trials_that_do_not_rank_are_told_apart(self, archive: Archive) -> None:
+        campaign = self.fill(archive)
+        names = {e.candidate.id: e.name for e in archive.entries(campaign)}
+        found = [(k.task_id, k.seed, names[k.candidate_id]) for k in archive.beyond_ranking(campaign)]
+        assert found == [(TASK.id, 100, "loss 0"), (OTHER_TASK.id, 0, "loss 2")]
+        assert archive.seeds(campaign, TASK.id) == (0, 1, 100)
+
     def test_happenings_are_told_from_a_moment_on(self, archive: Archive) -> None:
         campaign = self.fill(archive)
         found = archive.happenings(campaign)

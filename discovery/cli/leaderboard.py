@@ -8,30 +8,21 @@ from discovery.cli.archives import opened
 from discovery.cli.board import print_board
 from discovery.cli.listings import entry_values
 from discovery.cli.terminal import print_json, stdout_console
-from evaluators.options import OptionsError
-from sandbox.text import one_line
 
 if TYPE_CHECKING:
     from discovery.leaderboard import Board
 
 
 def leaderboard(archive: str | None, campaign: str, as_json: bool) -> None:
-    """Raises OptionsError, ConfigError, ArchiveError."""
-    from discovery.config import make_config
-    from discovery.measured import board_of, measured
+    """Raises OptionsError, ArchiveError."""
+    from discovery.browse.standing import board
 
     with opened(archive) as stored:
-        record = stored.campaign(campaign)
-        if "objective" not in record.config:
-            raise OptionsError(
-                f"{one_line(campaign, 80)} has no settings of a campaign, as a collection of imported losses has none"
-            )
-        stages = measured(make_config(record.config, source=f"the settings of {one_line(campaign, 80)}"))
-        board = board_of(stored, record.id, record.name, stages)
+        record, found = stored.campaign(campaign), board(stored, campaign)
     if as_json:
-        print_json({"campaign": record.name, "status": record.status, "stages": board_values(board)})
+        print_json({"campaign": record.name, "status": record.status, "stages": board_values(found)})
     else:
-        print_board(stdout_console(), board)
+        print_board(stdout_console(), found)
 
 
 def board_values(board: Board) -> list[dict[str, Any]]:

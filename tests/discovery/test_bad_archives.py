@@ -229,7 +229,6 @@ def test_a_malformed_filter(where: str, more: list[str], good: Path) -> None:
         ("tail", "smal", "did you mean 'small'"),
         ("stats", "smal", "did you mean 'small'"),
         ("leaderboard", "smal", "did you mean 'small'"),
-        ("leaderboard", "small", "no settings of a campaign"),  # it was not made by a run
         ("candidates", "--campaign=smal", "did you mean 'small'"),
         ("candidates", "--sort=scor", "did you mean 'score'"),
         ("candidates", "--status=rankd", "rankd"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 
 from db.errors import ArchiveError
 from db.redact import redact_secrets, redact_url
@@ -29,6 +30,9 @@ _DRIVERS = {
 }
 _FORMS = "write a file path, sqlite:///PATH or postgresql+psycopg://USER@HOST/DATABASE"
 _UNFINISHED = re.compile(r"(sqlite|postgres\w*)(\+\w*)?:", re.ASCII)  # a URL without its slashes is no path
+_LOG_PAGES = (
+    10_000  # 40 MB of SQLite's log before it goes into the file: a page that changes often is written there once
+)
 _WRITES = "archive_writes"  # execution option of transactions that will write
 
 
@@ -102,14 +106,21 @@ def _set_up_sqlite(connection: Any, record: object) -> None:
     connection.isolation_level = None  # transactions are begun by `_begin_sqlite`, not guessed by the driver
     cursor = connection.cursor()
     # NORMAL with WAL: nothing is lost when a process dies; losing power may lose the last moments, never the file
-    for pragma in ("foreign_keys=ON", f"busy_timeout={_BUSY_MS}", "synchronous=NORMAL"):
+    pragmas = (
+        "foreign_keys=ON", f"busy_timeout={_BUSY_MS}", "synchronous=NORMAL", f"wal_autocheckpoint={_LOG_PAGES}",
+    )  # fmt: skip
+    for pragma in pragmas:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get(_WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    statement = "BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITES, False) else "BEGIN"
+    driver: Any = connection.connection.driver_connection
+    try:
+        driver.execute(statement)  # not a statement of SQLAlchemy's: that would take ten times as long
+    except sqlite3.Error as error:
+        raise OperationalError(statement, None, error) from error
 
 
 def enable_wal(engine: Engine) -> None:

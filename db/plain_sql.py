@@ -42,8 +42,19 @@ def insert_plain(connection: Connection, insert: sa.Insert, rows: Sequence[Mappi
 
 
 @lru_cache(maxsize=256)
+def _bind_processor(dialect: Dialect, kind: TypeEngine[Any]) -> Any:
+    return kind.dialect_impl(dialect).bind_processor(dialect)
+
+
+@lru_cache(maxsize=256)
 def _result_processor(dialect: Dialect, kind: TypeEngine[Any]) -> Any:
     return kind.dialect_impl(dialect).result_processor(dialect, None)
+
+
+def bound(connection: Connection, column: sa.Column[Any], value: Any) -> Any:
+    """A column's value as the driver takes it."""
+    process = _bind_processor(connection.dialect, column.type)
+    return value if process is None else process(value)
 
 
 def read(connection: Connection, column: sa.Column[Any], value: Any) -> Any:

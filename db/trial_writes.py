@@ -11,11 +11,10 @@ from db.arrays import ARRAYS_SCHEMA, pack_arrays
 from db.convert import failure_columns, failure_of, metric_columns, trial_details
 from db.errors import ArchiveError
 from db.models import attempts, metrics, standings, tasks, trial_arrays, trials
-from db.plain_sql import insert_plain
+from db.plain_sql import bound, insert_plain, read, run_plain
 from db.records import TrialRecord, TrialStatus
 from db.session import Session, new_id, now
 from db.standings import rescore
-from db.types import SafeText
 from evaluators.base import TrialReport
 from sandbox.failure import Failure
 
@@ -68,7 +67,7 @@ _END = (
         failure_kind=sa.bindparam("new_kind"),
         failure_message=sa.bindparam("new_message"),
         finished_at=sa.bindparam("moment"),
-        device=sa.func.coalesce(sa.bindparam("on", type_=SafeText), trials.c.device),
+        device=sa.func.coalesce(sa.bindparam("on", type_=sa.Text), trials.c.device),
         seconds=trials.c.seconds + sa.bindparam("took"),
     )
     .returning(trials.c.campaign_id, trials.c.task_id, trials.c.candidate_id, trials.c.seed)
@@ -173,22 +172,22 @@ class TrialWrites(Session):
             "trial": trial_id,
             "attempt": attempt,
             "new_kind": said["failure_kind"],
-            "new_message": said["failure_message"],
-            "moment": moment,
+            "new_message": bound(connection, attempts.c.failure_message, said["failure_message"]),
+            "moment": bound(connection, attempts.c.ended_at, moment),
         }
-        started = connection.execute(_CLOSE, closed).scalar()
+        started = read(connection, attempts.c.started_at, run_plain(connection, _CLOSE, closed).scalar())
         if started is None:
             raise self._wrong_state(connection, trial_id, f"ended as attempt {attempt}")
         changes = {
             **closed,
             "new_status": status,
-            "new_details": details,
-            "on": None if details is None else details["device"],
+            "new_details": bound(connection, trials.c.details, details),
+            "on": None if details is None else bound(connection, trials.c.device, details["device"]),
             "took": max((moment - started).total_seconds(), 0.0),
         }
         if status == "pending":  # what was wrong is the attempt's
             changes |= {"new_kind": None, "new_message": None, "moment": None}
-        trial = connection.execute(_END, changes).first()
+        trial = run_plain(connection, _END, changes).first()
         if trial is None:
             raise self._wrong_state(connection, trial_id, f"ended as attempt {attempt}")
         self.require_lease(trial.campaign_id)

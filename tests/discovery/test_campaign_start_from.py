@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from db.archive import Archive
+from db.archive import Archive, ArchiveError
 from discovery.campaign import Campaign
 from discovery.config import make_config
 from discovery.progress import Event
@@ -120,10 +120,17 @@ def test_a_wrong_file_ends_it_before_anything_starts(name, content, said, tmp_pa
     assert not (tmp_path / "archive.db").exists()
 
 
-@pytest.mark.parametrize("name", ["nowhere", "zzzz", "ab"])
-def test_a_name_that_is_nothing_ends_it_before_the_campaign_is_written(name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nowhere", "is no file or folder, no id of a candidate"),
+        ("zzzz", "is no file or folder, no id of a candidate"),
+        ("ab", "has no candidate 'ab'"),
+    ],
+)
+def test_a_name_that_is_nothing_ends_it_before_the_campaign_is_written(name, said, tmp_path):
     given = settings(tmp_path, start_from=[name], proposer={"kind": "evolve"})
-    with pytest.raises(OptionsError, match="is no file or folder, no id of a candidate"):
+    with pytest.raises((OptionsError, ArchiveError), match=said):
         Campaign(make_config(given)).run()
     with Archive(tmp_path / "archive.db") as archive:
         assert archive.campaigns() == []

@@ -227,11 +227,11 @@ class Campaign:
         await self._preflight()
         self._enter("starting Ray", self._search.stage)
         try:
-            await asyncio.to_thread(executor.start)
             attempts = self.config.workers.max_attempts
             queue = TrialQueue(archive, record.id, executor, self.progress, attempts, self._unsafe_no_sandbox)
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(executor.watch())
+                await executor.start()
                 await asyncio.gather(self._prepare(archive, executor, self._search), self._test_sandbox(executor))
                 serving = group.create_task(queue.run(self.config.workers.trial_slots))
                 await self._measure_all(archive, record, executor, queue, given)

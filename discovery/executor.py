@@ -9,6 +9,7 @@ import re
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from sandbox.limits import Limits
 from sandbox.text import one_line
 
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
-_LOOK_S = 1.0
+_LOOK_S = 0.5
 _PACKAGES = ("sandbox", "evaluators", "db", "discovery")
 _OBJECT_STORE_BYTES = 200 * 1024 * 1024  # reports are small; the default takes a third of the memory
 
@@ -76,9 +77,25 @@ class RayExecutor:
         self._closed = False
         self._vital: dict[int, str] = {}  # processes of a Ray that was started here
         self._broken = False
+        self._over = threading.Event()
 
-    def start(self) -> None:
-        """Start or join Ray and create the actors; they come up while the caller goes on."""
+    async def start(self) -> None:
+        """Start or join Ray and create the actors; they come up while the caller goes on. `watch` runs beside it.
+
+        Raises InfrastructureError, or OptionsError for more than the cluster has.
+        """
+        # A thread that nobody waits for at the end: where a process of a starting Ray is killed, Ray blocks it for a
+        # minute and then ends this process. It stays, because Ray's processes end with the thread that started them.
+        done: Future[None] = Future()
+
+        def work() -> None:
+            _into(done, self._start)
+            self._over.wait()
+
+        threading.Thread(target=work, name="Ray", daemon=True).start()
+        await asyncio.wrap_future(done)
+
+    def _start(self) -> None:
         import ray
 
         needed = self._pools.trial_slots * self._pools.resources.cpus + self._pools.check_workers
@@ -91,7 +108,6 @@ class RayExecutor:
                 _init_ray(self._pools.address, max(os.cpu_count() or 1, int(needed + 0.999)))
             self._ray = ray
             if not self._pools.address:
-                self._vital = vital_processes()
                 require_room(self._pools, ray.cluster_resources())
             for _ in range(self._pools.trial_slots):
                 self._trial.put_nowait(self._new_trial_actor())
@@ -100,9 +116,14 @@ class RayExecutor:
 
     def close(self) -> None:
         """Kill the actors and leave Ray; a Ray that was started here ends. Waits for a `start` that is under way."""
+        if self._broken:  # it answers nobody, not even a `start`; the reaper ends what is left
+            if self._reaper is not None:
+                self._reaper.close()
+                self._reaper = None
+            return
         with self._lock:
             self._closed = True
-            if self._ray is not None and not self._broken:  # a broken one answers nobody; the reaper ends what is left
+            if self._ray is not None:
                 for actor in self._actors:
                     self._ray.kill(actor)
                 self._actors.clear()
@@ -110,11 +131,14 @@ class RayExecutor:
             if self._reaper is not None:
                 self._reaper.close()
             self._ray = self._reaper = None
+        self._over.set()
 
     async def watch(self) -> None:
         """Runs beside the work for as long as Ray is whole. Raises InfrastructureError when one of its processes is gone."""
         while True:
             await asyncio.sleep(_LOOK_S)
+            if not self._pools.address:
+                self._vital |= vital_processes()  # while Ray starts, they come one after the other
             gone = first_dead(self._vital)
             if gone is not None:
                 self._broken = True
@@ -249,6 +273,17 @@ def cluster_resources(address: str) -> dict[str, float]:
         return {name: found.get(name, 0.0) for name in ("CPU", "GPU")} | {"GiB": found.get("memory", 0.0) // 2**30}
     finally:
         ray.shutdown()
+
+
+def _into(done: Future[None], work: Callable[[], None]) -> None:
+    """What becomes of the work becomes of the future, which nobody can cancel from then on."""
+    done.set_running_or_notify_cancel()
+    try:
+        work()
+    except Exception as error:  # noqa: BLE001  raised again where the future is awaited
+        done.set_exception(error)
+    else:
+        done.set_result(None)
 
 
 def _init_ray(address: str | None, cpus: int) -> None:

@@ -14,7 +14,8 @@ _VITAL = ("gcs_server", "raylet")
 
 def vital_processes() -> dict[int, str]:
     """Names by process id of those that this process has started."""
-    return {pid: name for pid, name, parent, _ in _all() if parent == os.getpid() and name in _VITAL}
+    ours = os.getpid()
+    return {pid: n for pid, n, parent, state in _all() if parent == ours and n in _VITAL and state not in "ZX"}
 
 
 def first_dead(vital: dict[int, str]) -> str | None:

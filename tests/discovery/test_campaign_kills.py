@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import processes
 from tests.support.campaigns import kept
 from tests.support.chat_server import ChatServer
 from tests.support.command_runs import Command
@@ -106,3 +108,29 @@ def test_killed_at_random_moments(tmp_path: Path, seed: int) -> None:
         with Command(tmp_path, plan) as run:
             assert run.end() == 0, run.text()
         check_exact(kept(tmp_path / "archive.db"), server, stops)
+
+
+@pytest.mark.parametrize("victim", ["gcs/gcs_server", pytest.param("raylet/raylet", marks=pytest.mark.slow)])
+def test_ray_that_is_killed_while_it_starts_ends_it_in_one_line(tmp_path: Path, victim: str) -> None:
+    with ChatServer() as server:
+        plan = campaign(tmp_path, server)
+        with Command(tmp_path, plan) as run:
+            found: list[int] = []
+
+            def comes_up() -> bool:
+                found.extend(p for p in run.seen if victim in processes.command_line(p))
+                return bool(found)
+
+            run.wait_for(comes_up)
+            time.sleep(0.6)  # it has been seen by then
+            os.kill(found[0], signal.SIGKILL)
+            before = time.monotonic()
+            assert run.end(120) == 1, run.text()
+            assert time.monotonic() - before < 30, run.text()  # Ray itself waits for a minute
+            errors = [line for line in run.text().splitlines() if line.startswith("error: ")]
+            assert len(errors) == 1, run.text()
+            assert "run the same command again" in errors[0] or "cannot start Ray" in errors[0]
+            assert run.left() == []
+        with Command(tmp_path, plan) as run:
+            assert run.end() == 0, run.text()
+        check_exact(kept(tmp_path / "archive.db"), server, stops=1)

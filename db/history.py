@@ -10,8 +10,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import RowMapping
 
 from db.convert import failure_of
+from db.measurements import TrialKey
 from db.models import attempts, campaigns, metrics, proposals, standings, tasks, trials
-from db.records import DeviceTime, Happening, OutcomeCount, RunningTrial, Scored, TrialKey
+from db.records import DeviceTime, Happening, OutcomeCount, RunningTrial, Scored
 from db.session import CampaignRef, Session
 
 

@@ -16,11 +16,11 @@ from db.filters import parse
 from db.models import campaigns, candidates, metrics, proposals, standings, tasks, trials
 from db.queries import chunks, load_parents
 from db.records import Entry, EntryFilter, Page, ReportedMetric, Result, Score, Sort
+from db.results import load_results, scores_of
 from db.selection import Scope, Segment, condition, joined, mean, names_of, order, within
 from db.session import CampaignRef, Session, ranking_of
 from db.text_search import saying
 from evaluators.options import nearest
-from sandbox.failure import Failure
 from sandbox.text import one_line
 
 _WANTED = (
@@ -34,14 +34,6 @@ _WANTED = (
     campaigns.c.name.label("campaign"),
     campaigns.c.metric,
     campaigns.c.higher_is_better,
-)
-_OUTCOME = (
-    trials.c.candidate_id,
-    trials.c.seed,
-    trials.c.failure_kind,
-    trials.c.failure_message,
-    metrics.c.value,
-    metrics.c.higher_is_better,
 )
 
 
@@ -123,7 +115,7 @@ class Listing(Session):
         if metric is None or metric == ranking.metric:
             return self.entries(ours, EntryFilter(status="ranked"), limit=n)
         with self._read() as connection:
-            scores = self._scores(connection, ours, ranking.task_id, metric, ranking.seeds)
+            scores = scores_of(metric, *load_results(connection, ours, ranking.task_id, metric, ranking.seeds))
             if not scores:
                 self._require_metric(connection, ours, ranking.task_id, metric)
             best = sorted(scores.items(), key=lambda s: -s[1].mean if s[1].higher_is_better else s[1].mean)[:n]
@@ -174,14 +166,15 @@ class Listing(Session):
             seeds: trials that count; None for all.
         """
         with self._read() as connection:
-            return self._scores(connection, self._campaign(connection, campaign), task_id, metric, seeds)
+            found = load_results(connection, self._campaign(connection, campaign), task_id, metric, seeds)
+            return scores_of(metric, *found)
 
     def results(
         self, campaign: CampaignRef, task_id: str, metric: str, seeds: Sequence[int] | None = None
     ) -> dict[str, Result]:
         """What is known so far of each candidate that has a finished or failed trial, by id; arguments as for `scores`."""
         with self._read() as connection:
-            return self._results(connection, self._campaign(connection, campaign), task_id, metric, seeds)[0]
+            return load_results(connection, self._campaign(connection, campaign), task_id, metric, seeds)[0]
 
     def _scope(self, connection: Connection, campaign: CampaignRef | None) -> Scope:
         """One campaign or all of them. The metrics are those of one finished trial of each: all trials report the same."""
@@ -236,7 +229,7 @@ class Listing(Session):
         for ours, ids in by_campaign.items():
             r = self._ranking(connection, ours)
             for some in chunks(ids):
-                mine = self._scores(connection, ours, r.task_id, r.metric, r.seeds, some)
+                mine = scores_of(r.metric, *load_results(connection, ours, r.task_id, r.metric, r.seeds, some))
                 found |= {(ours, candidate): score for candidate, score in mine.items()}
         return [
             _entry(
@@ -248,56 +241,6 @@ class Listing(Session):
             )
             for row in rows
         ]
-
-    def _scores(
-        self,
-        connection: Connection,
-        campaign: int,
-        task_id: str,
-        metric: str,
-        seeds: Sequence[int] | None,
-        only: Sequence[str] | None = None,
-    ) -> dict[str, Score]:
-        found, higher = self._results(connection, campaign, task_id, metric, seeds, only)
-        return {c: Score(metric, higher, r.by_seed) for c, r in found.items() if r.by_seed and r.failure is None}
-
-    def _results(
-        self,
-        connection: Connection,
-        campaign: int,
-        task_id: str,
-        metric: str,
-        seeds: Sequence[int] | None,
-        only: Sequence[str] | None = None,
-    ) -> tuple[dict[str, Result], bool]:
-        """Results by candidate, and whether higher is better."""
-        values = sa.and_(metrics.c.trial_id == trials.c.id, metrics.c.name == metric)
-        query = (
-            sa.select(*_OUTCOME)
-            .select_from(trials.outerjoin(metrics, values))
-            .where(
-                trials.c.campaign_id == campaign,
-                trials.c.task_id == task_id,
-                trials.c.status.in_(("done", "failed")),
-            )
-            .order_by(trials.c.candidate_id, trials.c.seed)
-        )
-        if only is not None:
-            query = query.where(trials.c.candidate_id.in_(only))
-        wanted = None if seeds is None else set(seeds)
-        by_seed: dict[str, dict[int, float]] = defaultdict(dict)
-        failed: dict[str, Failure] = {}
-        higher = True
-        for row in connection.execute(query).mappings():
-            candidate, seed, failure = row["candidate_id"], row["seed"], failure_of(row)
-            if wanted is not None and seed not in wanted:
-                continue
-            if failure is not None:
-                failed[candidate] = failure
-            elif row["value"] is not None:
-                by_seed[candidate][seed] = row["value"]
-                higher = row["higher_is_better"]
-        return {c: Result(by_seed[c], failed.get(c)) for c in dict.fromkeys([*by_seed, *failed])}, higher
 
     def _require_metric(self, connection: Connection, campaign: int, task_id: str, metric: str) -> None:
         """Raises ArchiveError if the campaign's trials report other metrics, but not this one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -352,15 +352,6 @@ class RunningTrial:
 
 
 @dataclass(frozen=True)
-class TrialKey:
-    """Which trial of a campaign."""
-
-    task_id: str
-    seed: int
-    candidate_id: str
-
-
-@dataclass(frozen=True)
 class Happening:
     """A verdict or a finished trial, as somebody who follows a campaign sees it.
 
@@ -400,42 +391,3 @@ class TrialRecord:
     metrics: tuple[Metric, ...] = ()
     failure: Failure | None = None
     details: Mapping[str, Any] = field(default_factory=dict)  # timings, device, versions, ...
-
-
-@dataclass(frozen=True)
-class Trials:
-    """One measurement of a candidate. `ranks`: the search ranked by it; `fresh`: the search's task on seeds it never saw."""
-
-    task_id: str
-    ranks: bool
-    fresh: bool
-    trials: tuple[TrialRecord, ...]
-
-
-def by_measurement(trials: Iterable[TrialRecord], ranking: Ranking) -> list[Trials]:
-    """A candidate's trials by task and set of seeds: what ranks first, then fresh seeds of that task, then other tasks."""
-    groups: dict[tuple[str, bool], list[TrialRecord]] = {}
-    for trial in trials:
-        ranks = trial.task_id == ranking.task_id and (ranking.seeds is None or trial.seed in ranking.seeds)
-        groups.setdefault((trial.task_id, ranks), []).append(trial)
-    order = sorted(groups, key=lambda g: (not g[1], g[0] != ranking.task_id))
-    return [
-        Trials(task, ranks, task == ranking.task_id and not ranks, tuple(groups[task, ranks])) for task, ranks in order
-    ]
-
-
-def values_by_world(
-    trials: Iterable[TrialRecord], metric: str, seeds: Sequence[int] | None = None
-) -> dict[tuple[int, str], float]:
-    """A metric's values by seed and world in finished trials, where they report it per world (``metric/world``).
-
-    `seeds`: those that count; None for all.
-    """
-    prefix = metric + "/"
-    return {
-        (t.seed, m.name.removeprefix(prefix)): m.value
-        for t in trials
-        if t.status == "done" and (seeds is None or t.seed in seeds)
-        for m in t.metrics
-        if m.name.startswith(prefix)
-    }

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from db.records import CampaignRecord, Entry, EntryFilter, TrialRecord, by_measurement, values_by_world
+from db.measurements import by_measurement, paired_values
+from db.records import CampaignRecord, Entry, EntryFilter, TrialRecord
 from discovery.dossier import Comparison, Dossier, Measurement
 from discovery.leaderboard import stage_score
 from discovery.statistics import mean_interval, minimum_effect, paired_difference
@@ -93,9 +94,8 @@ def _compared(
     a, b = stage_score(ours, narrowed), stage_score(theirs, narrowed)
     if not common or failed or a is None or b is None:
         return None
-    x, y = (values_by_world(trials, stage.metric, narrowed.seeds) for trials in (ours, theirs))
-    ours_by, theirs_by = (x, y) if x and y else (a.by_seed, b.by_seed)
-    difference = paired_difference(ours_by, theirs_by, stage.higher_is_better, minimum_effect(stage.metric))
+    pairs = paired_values(ours, theirs, stage.metric, narrowed.seeds)
+    difference = paired_difference(*pairs, stage.higher_is_better, minimum_effect(stage.metric))
     return Comparison(entry.name, entry.candidate.id, b.mean, difference)
 
 

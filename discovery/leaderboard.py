@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from db.archive import Archive
-from db.records import Entry, Result, Score, TrialRecord, values_by_world
+from db.measurements import values_by_world
+from db.records import Entry, Result, Score, TrialRecord
 from discovery.statistics import Comparison, Row, leaderboard
 from discovery.trials import Stage
 

@@ -6,9 +6,10 @@ import difflib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from db.records import Entry, Ranking, TrialRecord, by_measurement, values_by_world
+from db.measurements import by_measurement, paired_values, values_by_seed
+from db.records import Entry, Ranking, TrialRecord
 from discovery.browse.curves import LossCurve, stored_curve
 from discovery.statistics import Difference, minimum_effect, paired_difference
 from evaluators.options import OptionsError
@@ -119,7 +120,7 @@ def _measured(theirs: Sequence[TrialRecord], ours: Sequence[TrialRecord], rankin
         a, b = (_done(t) for t in (groups.get((group.task_id, group.ranks), ()), group.trials))
         seeds = tuple(sorted(a.keys() & b.keys()))
         if seeds:
-            metrics = _metrics([a[s] for s in seeds], [b[s] for s in seeds], ranking.metric)
+            metrics = _metrics([a[s] for s in seeds], [b[s] for s in seeds], seeds, ranking.metric)
             yield Measured(b[seeds[0]].evaluator, group.ranks, group.fresh, seeds, tuple(metrics))
 
 
@@ -127,19 +128,16 @@ def _done(trials: Sequence[TrialRecord]) -> Mapping[int, TrialRecord]:
     return {t.seed: t for t in trials if t.status == "done"}
 
 
-def _metrics(theirs: Sequence[TrialRecord], ours: Sequence[TrialRecord], ranks: str) -> Iterator[MetricComparison]:
-    """For each metric that both report, but not its parts by world; the one that ranks first. Both have the same seeds."""
+def _metrics(
+    theirs: Sequence[TrialRecord], ours: Sequence[TrialRecord], seeds: Sequence[int], ranks: str
+) -> Iterator[MetricComparison]:
+    """For each metric that both report on all of these seeds, but not its parts by world; the one that ranks first."""
     direction = {m.name: m.higher_is_better for m in ours[0].metrics if "/" not in m.name}
     for name in sorted(direction, key=lambda n: n != ranks):
-        a, b = (_by_seed(trials, name) for trials in (theirs, ours))
+        a, b = (values_by_seed(trials, name, seeds) for trials in (theirs, ours))
         if not a or a.keys() != b.keys():
             continue
-        x, y = (values_by_world(trials, name) for trials in (theirs, ours))
-        pairs: tuple[Mapping[Any, float], Mapping[Any, float]] = (x, y) if x and x.keys() == y.keys() else (a, b)
+        pairs = paired_values(theirs, ours, name, seeds)
         difference = paired_difference(*pairs, direction[name], minimum_effect(name))
         means = [math.fsum(values.values()) / len(values) for values in (a, b)]
         yield MetricComparison(name, direction[name], name == ranks, means[0], means[1], difference)
-
-
-def _by_seed(trials: Sequence[TrialRecord], metric: str) -> Mapping[int, float]:
-    return {t.seed: m.value for t in trials for m in t.metrics if m.name == metric}

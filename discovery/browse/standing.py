@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from db.records import CampaignRecord, TrialKey
+from db.measurements import TrialKey
+from db.records import CampaignRecord
 from discovery.leaderboard import Board, stage_board
 from discovery.statistics import minimum_effect
 from discovery.trials import Stage

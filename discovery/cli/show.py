@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from db.measurements import Trials, by_measurement
 from db.records import (
     Ancestor,
     CampaignRecord,
@@ -18,8 +19,6 @@ from db.records import (
     Proposal,
     TaskRecord,
     TrialRecord,
-    Trials,
-    by_measurement,
 )
 from discovery.browse.curves import LossCurve, stored_curve
 from discovery.cli.archives import archive_url, opened, option_for

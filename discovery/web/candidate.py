@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from db.records import Entry, EntryFilter, Trials, by_measurement
+from db.measurements import Trials, by_measurement
+from db.records import Entry, EntryFilter
 from discovery.browse.comparison import code_diff
 from discovery.browse.curves import LossCurve, stored_curve
 from discovery.cli.catalogue import contract_named

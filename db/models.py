@@ -10,7 +10,7 @@ from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, Table, Unique
 
 from db.types import RowId, SafeJSON, SafeText, SourceText, UTCDateTime
 
-SCHEMA_VERSION = "0005"  # revision of the newest migration
+SCHEMA_VERSION = "0006"  # revision of the newest migration
 VERSION_TABLE = "archive_version"
 
 metadata = sa.MetaData(

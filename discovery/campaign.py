@@ -36,6 +36,7 @@ from evaluators.base import Resources
 from evaluators.objectives import known_objective, known_objectives
 from evaluators.options import OptionsError
 from evaluators.plugins import load_plugin
+from evaluators.written import NULL_WORDS
 from sandbox.failure import InfrastructureError
 
 _LOOK_S = 1.0
@@ -361,7 +362,7 @@ class Campaign:
     def _secret_names(self) -> tuple[str, ...]:
         """The environment variable that the proposer's key is in."""
         variable = self.config.proposer.options.get("api_key_env")
-        return (variable,) if isinstance(variable, str) else ()
+        return (variable,) if isinstance(variable, str) and variable.lower() not in NULL_WORDS else ()
 
 
 async def _keep(archive: Archive, campaign: int) -> None:

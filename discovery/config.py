@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -26,6 +27,7 @@ from discovery.config_input import apply_overrides, check_plain, read_yaml, refu
 from evaluators.objectives import default_baselines, known_families, known_objectives
 from evaluators.options import nearest
 from evaluators.plugins import plugin_names
+from evaluators.written import Ambiguous, plain_values, settle
 from sandbox.limits import Limits
 
 FRESH_SEED = 1000  # promotion seeds given as a count start here, away from the search's 0, 1, 2, ...
@@ -36,6 +38,14 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_meant(cls, value: Any, info: ValidationInfo) -> Any:
+        assert info.field_name is not None
+        if info.field_name == "options" and isinstance(value, dict):  # their owner knows the types of the first level
+            return {k: v if isinstance(v, Ambiguous) else plain_values(v) for k, v in value.items()}
+        return settle(cls.model_fields[info.field_name].annotation, value)
 
 
 def _listed(value: Any) -> Any:
@@ -171,13 +181,11 @@ class BudgetConfig(_Model):
         ),
     )
     tokens: int | None = Field(default=None, ge=1, description="Prompt and completion tokens together; null: no limit.")
-
     usd: float | None = Field(
         default=None,
         gt=0,
         description="US dollars for replies; needs the model's prices among the proposer's options; null: no limit.",
     )
-
     device_hours: float | None = Field(
         default=None,
         gt=0,

@@ -80,7 +80,9 @@ def _one(error: dict[str, Any], model: type[BaseModel]) -> str:
             f"{path}: {said}" if path else said
         )  # fmt: skip
     if kind.endswith(("_type", "_parsing", "_from_float")) or kind in ("model_type", "dict_type"):
-        return f"{path} takes {_expected_at(model, location)}, not {shown(error['input'])}"
+        due, given = _expected_at(model, location), error["input"]
+        hint = "; quote it" if "text" in due and isinstance(given, (int, float)) else ""
+        return f"{path} takes {due}, not {shown(given)}{hint}"
     return f"{path} {message.replace('Input should', 'must').replace('should', 'must', 1)}, not {shown(error['input'])}"
 
 

@@ -33,6 +33,10 @@ _INTRODUCTION = """\
 A campaign is one YAML file. `discovery init` writes a commented one, `discovery run FILE` runs it, and
 `--set key=value` replaces a setting, as in `--set budget.candidates=50` or `--set promotions.0.top=3`; values are YAML.
 
+Values are read as YAML 1.2 has it, and by the type that is due: `off` is text or false; `none` and `null` mean that there is
+no value, wherever that is allowed; `1e6` and `1_000_000` are whole numbers where one is due; an id made of digits alone is
+text. What readers of YAML disagree about (`010`, `1:30`) is refused where a number is due, and so is a key given twice.
+
 Unknown keys and wrong types are refused. Secrets are refused too: name an environment variable instead
 (`api_key_env: OPENAI_API_KEY`). A database password may stand in the `archive` URL, where it is masked in everything
 stored or shown; `archive: env:NAME` reads the whole URL from the environment variable NAME.

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, field, fields
 from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
+from evaluators.written import settle
+from sandbox.text import one_line
+
 
 class OptionsError(ValueError):
     """A setting that a person got wrong: one line that says what and what to do. Shown as it is, exit code 2."""
@@ -18,10 +21,22 @@ class _Dataclass(Protocol):
 
 T = TypeVar("T", bound=_Dataclass)
 
+_NAMES = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "dict": "a section of `key: value` lines",
+}
 
-def option(default: Any, doc: str) -> Any:
-    """A documented option of a frozen options dataclass; `doc` goes into the configuration reference."""
-    return field(default=default, metadata={"doc": doc})
+
+def option(default: Any, doc: str, words: tuple[str, ...] = ()) -> Any:
+    """A documented option of a frozen options dataclass; `doc` goes into the configuration reference.
+
+    `words` are those that mean something of their own here, such as ``("auto", "on", "off")``: there `off` is no false
+    and `none` no null.
+    """
+    return field(default=default, metadata={"doc": doc, "words": words})
 
 
 def options_dict(options: _Dataclass) -> dict[str, Any]:
@@ -49,7 +64,11 @@ def parse_options(cls: type[T], given: Mapping[str, Any] | None, owner: str) -> 
     for name, value in (given or {}).items():
         if name not in known:
             raise OptionsError(f"{owner} has no option {name!r}; {nearest(name, list(known))}")
-        values[name] = _coerce(hints[name], value, f"{owner}.{name}")
+        try:
+            meant = settle(hints[name], value, known[name].metadata.get("words", ()))
+        except ValueError as error:
+            raise OptionsError(f"{owner}.{name}: {error}") from None
+        values[name] = _coerce(hints[name], meant, f"{owner}.{name}")
     for name, f in known.items():
         if name not in values and f.default is MISSING and f.default_factory is MISSING:
             raise OptionsError(f"{owner} needs the option {name!r}")
@@ -75,5 +94,10 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
             return float(value)
         if isinstance(kind, type) and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
             return value
-    names = " or ".join("none" if k is type(None) else k.__name__ for k in allowed)
-    raise OptionsError(f"{where} takes {names}, not {value!r}")
+    names = " or ".join("null" if k is type(None) else _NAMES.get(k.__name__, k.__name__) for k in allowed)
+    hint = "; quote it" if str in allowed and isinstance(value, (int, float)) else ""
+    raise OptionsError(f"{where} takes {names}, not {_shown(value)}{hint}")
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else one_line(repr(value), 80)

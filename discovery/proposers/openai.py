@@ -48,8 +48,12 @@ class OpenAIOptions:
     temperature: float | None = option(None, "sampling temperature; reasoning models accept only their default")
     top_p: float | None = option(None, "nucleus sampling mass")
     max_tokens: int | None = option(4096, "most tokens a reply, reasoning included; none leaves it to the server")
-    reasoning_effort: str | None = option(None, "for reasoning models: minimal, low, medium or high")
-    json_mode: str = option("auto", "ask the server for JSON: on, off, or auto (on until the server refuses it)")
+    reasoning_effort: str | None = option(
+        None, "for reasoning models: none, minimal, low, medium or high; null leaves it to the model", words=("none",)
+    )
+    json_mode: str = option(
+        "auto", "ask the server for JSON: on, off, or auto (on until the server refuses it)", words=_JSON_MODES
+    )
     send_seed: bool = option(False, "send each proposal's seed, so that servers that honour it repeat themselves")
     timeout_s: float = option(180.0, "longest a request may take from start to end")
     max_retries: int = option(5, "further requests after a 429, a 5xx, a time-out or a lost connection")

@@ -81,7 +81,7 @@ def test_describing_the_task_imports_no_torch():
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"device": "tpu"}, "device must be one of"),
         ({"beta": 0.1}, "did you mean 'betas'"),
-        ({"batch": 2.5}, "batch takes int"),
+        ({"batch": 2.5}, "batch takes a whole number"),
     ],
 )
 def test_bad_options_are_refused_in_one_line(options, message):

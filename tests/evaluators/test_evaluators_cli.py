@@ -50,7 +50,7 @@ def test_json_of_a_file_equals_the_known_objective(tmp_path, capsys):
         (["--objective", "missing.py"], "cannot read the objective missing.py"),
         (["--objective", "dpo", "--set", "step=3"], "did you mean 'steps'"),
         (["--objective", "dpo", "--set", "steps"], "--set takes KEY=VALUE"),
-        (["--objective", "dpo", "--set", "steps=many"], "steps takes int"),
+        (["--objective", "dpo", "--set", "steps=many"], "steps takes a whole number"),
         (["--objective", "dpo", "--device", "tpu"], "device must be one of"),
     ],
 )

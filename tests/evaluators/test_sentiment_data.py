@@ -129,7 +129,7 @@ def test_missing_extras_are_named(monkeypatch, tmp_path):
         ({"batch": 4000}, "at most train_pairs"),
         ({"held_out": 1.0}, "must be below 1"),
         ({"device": "tpu"}, "device must be one of"),
-        ({"steps": "many"}, "takes int"),
+        ({"steps": "many"}, "takes a whole number"),
         ({"lr": float("nan")}, "lr must be positive"),
     ],
 )

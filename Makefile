@@ -20,7 +20,7 @@ browser:
 	  (apt-get update && apt-get install --yes --no-install-recommends chromium)
 
 demo: install
-	$(BIN)/discovery run examples/demo.yaml --export-best runs/demo_best.py
+	$(BIN)/discovery run examples/demo.yaml --export-leader runs/demo_loss.py
 
 check: install
 	$(BIN)/ruff check .

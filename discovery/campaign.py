@@ -327,7 +327,7 @@ class Campaign:
         self.progress.trials_expected = ahead * len(self._search.stage.seeds) if candidates is not None else 0
 
     async def _promote(self, parts: Parts, promotion: Measured, settings: PromotionConfig) -> None:
-        """Measure the best candidates and some baselines on another task or on fresh seeds."""
+        """Measure the leading candidates and some baselines on another task or on fresh seeds."""
         await self._prepare(parts.archive, parts.executor, promotion)
         chosen = promoted(parts.archive, parts.campaign, self._contract.name, settings)
         self._enter(f"{promotion.stage.key}: {promotion.spec.evaluator}", promotion.stage)

@@ -102,14 +102,14 @@ class ObjectiveConfig(_Measurement):
 
 
 class PromotionConfig(_Measurement):
-    """The best candidates, measured again elsewhere and on seeds that the search never saw."""
+    """The leading candidates, measured again elsewhere and on seeds that the search never saw."""
 
     seeds: Seeds = Field(
         default=2,
         description=f"Trials per promoted loss: a count n (seeds {FRESH_SEED} to {FRESH_SEED}+n-1) or a list of seeds.",
         examples=[[1000, 1001]],
     )
-    top: int = Field(default=2, ge=1, description="How many of the best candidates are promoted.")
+    top: int = Field(default=2, ge=1, description="How many of the leading candidates are promoted.")
     baselines: Names = Field(
         min_length=1,
         description="Known objectives measured beside them; a promotion without a baseline compares nothing.",
@@ -279,7 +279,7 @@ class CampaignConfig(_Model):
     )
     promotions: Promotions = Field(
         default=(),
-        description="Where the best candidates are measured again after the search, in this order: a list of sections.",
+        description="Where the leading candidates are measured again after the search, in this order: a list of sections.",
     )
     proposer: ProposerConfig = Field(default_factory=ProposerConfig, description="Who proposes losses.")
     strategy: StrategyConfig = Field(default_factory=StrategyConfig, description="What each proposal builds on.")

@@ -9,6 +9,7 @@ from db.records import Ancestor, CampaignRecord, Entry, Proposal, Score, TaskRec
 from discovery.statistics import Difference
 from sandbox.contract import Contract
 from sandbox.reports import GateReport, ProbeReport
+from sandbox.text import one_line
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Measurement:
         fresh_seeds: the search's own task on seeds that it never saw.
         score: by seed.
         mean: with its interval, as a difference to nothing; `low` and `high` are None with one seed.
-        versus: baselines measured alike, best first.
+        versus: baselines measured alike, the leading one first.
     """
 
     evaluator: str
@@ -64,6 +65,23 @@ class Dossier:
     arrays: Mapping[int, Mapping[str, Mapping[str, object]]] = field(default_factory=dict)  # summaries by trial id
 
     @property
+    def standing(self) -> str:
+        """Whether it is better than the leading baselines, in a sentence with the intervals; empty if nothing is compared.
+
+        Better is said only of what is so wherever it was measured again: the search chose by its own seeds.
+        """
+        compared = [m for m in self.measurements if m.versus]
+        if not compared or self.entry.origin == "known":
+            return ""
+        again = [m for m in compared if not m.ranks]
+        won = [m.versus[0].difference.verdict == "better" for m in again or compared]
+        said = "; ".join(_beside_leader(m) for m in compared)
+        if all(won):
+            where = "measured again" if again else "on the seeds that the search chose by, not confirmed on fresh ones"
+            return f"better than the leading baseline, {where}: {said}"
+        return f"not shown to be better than the leading baseline: {said}"
+
+    @property
     def parameters(self) -> tuple[str, ...]:
         """The contract's inputs that the loss reads."""
         return self.gate.parameters
@@ -72,3 +90,12 @@ class Dossier:
     def primary(self) -> Measurement | None:
         """The measurement that ranks it, else any other."""
         return next(iter(sorted(self.measurements, key=lambda m: not m.ranks)), None)
+
+
+def _beside_leader(measurement: Measurement) -> str:
+    """``frontier -0.0067 [-0.0127, -0.0007] to dpo, behind``, and what it was measured on, if not by the search."""
+    other, metric = measurement.versus[0], one_line(measurement.score.metric, 40)
+    difference = other.difference
+    ends = "" if difference.low is None else f" [{difference.low:+.4f}, {difference.high:+.4f}]"
+    on = "" if measurement.ranks else " on fresh seeds" if measurement.fresh_seeds else " on another task"
+    return f"{metric} {difference.mean:+.4f}{ends} to {one_line(other.name, 40)}{on}, {difference.says}"

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from db.measurements import by_measurement, paired_values
 from db.records import CampaignRecord, Entry, EntryFilter, TrialRecord
 from discovery.dossier import Comparison, Dossier, Measurement
+from discovery.effects import effect_of
 from discovery.leaderboard import stage_score
-from discovery.statistics import mean_interval, minimum_effect, paired_difference
+from discovery.statistics import mean_interval, paired_difference
 from discovery.trials import Stage
 from evaluators.objectives import Objective
 from sandbox.contract import Contract
@@ -61,9 +62,11 @@ def _measurements(
         score = None if stage is None else stage_score(group, stage)
         if stage is None or score is None:
             continue
+        effect = effect_of(campaign, stage.task.evaluator, measured.ranks, stage.metric, leads=True)
         versus = []
         for entry in known:
-            compared = _compared(entry, [t for t in theirs[entry.candidate.id] if t.task_id == task], group, stage)
+            other = [t for t in theirs[entry.candidate.id] if t.task_id == task]
+            compared = _compared(entry, other, group, stage, effect)
             versus += [compared] if compared is not None else []
         mean = mean_interval(score.by_seed)
         versus.sort(key=lambda c: -c.mean if stage.higher_is_better else c.mean)
@@ -85,7 +88,7 @@ def _stage(archive: Archive, task: str, trials: Sequence[TrialRecord], metric: s
 
 
 def _compared(
-    entry: Entry, theirs: Sequence[TrialRecord], ours: Sequence[TrialRecord], stage: Stage
+    entry: Entry, theirs: Sequence[TrialRecord], ours: Sequence[TrialRecord], stage: Stage, effect: float
 ) -> Comparison | None:
     """The loss against one baseline on the seeds that both have, by world where both report worlds."""
     common = {t.seed for t in theirs if t.status == "done"} & set(stage.seeds)
@@ -95,7 +98,7 @@ def _compared(
     if not common or failed or a is None or b is None:
         return None
     pairs = paired_values(ours, theirs, stage.metric, narrowed.seeds)
-    difference = paired_difference(*pairs, stage.higher_is_better, minimum_effect(stage.metric))
+    difference = paired_difference(*pairs, stage.higher_is_better, effect)
     return Comparison(entry.name, entry.candidate.id, b.mean, difference)
 
 

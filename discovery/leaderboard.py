@@ -1,4 +1,4 @@
-"""The end of a campaign: each stage's ranking, with paired differences to the best baseline."""
+"""The end of a campaign: each stage's ranking, with paired differences to the leading baseline."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Board:
     stages: tuple[StageBoard, ...]
 
     @property
-    def best(self) -> Entry | None:
-        """The best candidate that is not a baseline, by the last stage that ranked one."""
+    def leader(self) -> Entry | None:
+        """The candidate with the leading mean of the last stage that ranked one, baselines aside; it need not be better."""
         for stage in reversed(self.stages):
             for row in stage.rows:
                 if not row.is_baseline:

@@ -52,7 +52,7 @@ class Progress:
     usd: float | None = None  # spent so far, where prices are known
     failures: Counter[str] = field(default_factory=Counter)
     baselines: dict[str, Score] = field(default_factory=dict)
-    best: tuple[str, Score] | None = None
+    leader: tuple[str, Score] | None = None
     listener: Callable[[Event], None] = lambda event: None
     _finish_times: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_WINDOW))
 
@@ -85,9 +85,9 @@ class Progress:
             return None
         return max(0, self.trials_expected - self.trials_finished_in_stage) / rate
 
-    def offer_best(self, name: str, score: Score) -> bool:
-        """Remember the score if it beats the best so far; whether it did."""
-        if self.best is not None and (score.mean - self.best[1].mean) * (1 if score.higher_is_better else -1) <= 0:
+    def offer_leader(self, name: str, score: Score) -> bool:
+        """Remember the score if it leads those so far; whether it does."""
+        if self.leader is not None and (score.mean - self.leader[1].mean) * (1 if score.higher_is_better else -1) <= 0:
             return False
-        self.best = (name, score)
+        self.leader = (name, score)
         return True

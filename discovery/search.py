@@ -380,5 +380,5 @@ class Search:
         self.parts.strategy.tell(Outcome(proposal, score=score))
         if proposal.origin == "known":
             progress.baselines[proposal.name] = score
-        elif progress.offer_best(proposal.name, score):
-            progress.say("scored", f"{proposal.name}: {stage.metric} {score.mean:.4f}, best so far")
+        elif progress.offer_leader(proposal.name, score):
+            progress.say("scored", f"{proposal.name}: {stage.metric} {score.mean:.4f}, leads so far")

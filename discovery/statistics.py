@@ -23,10 +23,24 @@ from typing import Any, Literal
 
 from db.records import Entry
 
-Verdict = Literal["better", "worse", "not separated"]
+Verdict = Literal["better", "ahead", "equal", "within", "not separated", "behind", "worse", "one pair"]
 
 CONFIDENCE = 0.95
 MINIMUM_EFFECTS: Mapping[str, float] = {"frontier": 0.005}  # a rescaled DPO can be "significantly" 0.001 better
+
+
+# Where the 95% interval of a difference lies, turned so that above 0 is better, from the better end to the worse one. Each
+# difference has exactly one of these; "better" and "worse" are said of nothing else.
+MEANINGS: Mapping[Verdict, str] = {
+    "better": "the whole interval is better by more than the minimum effect",
+    "ahead": "the whole interval is better than 0, but reaches into the minimum effect",
+    "equal": "no pair differs",
+    "within": "the whole interval is smaller than the minimum effect, either way",
+    "not separated": "the interval holds 0 and reaches beyond the minimum effect",
+    "behind": "the whole interval is worse than 0, but reaches into the minimum effect",
+    "worse": "the whole interval is worse by more than the minimum effect",
+    "one pair": "a single pair has no interval",
+}
 
 
 def minimum_effect(metric: str) -> float:
@@ -53,7 +67,7 @@ class Difference:
         low, high: ends of the 95% interval; None with a single pair, which has no spread to judge by.
         n: paired units behind it.
         minimum_effect: what counts as nothing.
-        verdict: from `a`'s point of view; "better" or "worse" only if the whole interval lies beyond the minimum effect.
+        verdict: from `a`'s point of view, one of `MEANINGS`.
     """
 
     mean: float
@@ -62,6 +76,11 @@ class Difference:
     n: int
     minimum_effect: float
     verdict: Verdict
+
+    @property
+    def says(self) -> str:
+        """The verdict as it is shown: ``within 0.005`` names what it is within."""
+        return f"within {self.minimum_effect:g}" if self.verdict == "within" else self.verdict
 
 
 def paired_difference(
@@ -97,7 +116,7 @@ def paired_difference(
     values = [math.fsum(g) / len(g) for g in groups.values()]
     n, mean = len(values), math.fsum(values) / len(values)
     if n == 1:
-        return Difference(mean, None, None, 1, minimum_effect, "not separated")
+        return Difference(mean, None, None, 1, minimum_effect, "one pair")
     variance = math.fsum((v - mean) ** 2 for v in values) / (n - 1)
     half = _t_quantile(n - 1) * math.sqrt(variance / n)
     low, high = mean - half, mean + half
@@ -116,10 +135,16 @@ def _t_quantile(freedom: int) -> float:
 
 
 def _verdict(low: float, high: float, higher_is_better: bool, effect: float) -> Verdict:
-    above, below = low > effect, high < -effect
-    if not (above or below):
-        return "not separated"
-    return "better" if above == higher_is_better else "worse"
+    worst, best = (low, high) if higher_is_better else (-high, -low)
+    cases: tuple[tuple[bool, Verdict], ...] = (
+        (worst == best == 0, "equal"),
+        (worst > effect, "better"),
+        (best < -effect, "worse"),
+        (-effect <= worst and best <= effect, "within"),
+        (worst > 0, "ahead"),
+        (best < 0, "behind"),
+    )
+    return next((verdict for holds, verdict in cases if holds), "not separated")
 
 
 @dataclass(frozen=True)
@@ -143,8 +168,8 @@ class Comparison:
     values: Mapping[str, Mapping[Any, float]] | None = None
 
 
-def best_of(entries: Iterable[Entry]) -> Entry | None:
-    """The entry with the best mean score; ties go to the first. None if nothing is ranked."""
+def leader_of(entries: Iterable[Entry]) -> Entry | None:
+    """The entry with the leading mean score; ties go to the first. None if nothing is ranked."""
     ranked = _ranked(entries)
     return ranked[0] if ranked else None
 
@@ -155,9 +180,9 @@ def leaderboard(
     top: int | None = None,
     comparison: Comparison | None = None,
 ) -> tuple[Row, ...]:
-    """Candidates and baselines by mean score, best first, each with its paired difference to the best baseline.
+    """Candidates and baselines by mean score, each with its paired difference to the leading baseline.
 
-    The best baseline is the one with the best mean, chosen with the same noise as everything else: this favours the
+    The leading baseline is the one with the best mean, chosen with the same noise as everything else: this favours the
     baseline, never the candidate. Unranked entries (no finished trial, or a failed one) are left out.
 
     Args:
@@ -171,7 +196,7 @@ def leaderboard(
     comparison = comparison or Comparison()
     known = {e.candidate.id: e for e in baselines}
     candidates = _ranked(e for e in entries if e.candidate.id not in known)[:top]
-    reference = best_of(known.values())
+    reference = leader_of(known.values())
     rows = []
     for rank, entry in enumerate(_ranked([*known.values(), *candidates]), 1):
         assert entry.score is not None

@@ -1,4 +1,4 @@
-"""What became of a campaign's proposals, what they cost, and how the best score grew."""
+"""What became of a campaign's proposals, what they cost, and how the leading score grew."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class CampaignStats:
         usd, usd_per_accepted: what replies cost, where the config named prices; None where it did not.
         lost_requests, lost_tokens, lost_usd: questions that were on their way when a driver ended, and the most they took.
         scored: all ranked candidates, in the order in which they were measured.
-        best: the steps of the best score so far, baselines left out.
-        baselines: known objectives, best first.
+        leaders: the steps of the leading score so far, baselines left out.
+        baselines: known objectives, the leading one first.
     """
 
     campaign: CampaignRecord
@@ -77,7 +77,7 @@ class CampaignStats:
     lost_usd: float
     devices: tuple[DeviceTime, ...]
     scored: tuple[Scored, ...]
-    best: tuple[Scored, ...]
+    leaders: tuple[Scored, ...]
     baselines: tuple[Scored, ...]
 
     @property
@@ -121,7 +121,7 @@ def campaign_stats(archive: Archive, campaign: CampaignRef) -> CampaignStats:
         lost_usd=totals.lost_cost,
         devices=tuple(devices),
         scored=tuple(scored),
-        best=best_so_far((s for s in scored if s.origin != "known"), higher),
+        leaders=leading_so_far((s for s in scored if s.origin != "known"), higher),
         baselines=tuple(sorted(known, key=lambda s: -s.score if higher else s.score)),
     )
 
@@ -148,7 +148,7 @@ def by_proposer(counts: Iterable[OutcomeCount]) -> list[ProposerStats]:
     return sorted(made, key=lambda p: (-p.proposals, p.proposer, p.model or ""))
 
 
-def best_so_far(scored: Iterable[Scored], higher_is_better: bool) -> tuple[Scored, ...]:
+def leading_so_far(scored: Iterable[Scored], higher_is_better: bool) -> tuple[Scored, ...]:
     """Those that were better than all before them, in the order of time."""
     steps: list[Scored] = []
     for one in scored:

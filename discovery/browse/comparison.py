@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from db.measurements import by_measurement, paired_values, values_by_seed
-from db.records import Entry, Ranking, TrialRecord
+from db.measurements import Trials, by_measurement, paired_values, values_by_seed
+from db.records import CampaignRecord, Entry, TrialRecord
 from discovery.browse.curves import LossCurve, stored_curve
-from discovery.statistics import Difference, minimum_effect, paired_difference
+from discovery.effects import effect_of
+from discovery.statistics import Difference, paired_difference
 from evaluators.options import OptionsError
 from sandbox.text import clean_text, one_line
 
@@ -91,11 +92,11 @@ def compare(archive: Archive, prefixes: Sequence[str], campaign: str | None) -> 
     if len({e.candidate.id for e in entries}) < max(2, len(entries)):
         raise OptionsError("comparing takes two or more different candidates")
     curves = (stored_curve(archive.proposal_of(e.candidate.id, e.campaign)) for e in entries)
-    first, ranking = entries[0], archive.campaign(entries[0].campaign).ranking
+    first, record = entries[0], archive.campaign(entries[0].campaign)
     trials = {e.candidate.id: archive.trials(e.candidate.id, e.campaign) for e in entries}
     ours = trials[first.candidate.id]
     others = [
-        Beside(e, code_diff(first, e), tuple(_measured(trials[e.candidate.id], ours, ranking))) for e in entries[1:]
+        Beside(e, code_diff(first, e), tuple(_measured(trials[e.candidate.id], ours, record))) for e in entries[1:]
     ]
     return Compared(first, tuple(others), tuple(c for c in curves if c is not None))
 
@@ -113,15 +114,27 @@ def code_diff(old: Entry, new: Entry) -> str:
     return "\n".join(difflib.unified_diff(a, b, of_a, of_b, lineterm=""))
 
 
-def _measured(theirs: Sequence[TrialRecord], ours: Sequence[TrialRecord], ranking: Ranking) -> Iterator[Measured]:
+def _measured(theirs: Sequence[TrialRecord], ours: Sequence[TrialRecord], record: CampaignRecord) -> Iterator[Measured]:
     """Each measurement that both have, those that rank the first one's campaign first."""
+    ranking = record.ranking
     groups = {(g.task_id, g.ranks): g.trials for g in by_measurement(theirs, ranking)}
     for group in by_measurement(ours, ranking):
         a, b = (_done(t) for t in (groups.get((group.task_id, group.ranks), ()), group.trials))
         seeds = tuple(sorted(a.keys() & b.keys()))
         if seeds:
-            metrics = _metrics([a[s] for s in seeds], [b[s] for s in seeds], seeds, ranking.metric)
+            metrics = _metrics([a[s] for s in seeds], [b[s] for s in seeds], group, record)
             yield Measured(b[seeds[0]].evaluator, group.ranks, group.fresh, seeds, tuple(metrics))
+
+
+def ranking_difference(archive: Archive, campaign: CampaignRecord, candidate: str, other: str) -> Difference | None:
+    """One candidate minus another by what ranks the campaign; None without a common seed. Raises ArchiveError."""
+    task = campaign.ranking.task_id
+    ours, theirs = (archive.trials(c, campaign=campaign.id, task=task) for c in (candidate, other))
+    for measured in _measured(ours, theirs, campaign):
+        for metric in measured.metrics:
+            if measured.ranks and metric.ranks:
+                return metric.difference
+    return None
 
 
 def _done(trials: Sequence[TrialRecord]) -> Mapping[int, TrialRecord]:
@@ -129,15 +142,18 @@ def _done(trials: Sequence[TrialRecord]) -> Mapping[int, TrialRecord]:
 
 
 def _metrics(
-    theirs: Sequence[TrialRecord], ours: Sequence[TrialRecord], seeds: Sequence[int], ranks: str
+    theirs: Sequence[TrialRecord], ours: Sequence[TrialRecord], group: Trials, record: CampaignRecord
 ) -> Iterator[MetricComparison]:
     """For each metric that both report on all of these seeds, but not its parts by world; the one that ranks first."""
     direction = {m.name: m.higher_is_better for m in ours[0].metrics if "/" not in m.name}
+    seeds, ranks = [t.seed for t in ours], record.ranking.metric
+    leading = ranks if ranks in direction else next(iter(direction), "")
     for name in sorted(direction, key=lambda n: n != ranks):
         a, b = (values_by_seed(trials, name, seeds) for trials in (theirs, ours))
         if not a or a.keys() != b.keys():
             continue
         pairs = paired_values(theirs, ours, name, seeds)
-        difference = paired_difference(*pairs, direction[name], minimum_effect(name))
+        effect = effect_of(record, ours[0].evaluator, group.ranks, name, leads=name == leading)
+        difference = paired_difference(*pairs, direction[name], effect)
         means = [math.fsum(values.values()) / len(values) for values in (a, b)]
         yield MetricComparison(name, direction[name], name == ranks, means[0], means[1], difference)

@@ -18,11 +18,11 @@ _AT_ONCE = 100_000  # happenings read at most between two looks
 
 @dataclass(frozen=True)
 class News:
-    """What is new since the last look. `best`: the best ranked candidate that is not a baseline, if that is new."""
+    """What is new since the last look. `leader`: the ranked candidate with the leading mean that is not a baseline, if that is new."""
 
     campaign: CampaignRecord
     happenings: tuple[Happening, ...]
-    best: Entry | None
+    leader: Entry | None
 
     @property
     def is_over(self) -> bool:
@@ -39,16 +39,16 @@ class Follower:
         self._started = record.created_at
         self._since: datetime | None = None
         self._told: dict[str, datetime] = {}
-        self._best: str | None = None
+        self._leader: str | None = None
 
     def look(self) -> News:
         """What is new. Raises ArchiveError.
 
-        The status is read first, so that nothing is missed at the end, and the best before the trials that made it.
+        The status is read first, so that nothing is missed at the end, and the leader before the trials that made it.
         """
-        record, best = self._archive.campaign(self._campaign), self._new_best()
+        record, leader = self._archive.campaign(self._campaign), self._new_leader()
         new = self._first() if self._since is None else self._again(self._since)
-        return News(record, tuple(new), best)
+        return News(record, tuple(new), leader)
 
     def _first(self) -> Sequence[Happening]:
         """The last few, and what comes while they are read. Whatever is older counts as told."""
@@ -64,10 +64,10 @@ class Follower:
         self._told = {h.key: h.at for h in found if h.at >= self._since}
         return new
 
-    def _new_best(self) -> Entry | None:
+    def _new_leader(self) -> Entry | None:
         made = EntryFilter(status="ranked", where='origin != "known"')
-        best = next(iter(self._archive.entries(self._campaign, made, limit=1)), None)
-        if best is None or best.candidate.id == self._best:
+        leader = next(iter(self._archive.entries(self._campaign, made, limit=1)), None)
+        if leader is None or leader.candidate.id == self._leader:
             return None
-        self._best = best.candidate.id
-        return best
+        self._leader = leader.candidate.id
+        return leader

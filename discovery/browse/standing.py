@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from db.measurements import TrialKey
 from db.records import CampaignRecord
+from discovery.effects import effect_in, sections
 from discovery.leaderboard import Board, stage_board
-from discovery.statistics import minimum_effect
 from discovery.trials import Stage
 
 if TYPE_CHECKING:
@@ -54,19 +54,11 @@ def _metric(archive: Archive, record: CampaignRecord, task: str, candidate: str)
     done = next((t for t in archive.trials(candidate, record.id, task) if t.status == "done"), None)
     if done is None:
         return None
-    wanted = [section.get("metric") for section in _sections(record)[1:]]
+    wanted = [section.get("metric") for section in sections(record)[1:]]
     chosen = next((m for m in done.metrics if m.name in wanted), done.metrics[0])
     return chosen.name, chosen.higher_is_better
 
 
 def _effect(record: CampaignRecord, stage: Stage, number: int) -> float:
-    sections = _sections(record)
-    given = sections[number].get("minimum_effect") if number < len(sections) else None
-    return float(given) if isinstance(given, (int, float)) else minimum_effect(stage.metric)
-
-
-def _sections(record: CampaignRecord) -> list[dict[str, Any]]:
-    """The settings of the search, then of the promotions, as far as they are there."""
-    promotions = record.config.get("promotions")
-    found = [record.config.get("objective"), *(promotions if isinstance(promotions, list) else [])]
-    return [section if isinstance(section, dict) else {} for section in found]
+    found = sections(record)
+    return effect_in(found[number] if number < len(found) else {}, stage.metric)

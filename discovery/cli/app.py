@@ -74,8 +74,12 @@ def run(
     config: Annotated[Path, typer.Argument(help="The campaign's YAML file.")],
     archive: ArchiveUrl = None,
     settings: Settings = None,
-    best_to: Annotated[
-        Path | None, typer.Option("--export-best", help="Write the best loss here at the end, replacing the file.")
+    leader_to: Annotated[
+        Path | None,
+        typer.Option(
+            "--export-leader",
+            help="Write the leading loss here at the end, better than the baselines or not, replacing the file.",
+        ),
     ] = None,
     unsafe_no_sandbox: NoSandbox = False,
     as_json: Json = False,
@@ -83,7 +87,7 @@ def run(
     """Run a campaign, or go on with an interrupted one."""
     from discovery.cli.run import Ending, run
 
-    raise typer.Exit(run(config, archive, settings or [], Ending(best_to, as_json), unsafe_no_sandbox))
+    raise typer.Exit(run(config, archive, settings or [], Ending(leader_to, as_json), unsafe_no_sandbox))
 
 
 @app.command()

@@ -122,7 +122,7 @@ def _config(wanted: Bench, archive: str | None) -> CampaignConfig:
 
 
 def ranked(result: CampaignResult, names: Sequence[str]) -> tuple[str | None, list[Line]]:
-    """The reference's name, and the named objectives from the best on; earlier runs may have measured others."""
+    """The reference's name, and the named objectives by their means; earlier runs may have measured others."""
     from discovery.statistics import Comparison, leaderboard, mean_interval
 
     (stage,) = result.board.stages
@@ -167,7 +167,7 @@ def _print(
     add_figure(grid, f"vs {reference} [95%]" if reference else "")
     add_word(grid, "verdict")
     for rank, line in enumerate(lines, 1):
-        verdict = line.against.verdict if line.against else ""
+        verdict = line.against.says if line.against else ""
         against = difference_text(line.against, wide=True)
         grid.add_row(str(rank), line.name, number(line.mean), _interval(line), against, verdict)
     console.print()
@@ -184,7 +184,7 @@ def as_markdown(result: CampaignResult, reference: str | None, lines: Sequence[L
         "|--:|---|--:|---|---|---|",
     ]
     for rank, line in enumerate(lines, 1):
-        against, verdict = difference_text(line.against, wide=True), line.against.verdict if line.against else ""
+        against, verdict = difference_text(line.against, wide=True), line.against.says if line.against else ""
         rows.append(f"| {rank} | {line.name} | {number(line.mean)} | {_interval(line)} | {against} | {verdict} |")
     rows += [f"| | {name} | | | | {one_line(why, 120)} |" for name, why in failures.items()]
     return "\n".join(rows)

@@ -14,14 +14,14 @@ from db.records import Entry, Score
 from discovery.browse.comparison import seeds_text
 from discovery.cli.tables import add_figure, add_name, add_word, name_cell, table
 from discovery.cli.terminal import number, signed
-from discovery.statistics import Difference, Row
+from discovery.statistics import MEANINGS, Difference, Row
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
     from discovery.leaderboard import Board, StageBoard
 
 WIDE = 112  # columns from which the leaderboard shows everything
-_STYLES = {"better": "bold green", "worse": "red", "not separated": "dim"}
+_STYLES = {"better": "bold green", "ahead": "green", "behind": "red", "worse": "red"}
 
 
 def print_board(console: Console, board: Board) -> None:
@@ -48,15 +48,16 @@ def _title(stage: StageBoard) -> str:
 def _reading(stages: Sequence[StageBoard]) -> str:
     differences = [r.difference for s in stages for r in s.rows if r.difference is not None]
     effects = sorted({d.minimum_effect for d in differences})
-    beyond = f" beyond {' or '.join(f'{e:g}' for e in effects)}" if any(effects) else ""
+    least = f", the minimum effect is {' or '.join(f'{e:g}' for e in effects)}" if any(effects) else ""
+    said = "; ".join(f"{v}: {m}" for v, m in MEANINGS.items() if v in {d.verdict for d in differences})
     chosen = "" if any(s.fresh for s in stages) else " The search chose by these very seeds: confirm on fresh ones."
     compared = max(sum(not r.is_baseline for r in s.rows) for s in stages)
     luck = (
         f" Each interval is 95% by itself: of {compared} losses, one may look better by luck." if compared > 1 else ""
     )
     return (
-        f"±: standard error over seeds. Difference: paired, to the best baseline, with its 95% interval{_pairs(stages)}; "
-        f"better or worse only if the whole interval lies on that side of 0{beyond}.{luck}{chosen}"
+        f"±: standard error over seeds. Difference: paired, to the leading baseline, with its 95% interval{_pairs(stages)}"
+        f"{least}. {said[:1].upper()}{said[1:]}{'.' if said else ''}{luck}{chosen}"
     )
 
 
@@ -119,7 +120,7 @@ def difference_text(difference: Difference | None, wide: bool) -> str:
     if difference is None:
         return ""
     if difference.low is None or difference.high is None:
-        return f"{signed(difference.mean)} (one pair)" if wide else signed(difference.mean)
+        return signed(difference.mean)
     return f"{signed(difference.mean)} [{signed(difference.low)}, {signed(difference.high)}]"
 
 
@@ -131,16 +132,16 @@ def _verdict(row: Row, versus: str | None) -> Text:
 
 def _compared(row: Row, versus: str | None) -> Text:
     if row.is_baseline:
-        best = row.difference is None and versus is not None
-        return Text("best baseline" if best else "baseline", style="cyan")
+        leads = row.difference is None and versus is not None
+        return Text("leading baseline" if leads else "baseline", style="cyan")
     if row.difference is None:
         return Text("-", style="dim")
     return verdict_text(row.difference)
 
 
 def verdict_text(difference: Difference) -> Text:
-    """``better``, ``worse`` or ``not separated`` in its colour."""
-    return Text(difference.verdict, style=_STYLES[difference.verdict])
+    """What the interval says, in its colour."""
+    return Text(difference.says, style=_STYLES.get(difference.verdict, "dim"))
 
 
 def origin_of(entry: Entry) -> str:

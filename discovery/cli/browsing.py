@@ -34,7 +34,11 @@ def candidates(
     search: Annotated[str | None, typer.Option("--search", help="Text in name, thought or code.")] = None,
     sort: Annotated[
         str | None,
-        typer.Option("--sort", metavar="NAME", help="A metric or a fact, best first; NAME:asc or NAME:desc otherwise."),
+        typer.Option(
+            "--sort",
+            metavar="NAME",
+            help="A metric or a fact, in the better direction; NAME:asc or NAME:desc otherwise.",
+        ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=MOST, help="Rows at most.")] = 30,
     offset: Annotated[int, typer.Option("--offset", min=0, max=MOST, help="Rows to leave out.")] = 0,
@@ -42,7 +46,7 @@ def candidates(
     as_json: Json = False,
     as_csv: Csv = False,
 ) -> None:
-    """List candidate losses, best first.
+    """List candidate losses by score.
 
     Those without a score follow: in training, failed, refused.
     """
@@ -106,7 +110,7 @@ def leaderboard(
 ) -> None:
     """Show where a campaign stands.
 
-    Each stage's ranking with paired differences to the best baseline, as a run shows it at its end.
+    Each stage's ranking with paired differences to the leading baseline, as a run shows it at its end.
     """
     from discovery.cli.leaderboard import leaderboard
 

@@ -165,5 +165,6 @@ def _to_files(made: Exported, path: Path, force: bool) -> None:
     compared = "not run" if not runs_candidates() else "computes what was archived" if made.compared else "not compared"
     beside = f" and {len(made.export.attachments)} files in {folder.name}/" if made.export.attachments else ""
     console = Console(stderr=True, highlight=False)
-    shown = f"wrote {one_line(str(path))}{beside}: {one_line(made.dossier.entry.name, 80)}, {compared}"
+    standing = f"; {made.dossier.standing}" if made.dossier.standing else ""
+    shown = f"wrote {one_line(str(path))}{beside}: {one_line(made.dossier.entry.name, 80)}, {compared}{standing}"
     console.print(Text(shown), soft_wrap=True)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _CAMPAIGN_COLUMNS = (
     "id", "name", "status", "evaluator", "metric", "candidates", "proposals", "trials_done", "trials_failed", "unconfined",
-    "created_at", "finished_at", "best_id", "best_name", "best_score",
+    "created_at", "finished_at", "leader_id", "leader_name", "leader_score",
 )  # fmt: skip
 _CANDIDATE_COLUMNS = (
     "id", "name", "campaign", "contract", "origin", "proposer", "status", "metric", "score", "trials_done", "trials_failed",
@@ -92,13 +92,13 @@ def campaigns(archive: str | None, form: Form) -> None:
     """`discovery campaigns`. Raises OptionsError, ArchiveError."""
     with opened(archive) as stored:
         records = stored.campaigns()
-        best = {r.id: next(iter(stored.top(r.id, 1)), None) for r in records}
+        leader = {r.id: next(iter(stored.top(r.id, 1)), None) for r in records}
         shown = stored.url
     if form.as_json:
-        print_json([_campaign(r, best[r.id]) for r in records])
+        print_json([_campaign(r, leader[r.id]) for r in records])
         return
     if form.as_csv:
-        print_csv(_CAMPAIGN_COLUMNS, (_campaign_row(r, best[r.id]) for r in records))
+        print_csv(_CAMPAIGN_COLUMNS, (_campaign_row(r, leader[r.id]) for r in records))
         return
     console = stdout_console()
     if not records:
@@ -112,12 +112,12 @@ def campaigns(archive: str | None, form: Form) -> None:
         add_name(grid, "evaluator")
     add_figure(grid, "losses")
     add_figure(grid, "trials")
-    add_name(grid, "best")
+    add_name(grid, "leader")
     add_figure(grid, "score")
     if wide:
         add_word(grid, "started (UTC)")
     for record in records:
-        first = best[record.id]
+        first = leader[record.id]
         grid.add_row(
             name_cell(record.name),
             Text.assemble(words(record.status), (", NO SANDBOX" if record.unconfined else "", "bold red")),
@@ -134,7 +134,7 @@ def campaigns(archive: str | None, form: Form) -> None:
     print_next(console, f"discovery candidates --campaign NAME{option}")
 
 
-def _campaign(record: CampaignRecord, best: Entry | None) -> dict[str, Any]:
+def _campaign(record: CampaignRecord, leader: Entry | None) -> dict[str, Any]:
     return {
         "id": record.id,
         "name": record.name,
@@ -148,16 +148,16 @@ def _campaign(record: CampaignRecord, best: Entry | None) -> dict[str, Any]:
         "unconfined": record.unconfined,
         "created_at": record.created_at,
         "finished_at": record.finished_at,
-        "best": entry_values(best) if best else None,
+        "leader": entry_values(leader) if leader else None,
         "config": record.config,
     }
 
 
-def _campaign_row(record: CampaignRecord, best: Entry | None) -> dict[str, Any]:
+def _campaign_row(record: CampaignRecord, leader: Entry | None) -> dict[str, Any]:
     flat: dict[str, Any] = {"metric": record.ranking.metric}
-    if best is not None and best.score is not None:
-        flat |= {"best_id": best.candidate.id, "best_name": best.name, "best_score": best.score.mean}
-    return _campaign(record, best) | flat
+    if leader is not None and leader.score is not None:
+        flat |= {"leader_id": leader.candidate.id, "leader_name": leader.name, "leader_score": leader.score.mean}
+    return _campaign(record, leader) | flat
 
 
 def candidates(archive: str | None, wanted: Filter, form: Form) -> None:

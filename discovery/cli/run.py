@@ -34,9 +34,9 @@ _ENDINGS = {
 
 @dataclass(frozen=True)
 class Ending:
-    """What comes after a campaign: a file for the best loss of the last stage; the leaderboard as JSON on stdout."""
+    """What comes after a campaign: a file for the leading loss of the last stage; the leaderboard as JSON on stdout."""
 
-    best_to: Path | None = None
+    leader_to: Path | None = None
     as_json: bool = False
 
 
@@ -47,7 +47,7 @@ def run(
 
     Raises:
         OptionsError, ArchiveError, SearchError, InfrastructureError: from the configuration and the campaign.
-        ExportError, OSError: the best loss could not be written.
+        ExportError, OSError: the leading loss could not be written.
     """
     require_linux("run")
     allow_local_plugins()
@@ -84,11 +84,11 @@ def run(
     print_commands(console, next_commands(config, result, sys.argv))
     if ending.as_json:
         print_json(_as_values(result))
-    if ending.best_to is not None and result.status == "finished" and result.board.best is not None:
+    leader = result.board.leader
+    if ending.leader_to is not None and result.status == "finished" and leader is not None:
         from discovery.cli.export import Target, Wanted, export
 
-        best = result.board.best
-        export(config.archive, Wanted(best.candidate.id, best.campaign), Target(ending.best_to, force=True))
+        export(config.archive, Wanted(leader.candidate.id, leader.campaign), Target(ending.leader_to, force=True))
     return _EXIT_CODES.get(result.status, 0)
 
 
@@ -127,7 +127,7 @@ def announce(console: Console, config: CampaignConfig) -> None:
     grid.add_row("evaluator", words(f"{objective.evaluator}, {objective.metric or 'primary metric'}, seeds {seeds}"))
     for promotion in config.promotions:
         grid.add_row(
-            "then", words(f"the best {promotion.top} and {', '.join(promotion.baselines)} on {promotion.evaluator}")
+            "then", words(f"the leading {promotion.top} and {', '.join(promotion.baselines)} on {promotion.evaluator}")
         )
     grid.add_row("proposer", words(config.proposer.kind))
     budget = {k: v for k, v in config.budget.model_dump().items() if v is not None}
@@ -152,9 +152,10 @@ def next_commands(config: CampaignConfig, result: CampaignResult, typed: Sequenc
     commands = []
     if result.status != "finished":
         commands.append((shlex.join(["discovery", *(redact_secrets(a) for a in typed[1:])]), "go on where it stopped"))
-    best = result.board.best
-    if best is not None:
-        commands.append((f"discovery show {best.candidate.short_id}{archive}", "code, idea and scores of the best"))
-        commands.append((f"discovery export {best.candidate.short_id} -o best.py{archive}", "the best as a file"))
+    leader = result.board.leader
+    if leader is not None:
+        short = leader.candidate.short_id
+        commands.append((f"discovery show {short}{archive}", "the leading loss: code, idea, scores"))
+        commands.append((f"discovery export {short} -o loss.py{archive}", "the same as a file"))
     commands.append((f"discovery candidates --campaign {config.name}{archive}", "all of them"))
     return commands

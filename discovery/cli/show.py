@@ -49,7 +49,7 @@ class Stored:
     trials: Sequence[TrialRecord]
     tasks: Mapping[str, TaskRecord]
     lineage: Sequence[Ancestor]
-    beside: LossCurve | None  # of the best baseline
+    beside: LossCurve | None  # of the leading baseline
 
     @property
     def stages(self) -> list[tuple[str, Sequence[TrialRecord]]]:
@@ -107,7 +107,7 @@ def show(archive: str | None, prefix: str, campaign: str | None, texts: Texts, a
 
 
 def _baseline_curve(stored: Archive, entry: Entry) -> LossCurve | None:
-    """What a curve is drawn beside: the best baseline of the campaign, if that is another loss."""
+    """What a curve is drawn beside: the leading baseline of the campaign, if that is another loss."""
     known = EntryFilter(status="ranked", origin="known")
     best = next(iter(stored.entries(entry.campaign, known, limit=1)), None)
     if best is None or best.candidate.id == entry.candidate.id:

@@ -51,7 +51,7 @@ def stats(archive: str | None, campaign: str, as_json: bool) -> None:
     times = ", ".join(f"{one_line(d.device, 20)} {d.seconds / 3600:.3g} in {d.trials} trials" for d in found.devices)
     grid.add_row("device-hours", words(times or "none yet"))
     console.print(grid)
-    _print_best(console, found)
+    _print_leaders(console, found)
 
 
 def _counts(failures: Mapping[str, int]) -> str:
@@ -95,23 +95,23 @@ def _figures(one: ProposerStats) -> list[str]:
     return [str(one.proposals), str(one.accepted), str(one.ranked), f"{100 * one.success_rate:.0f}%", tokens]
 
 
-def _print_best(console: Console, found: CampaignStats) -> None:
-    """How the best score grew, and the best baseline for comparison."""
-    if not found.best:
+def _print_leaders(console: Console, found: CampaignStats) -> None:
+    """How the leading score grew, and the leading baseline for comparison."""
+    if not found.leaders:
         console.print("\nno loss is ranked yet", style="dim")
         return
     ranking = found.campaign.ranking
-    console.print(Text(f"\nBest {one_line(ranking.metric, 40)} so far", style="bold"))
+    console.print(Text(f"\nLeading {one_line(ranking.metric, 40)} so far", style="bold"))
     grid = table()
     add_figure(grid, "after")
     add_figure(grid, "score")
     add_name(grid, "loss")
-    for step in found.best[-_STEPS_SHOWN:]:
+    for step in found.leaders[-_STEPS_SHOWN:]:
         after = duration((step.at - found.campaign.created_at).total_seconds())
         grid.add_row(after, number(step.score), name_cell(f"{step.candidate_id[:10]} {step.name}"))
     console.print(grid)
-    if len(found.best) > _STEPS_SHOWN:
-        console.print(f"{len(found.best) - _STEPS_SHOWN} earlier steps: --json", style="dim")
+    if len(found.leaders) > _STEPS_SHOWN:
+        console.print(f"{len(found.leaders) - _STEPS_SHOWN} earlier steps: --json", style="dim")
     if found.baselines:
-        best = found.baselines[0]
-        console.print(Text(f"best baseline: {one_line(best.name, 40)} {number(best.score)}", style="dim"))
+        leading = found.baselines[0]
+        console.print(Text(f"leading baseline: {one_line(leading.name, 40)} {number(leading.score)}", style="dim"))

@@ -48,10 +48,10 @@ def tail(archive: str | None, campaign: str, last: int, every_s: float, as_json:
 def _say(news: News) -> None:
     for one in news.happenings:
         print(f"{one.at:%H:%M:%S} {_told(one)}")
-    if news.best is not None and news.best.score is not None:
-        score = news.best.score
-        name = one_line(news.best.name, 60)
-        print(f"best so far: {name} ({news.best.candidate.short_id}) {score.metric} {number(score.mean)}")
+    if news.leader is not None and news.leader.score is not None:
+        score = news.leader.score
+        name = one_line(news.leader.name, 60)
+        print(f"leads so far: {name} ({news.leader.candidate.short_id}) {score.metric} {number(score.mean)}")
     if news.is_over:
         record = news.campaign
         why = "; its driver is gone, `discovery run` goes on from here" if record.status == "abandoned" else ""
@@ -79,9 +79,16 @@ def _value(one: Happening) -> str:
 def _say_json(news: News) -> None:
     for one in news.happenings:
         _line({"event": "verdict" if one.seed is None else "trial"} | vars(one))
-    if news.best is not None and news.best.score is not None:
-        best = news.best
-        _line({"event": "best", "candidate_id": best.candidate.id, "name": best.name, "score": news.best.score.mean})
+    if news.leader is not None and news.leader.score is not None:
+        leader = news.leader
+        _line(
+            {
+                "event": "leader",
+                "candidate_id": leader.candidate.id,
+                "name": leader.name,
+                "score": news.leader.score.mean,
+            }
+        )
     if news.is_over:
         _line({"event": "end", "status": news.campaign.status, "trials_done": news.campaign.trials_done})
 

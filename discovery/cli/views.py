@@ -58,7 +58,7 @@ class PlainView:
         pace = f"  ({progress.trials_done} done{_pace(progress)})" if event.kind == "trial" else ""
         self._line(event.kind, event.text + pace)
         if event.kind == "scored":
-            self._line("best", f"against baselines: {comparisons(progress) or 'none scored yet'}")
+            self._line("leader", f"against baselines: {comparisons(progress) or 'none scored yet'}")
 
     def _line(self, kind: str, text: str) -> None:
         line = f"[{self._progress.wall_s:7.1f} s] {one_line(kind, 10):<9}{one_line(text, 500)}"
@@ -108,12 +108,12 @@ def _pace(progress: Progress) -> str:
 
 
 def comparisons(progress: Progress) -> str:
-    """Best so far against each baseline, better first positive; empty if there is nothing to compare."""
-    best, baselines = progress.best, dict(progress.baselines)
-    if best is None:
+    """The leading loss so far against each baseline, in the better direction; empty if there is nothing to compare."""
+    leader, baselines = progress.leader, dict(progress.baselines)
+    if leader is None:
         return ""
-    sign = 1 if best[1].higher_is_better else -1
-    gaps = {name: sign * (best[1].mean - score.mean) for name, score in baselines.items()}
+    sign = 1 if leader[1].higher_is_better else -1
+    gaps = {name: sign * (leader[1].mean - score.mean) for name, score in baselines.items()}
     shown = sorted(gaps.items(), key=lambda item: item[1])[:BASELINES_SHOWN]
     return ", ".join(f"{one_line(name, 24)} {signed(gap)}" for name, gap in shown)
 
@@ -127,7 +127,7 @@ def panel(progress: Progress, events: list[Event], title: str, uses_llm: bool) -
     grid.add_row("trials", counts(progress))
     running = [f"{one_line(r.name, 30)} seed {r.seed}" for r in list(progress.running.values())]
     grid.add_row("running", Text(", ".join(running) or "-"))
-    grid.add_row("best", _best(progress))
+    grid.add_row("leader", _leader(progress))
     grid.add_row("proposals", _proposals(progress))
     tokens = f"{progress.prompt_tokens:,} in, {progress.completion_tokens:,} out" if uses_llm else "no LLM in use"
     grid.add_row("tokens", tokens + (f", {dollars(progress.usd)}" if progress.usd is not None else ""))
@@ -142,12 +142,12 @@ def panel(progress: Progress, events: list[Event], title: str, uses_llm: bool) -
     return Panel(Group(grid, Text(), news), title=heading, title_align="left", box=box.ROUNDED, border_style="dim")
 
 
-def _best(progress: Progress) -> Text:
-    if progress.best is None:
+def _leader(progress: Progress) -> Text:
+    if progress.leader is None:
         known = dict(progress.baselines)
         scores = ", ".join(f"{one_line(n, 24)} {number(s.mean)}" for n, s in list(known.items())[:BASELINES_SHOWN])
         return Text(f"baselines: {scores}" if scores else "-")
-    name, score = progress.best
+    name, score = progress.leader
     against = comparisons(progress)
     text = Text.assemble((one_line(name, 40), "bold"), f"  {score.metric} {number(score.mean)}")
     return text.append(f"\nagainst {against}") if against else text

@@ -115,7 +115,8 @@ def _summary(dossier: Dossier) -> str:
     if primary is None:
         return f"{by} Not measured."
     mean, metric = primary.mean, span(primary.score.metric, 60)
-    return f"{by} {metric} {mean.mean:.4g}{_interval(mean.low, mean.high)} on {span(primary.evaluator, 60)}."
+    standing = f" {span(dossier.standing, 600)}." if dossier.standing else ""
+    return f"{by} {metric} {mean.mean:.4g}{_interval(mean.low, mean.high)} on {span(primary.evaluator, 60)}.{standing}"
 
 
 def _interval(low: float | None, high: float | None) -> str:
@@ -160,7 +161,7 @@ def _measurement(measurement: Measurement) -> dict[str, Any]:
                 "mean": f"{v.mean:.4g}",
                 "difference": f"{v.difference.mean:+.4g}{_interval(v.difference.low, v.difference.high)}",
                 "pairs": str(v.difference.n),
-                "verdict": v.difference.verdict,
+                "verdict": v.difference.says,
             }
             for v in measurement.versus
         ],

@@ -95,6 +95,9 @@ def scores(dossier: Dossier) -> Iterable[str]:
         yield f"Not ranked: {one_line(str(entry.failure), 160)}."
     elif not dossier.measurements:
         yield "Not measured."
+    elif dossier.standing:
+        yield from textwrap.wrap(f"{dossier.standing[:1].upper()}{dossier.standing[1:]}.", WIDTH)
+        yield ""
     for measurement in dossier.measurements:
         score = measurement.score
         direction = "higher" if score.higher_is_better else "lower"
@@ -104,7 +107,7 @@ def scores(dossier: Dossier) -> Iterable[str]:
             yield f"    seed {seed}: {value:.6g}"
         for other in measurement.versus:
             difference = other.difference
-            by = f"{difference.mean:+.4g}{interval(difference.low, difference.high)}, {difference.verdict}"
+            by = f"{difference.mean:+.4g}{interval(difference.low, difference.high)}, {difference.says}"
             yield f"    minus {one_line(other.name, 60)} ({other.mean:.6g}): {by}"
 
 

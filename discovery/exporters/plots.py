@@ -28,7 +28,7 @@ _OTHERS = {
     "lrml": ("#56B4E9", (0, (4, 1, 1, 1, 1, 1))),
 }
 _MORE = ("#E69F00", (0, (1, 1)))
-_VERDICTS = {"better": "#009E73", "worse": "#D55E00", "not separated": "#555555"}
+_VERDICTS = {"better": "#009E73", "worse": "#D55E00"}
 _STYLE = {
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#E3E3E3",
     "grid.linewidth": 0.6, "axes.axisbelow": True, "axes.edgecolor": "#555555", "text.parse_math": False,
@@ -110,7 +110,7 @@ def _forest(axes: Axes, measurement: Measurement) -> None:
         axes.axvspan(-effect, effect, color="#EEEEEE", zorder=0)
     axes.axvline(0, color="#555555", linewidth=0.9, zorder=1)
     for place, other in enumerate(others):
-        difference, colour = other.difference, _VERDICTS[other.difference.verdict]
+        difference, colour = other.difference, _VERDICTS.get(other.difference.verdict, "#555555")
         if difference.low is not None and difference.high is not None:
             axes.plot(
                 [difference.low, difference.high], [place, place], color=colour, linewidth=2, solid_capstyle="butt"

@@ -39,7 +39,9 @@ _MAX_BRIEF = 64  # losses shown in brief that offspring are kept apart from; mor
 class EvolveOptions:
     """Options of the `evolve` proposer."""
 
-    fresh_blood: float = option(0.2, "share of proposals bred from the known objectives instead of the campaign's best")
+    fresh_blood: float = option(
+        0.2, "share of proposals bred from the known objectives instead of the campaign's leaders"
+    )
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.fresh_blood <= 1.0:

@@ -49,7 +49,7 @@ class ConversationStrategy:
     """
 
     name: ClassVar[str] = "conversation"
-    summary: ClassVar[str] = "shows past losses with scores and errors, the best in full, within a token budget"
+    summary: ClassVar[str] = "shows past losses with scores and errors, the leading ones in full, within a token budget"
     Options: ClassVar[type[ConversationOptions]] = ConversationOptions
 
     def __init__(self, options: Mapping[str, Any], seed: int) -> None:

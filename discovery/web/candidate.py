@@ -74,18 +74,18 @@ def candidate(archive: Archive, prefix: str, campaign: str | None) -> dict[str, 
         "measurements": _measurements(archive, entry),
         "training": _training(archive, groups[0]) if groups else [],
         "formats": plugin_names("exporters"),
-        "best_baseline": next(iter(_baselines(archive, entry)), None),
+        "leading_baseline": next(iter(_baselines(archive, entry)), None),
     }
 
 
 def _baselines(archive: Archive, entry: Entry) -> Sequence[Entry]:
-    """The best known objectives of the campaign, without the candidate itself."""
+    """The leading known objectives of the campaign, without the candidate itself."""
     found = archive.entries(entry.campaign, EntryFilter(status="ranked", origin="known"), limit=_BESIDE + 1)
     return [e for e in found if e.candidate.id != entry.candidate.id][:_BESIDE]
 
 
 def _curves(archive: Archive, entry: Entry) -> list[LossCurve]:
-    """The candidate's curve and those of the best baselines; nothing if it has none itself."""
+    """The candidate's curve and those of the leading baselines; nothing if it has none itself."""
     shown = (
         stored_curve(archive.proposal_of(e.candidate.id, e.campaign)) for e in (entry, *_baselines(archive, entry))
     )

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from db.records import ALIVE, EntryFilter, RunningTrial, Scored
 from discovery.browse.campaign_stats import CampaignStats, campaign_stats
-from discovery.cli.terminal import dollars, duration, number
+from discovery.browse.comparison import ranking_difference
+from discovery.cli.terminal import dollars, duration, number, signed
 from discovery.web.charts import Dot, Figure, at, bars, cloud, figure, line, thinned
 from discovery.web.rendering import link, when
 from sandbox.text import one_line
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
     from db.archive import Archive
 
 _LEADERS = 10
-_BASELINES = 4  # drawn as lines: the best ones
+_BASELINES = 4  # drawn as lines: the leading ones
 _LATELY = timedelta(minutes=10)
 
 
 def campaigns(archive: Archive) -> dict[str, Any]:
-    """All campaigns, newest first, each with its best loss. Raises ArchiveError."""
+    """All campaigns, newest first, each with its leading loss. Raises ArchiveError."""
     records = archive.campaigns()[::-1]
     return {"campaigns": [(r, next(iter(archive.top(r.id, 1)), None)) for r in records]}
 
@@ -50,9 +51,9 @@ def _live(archive: Archive, stats: CampaignStats) -> dict[str, Any]:
     return {
         "status": record.status,
         "alive": record.status in ALIVE,
-        "tiles": _tiles(stats, running),
+        "tiles": _tiles(archive, stats, running),
         "charts": {
-            "best": _best_chart(stats),
+            "leader": _leader_chart(stats),
             "scores": _scores_chart(record.name, record.ranking.metric, stats.scored),
             "failures": bars(dict(_failures(stats)), "count"),
             "throughput": _throughput_chart(stats.scored),
@@ -71,8 +72,8 @@ def _live(archive: Archive, stats: CampaignStats) -> dict[str, Any]:
     }
 
 
-def _tiles(stats: CampaignStats, running: Sequence[RunningTrial]) -> list[dict[str, str]]:
-    record, scored, best, known = stats.campaign, stats.scored, stats.best[-1:], stats.baselines[:1]
+def _tiles(archive: Archive, stats: CampaignStats, running: Sequence[RunningTrial]) -> list[dict[str, str]]:
+    record, scored, known = stats.campaign, stats.scored, stats.baselines[:1]
     tokens = f"{stats.prompt_tokens:,} in, {stats.completion_tokens:,} out"
     last = max((s.at for s in scored), default=None)
     lately = sum(s.at > last - _LATELY for s in scored) if last is not None else 0
@@ -83,13 +84,9 @@ def _tiles(stats: CampaignStats, running: Sequence[RunningTrial]) -> list[dict[s
     )
     failed = f"{record.trials_failed} failed" if record.trials_failed else "none failed"
     made = [
+        ("Leading loss", *_leading(archive, stats)),
         (
-            "Best found",
-            number(best[0].score) if best else "-",
-            one_line(best[0].name, 40) if best else "nothing ranked yet",
-        ),
-        (
-            "Best baseline",
+            "Leading baseline",
             number(known[0].score) if known else "-",
             one_line(known[0].name, 40) if known else "none measured",
         ),
@@ -107,15 +104,34 @@ def _tiles(stats: CampaignStats, running: Sequence[RunningTrial]) -> list[dict[s
     return [{"label": a, "value": b, "note": c} for a, b, c in made]
 
 
+def _leading(archive: Archive, stats: CampaignStats) -> tuple[str, str]:
+    """Its score, and how it compares with the leading baseline on the seeds that the search chose by."""
+    if not stats.leaders:
+        return "-", "nothing ranked yet"
+    leader = stats.leaders[-1]
+    name, score = one_line(leader.name, 40), number(leader.score)
+    if not stats.baselines:
+        return score, f"{name}; no baseline to compare with"
+    known = stats.baselines[0]
+    compared = ranking_difference(archive, stats.campaign, leader.candidate_id, known.candidate_id)
+    beside = one_line(known.name, 30)
+    if compared is None:
+        return score, f"{name}; no seed in common with {beside}"
+    ends = (
+        "" if compared.low is None or compared.high is None else f" [{signed(compared.low)}, {signed(compared.high)}]"
+    )
+    return score, f"{name}: {signed(compared.mean)}{ends} to {beside}, {compared.says}"
+
+
 def _each(stats: CampaignStats) -> str:
     if stats.usd is None:
         return "no prices in the config"
     return f"{dollars(stats.usd_per_accepted)} per accepted loss" if stats.usd_per_accepted else "nothing accepted yet"
 
 
-def _best_chart(stats: CampaignStats) -> Figure:
-    """The best score so far as steps, and the best baselines as level lines."""
-    ranking, steps = stats.campaign.ranking, list(stats.best)
+def _leader_chart(stats: CampaignStats) -> Figure:
+    """The leading score so far as steps, and the leading baselines as level lines."""
+    ranking, steps = stats.campaign.ranking, list(stats.leaders)
     times = [s.at for s in (*steps, *stats.baselines)]
     if not times:
         return figure([], "time (UTC)", ranking.metric, x_type="date")
@@ -128,7 +144,7 @@ def _best_chart(stats: CampaignStats) -> Figure:
     if steps:
         x = [*(at(s.at) for s in steps), max(ends[1], at(steps[-1].at))]
         y = [*(s.score for s in steps), steps[-1].score]
-        found = [line("best found", x, y, line={"shape": "hv", "width": 3})]
+        found = [line("leading loss", x, y, line={"shape": "hv", "width": 3})]
     return figure([*found, *levels], "time (UTC)", ranking.metric, x_type="date")
 
 

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from db.records import Entry
+from discovery.cli.board import spread_of
 from discovery.cli.terminal import number, signed
 from discovery.json_values import plain
 from sandbox.text import clean_text, one_line
@@ -32,6 +33,7 @@ def _environment() -> Environment:
     made.filters |= {
         "number": number,
         "signed": signed,
+        "spread": spread_of,
         "when": when,
         "line": one_line,
         "text": lambda value: clean_text(value, LONG).strip("\n"),

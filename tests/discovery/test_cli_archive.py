@@ -55,8 +55,8 @@ def test_hostile_text_neither_styles_nor_breaks_a_listing(arguments, width, arch
 
 def test_campaigns_show_the_best(archive):
     (campaign,) = json.loads(discovery("campaigns", "--archive", archive, "--json").stdout)
-    assert campaign["best"]["name"] == "winner"
-    assert campaign["best"]["score"]["mean"] == 0.875
+    assert campaign["leader"]["name"] == "winner"
+    assert campaign["leader"]["score"]["mean"] == 0.875
     assert (campaign["trials_done"], campaign["trials_failed"]) == (8, 1)
     assert "winner" in discovery("campaigns", "--archive", archive).stdout
 

@@ -86,7 +86,7 @@ def test_csv_is_harmless_in_a_spreadsheet(archive):
     assert (float(rows[0]["score"]), float(rows[0]["frontier/base"]), rows[3]["score"]) == (0.875, 0.875, "")
     assert "\x1b" not in ended.stdout
     (campaign,) = csv.DictReader(io.StringIO(discovery("campaigns", "--archive", archive, "--csv").stdout))
-    assert (campaign["name"], campaign["best_id"]) == ("small", WINNER.id)
+    assert (campaign["name"], campaign["leader_id"]) == ("small", WINNER.id)
     for formula in ("=1+1", "+1", "-1", "@sum", "\t=1", "\x1b=1", "\n=cmd|' /C calc'!A0"):
         assert cell(formula).startswith("'")
     assert [cell(v) for v in ("a-1", -1.5, True, None, float("nan"))] == ["a-1", "-1.5", "True", "", ""]
@@ -228,10 +228,10 @@ def test_stats_count_what_became_of_proposals(archive, curved):
     (cpu, unknown) = found.devices
     assert (cpu.device, cpu.trials, unknown.device, unknown.trials) == ("cpu", 8, "unknown", 1)  # one failed
     assert found.device_hours == (cpu.seconds + unknown.seconds) / 3600 > 0
-    assert [s.candidate_id for s in found.best] == [WINNER.id]
+    assert [s.candidate_id for s in found.leaders] == [WINNER.id]
     assert [s.name for s in found.baselines] == ["dpo", "ipo"]
     with Archive(curved) as stored:
-        assert [s.name for s in campaign_stats(stored, "curved").best] == ["loss 0", "loss 1"]
+        assert [s.name for s in campaign_stats(stored, "curved").leaders] == ["loss 0", "loss 1"]
     text = discovery("stats", "small", "--archive", archive).stdout
     for fact in ("33%", "3,000 in, 600 out; 1,800 per accepted", "no prices", "STATIC 1", " in 8 trials"):
         assert fact in text
@@ -256,9 +256,9 @@ def test_tail_of_a_finished_campaign_ends(archive):
     assert ended.code == 0
     lines = ended.stdout.splitlines()
     assert "refused" in lines[1]
-    assert lines[-2:] == [f"best so far: winner ({WINNER.short_id}) frontier 0.8750", "small: finished, 8 trials done"]
+    assert lines[-2:] == [f"leads so far: winner ({WINNER.short_id}) frontier 0.8750", "small: finished, 8 trials done"]
     events = [json.loads(x) for x in discovery("tail", "small", "--archive", archive, "--json").stdout.splitlines()]
-    assert [e["event"] for e in events][-3:] == ["verdict", "best", "end"]
+    assert [e["event"] for e in events][-3:] == ["verdict", "leader", "end"]
 
 
 @pytest.mark.parametrize("last", [0, 1, 3, 100])
@@ -275,7 +275,7 @@ def test_following_tells_each_happening_once_from_the_last_few_on(archive, tmp_p
         stored.fail_trial(trial.id, stored.start_attempt(trial.id, "w"), Failure(FailureKind.CRASH, "x"), final=True)
         stored.finish_campaign(campaign, "finished")
         news = follower.look()
-        assert ([h.seed for h in news.happenings], news.best, news.is_over) == ([77], None, True)
+        assert ([h.seed for h in news.happenings], news.leader, news.is_over) == ([77], None, True)
         assert follower.look().happenings == ()
 
 
@@ -294,7 +294,7 @@ def test_tail_follows_what_another_process_writes(tmp_path, ends_by):
             trial = stored.ensure_trial(campaign, made(0).id, TASK.id, 7)
             stored.finish_trial(trial.id, stored.start_attempt(trial.id, "w"), report(7, 0.5))
             assert "seed 7: 0.5000" in running.stdout.readline()
-            assert "best so far: loss 0" in running.stdout.readline()
+            assert "leads so far: loss 0" in running.stdout.readline()
             if ends_by == "itself":
                 stored.finish_campaign(campaign, "finished")
                 assert running.stdout.readline() == "live: finished, 1 trials done\n"

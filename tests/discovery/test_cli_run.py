@@ -63,7 +63,7 @@ def test_a_campaign_runs_to_its_leaderboard(finished):
         "seeds 0, 1",
         "No LLM in use: losses are mutated and recombined from known ones.",
         "Campaign quick: finished.",
-        "best baseline",
+        "leading baseline",
         "[95%]",
         "which the search never saw",
         "prepare  nothing to prepare for 0.01 s of sleep",
@@ -80,7 +80,7 @@ def test_the_commands_it_names_work(finished, monkeypatch):
     for command in commands:
         ended = discovery(*shlex.split(command)[1:])
         assert ended.code == 0, (command, ended.stderr)
-    assert "def loss" in (finished.folder / "best.py").read_text()
+    assert "def loss" in (finished.folder / "loss.py").read_text()
 
 
 def test_it_keeps_everything(finished, monkeypatch):

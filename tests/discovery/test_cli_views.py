@@ -29,7 +29,7 @@ def busy() -> Progress:
     progress.running = {0: Running(HOSTILE, "search", 3, time.monotonic())}
     progress.failures.update({"STATIC": 2, "DUPLICATE": 7})
     progress.baselines = {"dpo": Score("loss_value", False, {0: 0.5}), "ipo": Score("loss_value", False, {0: 0.375})}
-    progress.best = ("good_one", Score("loss_value", False, {0: 0.25}))
+    progress.leader = ("good_one", Score("loss_value", False, {0: 0.25}))
     return progress
 
 
@@ -63,7 +63,7 @@ def test_differences_are_positive_where_the_candidate_is_better():
 
 def test_before_any_candidate_is_scored_the_baselines_are_shown():
     progress = busy()
-    progress.best = None
+    progress.leader = None
     assert "baselines: dpo 0.5000, ipo 0.3750" in drawn(progress, [], 80)
     assert comparisons(progress) == ""
 
@@ -78,7 +78,7 @@ def test_plain_lines_are_one_per_event_and_harmless():
     view.watch(busy())
     with view:
         view(Event("trial", "dpo seed 0: loss_value 0.5"))
-        view(Event("scored", "good_one: best so far"))
+        view(Event("scored", "good_one: leads so far"))
         view(Event("refused", HOSTILE * 30))
     lines = out.getvalue().splitlines()
     assert len(lines) == 4

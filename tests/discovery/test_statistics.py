@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,7 +9,16 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
 from db.records import Entry, Score
-from discovery.statistics import Comparison, leaderboard, minimum_effect, paired_difference, seed_of
+from discovery.statistics import (
+    MEANINGS,
+    Comparison,
+    Verdict,
+    _verdict,
+    leaderboard,
+    minimum_effect,
+    paired_difference,
+    seed_of,
+)
 from sandbox.candidate import Candidate
 from sandbox.failure import Failure, FailureKind
 
@@ -40,7 +50,9 @@ def test_the_interval_is_that_of_the_paired_t_test(pairs):
 def test_swapping_the_losses_swaps_the_verdict(pairs, higher_is_better, effect):
     a, b = (keyed(v) for v in zip(*pairs, strict=True))
     one, other = paired_difference(a, b, higher_is_better, effect), paired_difference(b, a, higher_is_better, effect)
-    swap = {"better": "worse", "worse": "better", "not separated": "not separated"}
+    swap = dict(zip(MEANINGS, [*reversed(list(MEANINGS)[:-1]), "one pair"], strict=True))
+    assert (swap["better"], swap["ahead"]) == ("worse", "behind")
+    swap |= {"equal": "equal", "within": "within", "not separated": "not separated"}
     assert other.verdict == swap[one.verdict]
     assert other.mean == -one.mean
     np.testing.assert_allclose((other.low, other.high), (-one.high, -one.low), atol=1e-12)
@@ -67,13 +79,63 @@ def test_a_rescaled_loss_that_is_surely_a_little_better_is_not_called_better():
     a, b = keyed([0.801, 0.711, 0.6011, 0.9009]), keyed([0.8, 0.71, 0.6, 0.9])
     found = paired_difference(a, b, True)
     assert found.low > 0
-    assert found.verdict == "not separated"
+    assert (found.verdict, found.says) == ("within", "within 0.005")
     assert paired_difference(a, b, True, minimum_effect=0.0).verdict == "better"
+
+
+WHERE = {  # an interval that is turned so that above 0 is better, at the minimum effect 0.005
+    "better": [(0.006, 0.1), (0.0050001, 0.0050002)],
+    "ahead": [(0.001, 0.006), (0.005, 0.0051), (1e-9, 0.1)],
+    "within": [(-0.005, 0.005), (0.0, 0.001), (0.001, 0.002), (-0.004, -0.003)],
+    "not separated": [(-0.0051, 0.0), (0.0, 0.0051), (-0.1, 0.1), (-0.001, 0.03), (-0.0018, 0.0102)],
+    "behind": [(-0.0127, -0.0007), (-0.0051, -0.005)],
+    "worse": [(-0.0411, -0.012)],
+    "equal": [(0.0, 0.0)],
+}
+
+
+def interval_of(low, high):
+    """A difference whose interval is this one: two pairs around its middle."""
+    from scipy.stats import t
+
+    half = (high - low) / 2 / t.ppf(0.975, 1)
+    middle = (low + high) / 2
+    return {0: middle - half, 1: middle + half}
+
+
+@pytest.mark.parametrize(("verdict", "low", "high"), [(v, *i) for v, all_of in WHERE.items() for i in all_of])
+def test_a_verdict_says_where_the_interval_lies(verdict, low, high):
+    assert _verdict(low, high, True, 0.005) == verdict
+    assert _verdict(-high, -low, False, 0.005) == verdict
+    if low not in (0.0, -0.005, 0.005) and high not in (0.0, -0.005, 0.005):  # ends that rounding moves across a border
+        assert paired_difference(interval_of(low, high), {0: 0.0, 1: 0.0}, True).verdict == verdict
+
+
+@given(st.floats(-1, 1), st.floats(0, 1), st.floats(0, 0.5))
+def test_every_interval_has_exactly_one_verdict(low, width, effect):
+    high = low + width
+    holds = {
+        "better": low > effect,
+        "worse": high < -effect,
+        "equal": low == high == 0,
+        "within": -effect <= low and high <= effect and not low == high == 0,
+        "ahead": 0 < low <= effect < high,
+        "behind": low < -effect <= high < 0,
+        "not separated": low <= 0 <= high and (low < -effect or high > effect),
+    }
+    assert [v for v, true in holds.items() if true] == [_verdict(low, high, True, effect)]
+    assert {*holds, "one pair"} == {*MEANINGS} == {*get_args(Verdict)}
+
+
+def test_nothing_that_excludes_0_is_called_not_separated():
+    found = paired_difference(interval_of(-0.0127, -0.0007), {0: 0.0, 1: 0.0}, True)
+    assert found.verdict == "behind"
+    assert paired_difference(interval_of(-0.0127, -0.0007), {0: 0.0, 1: 0.0}, True, 0.0).verdict == "worse"
 
 
 def test_one_pair_has_no_interval_and_no_verdict():
     found = paired_difference({0: 1.0}, {0: 0.1}, True)
-    assert (found.low, found.high, found.n, found.verdict) == (None, None, 1, "not separated")
+    assert (found.low, found.high, found.n, found.verdict) == (None, None, 1, "one pair")
 
 
 def test_what_cannot_be_compared_is_refused():
@@ -110,7 +172,7 @@ def test_intervals_over_seeds_and_worlds_cover_the_mean_over_regimes(seeds):
     assert hits / 400 >= 0.94
 
 
-def test_leaderboard_compares_with_the_best_baseline():
+def test_leaderboard_compares_with_the_leading_baseline():
     dpo, lrml = entry("dpo", [0.80, 0.82, 0.81]), entry("lrml", [0.70, 0.72, 0.71])
     good, poor = entry("good", [0.86, 0.88, 0.872]), entry("poor", [0.5, 0.52, 0.51])
     unranked = entry("unranked", [])

@@ -171,8 +171,8 @@ def test_live_numbers_are_json(running: Running) -> None:
     live = json.loads(ask(running, "/campaign/live?name=small").text)
     assert live["status"] == "finished"
     assert live["running"] == []
-    assert set(live["charts"]) == {"best", "scores", "failures", "throughput"}
-    assert live["charts"]["best"]["data"][0]["y"] == [0.875, 0.875]
+    assert set(live["charts"]) == {"leader", "scores", "failures", "throughput"}
+    assert live["charts"]["leader"]["data"][0]["y"] == [0.875, 0.875]
 
 
 def test_another_address_asks_for_a_token_that_stays_out_of_addresses(tmp_path: Path) -> None:

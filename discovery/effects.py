@@ -1,0 +1,38 @@
+"""The smallest difference worth a verdict, as a campaign's settings have it: wherever a difference is shown, the same one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from db.records import CampaignRecord
+from discovery.statistics import minimum_effect
+
+
+def sections(record: CampaignRecord) -> list[dict[str, Any]]:
+    """The settings of the search, then of the promotions, as far as they are there."""
+    promotions = record.config.get("promotions")
+    found = [record.config.get("objective"), *(promotions if isinstance(promotions, list) else [])]
+    return [section if isinstance(section, dict) else {} for section in found]
+
+
+def effect_in(section: dict[str, Any], metric: str) -> float:
+    """What a section of the settings says of the metric that it ranks by, else the metric's own."""
+    given = section.get("minimum_effect")
+    return float(given) if isinstance(given, (int, float)) else minimum_effect(metric)
+
+
+def effect_of(record: CampaignRecord, evaluator: str, ranks: bool, metric: str, leads: bool) -> float:
+    """The minimum effect of a metric that a campaign measured.
+
+    Args:
+        record: the campaign.
+        evaluator: that measured it.
+        ranks: whether on the seeds by which the search ranked; else the promotions on that evaluator count.
+        metric: its name.
+        leads: whether it is what a section that names no metric ranks by.
+    """
+    search, *promotions = sections(record)
+    for section in [search] if ranks else [p for p in promotions if p.get("evaluator") == evaluator]:
+        if section.get("metric") == metric or (section.get("metric") is None and leads):
+            return effect_in(section, metric)
+    return minimum_effect(metric)

@@ -7,6 +7,8 @@ influence each other in a batch sees the whole batch of an optimiser step at onc
 from __future__ import annotations
 
 import ast
+import json
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
@@ -22,6 +24,7 @@ from discovery.exporters.sources import (
     split_future,
     typed,
 )
+from evaluators.objectives import known_objectives
 from sandbox.contract import TensorInput
 from sandbox.elementwise import is_elementwise
 from sandbox.syntax import parse
@@ -38,7 +41,12 @@ _GIVEN: Mapping[str, str] = {
     "chosen_length": "chosen_tokens",
     "rejected_length": "rejected_tokens",
 }
-_OURS = frozenset(["Any", "torch", "trl", "Version", "DPOTrainer", "LossTrainer", "_NOT_HERE", "main"])
+_SCRIPT_NAMES = ("main", "_refuse", "_require_effect", "_model_settings", "_splits")
+_SCRIPT_MODULES = ("dataclasses", "importlib", "os", "sys")
+_OURS = frozenset(
+    ["Any", "NoReturn", "dataclasses", "importlib", "os", "sys", "torch", "trl", "Version", "DPOTrainer", "LossTrainer"]
+    + ["_NOT_HERE", "_NEEDS", "_NO_USE", *_SCRIPT_NAMES]
+)
 _ADAPTER = """
 def {call}(**inputs):
     trainer = LossTrainer.__new__(LossTrainer)
@@ -88,6 +96,8 @@ class TrlExporter(Exporter):
             arguments=[(i.name, _value(i)) for i in contract.inputs if i.name in dossier.parameters],
             progress="progress" in dossier.parameters,
             coupled=coupled,
+            card_name=literal(card_name(dossier)),
+            citation=literal(citation(dossier, context)),
             begin=BEGIN,
             end=END,
         )
@@ -138,6 +148,43 @@ def batch_coupled(dossier: Dossier) -> bool:
     return not is_elementwise(dossier.entry.candidate.source, dossier.contract)
 
 
+def card_name(dossier: Dossier) -> str:
+    """What a model was trained with, as TRL's model card says it. Hostile text breaks out of neither Markdown nor BibTeX."""
+    entry, name = dossier.entry, _harmless(name_of(dossier))
+    if entry.origin == "known":
+        return f"{name}, a published loss in the form that objective-discovery has"
+    campaign = f", campaign {_harmless(entry.campaign)}" if entry.campaign else ""
+    return f"{name}, a loss from objective-discovery (candidate {entry.candidate.short_id}{campaign})"
+
+
+def citation(dossier: Dossier, context: ExportContext) -> str:
+    """A BibTeX entry for the loss: where it comes from, and the paper of a published one."""
+    entry, contract = dossier.entry, dossier.contract
+    published = known_objectives(contract.name).get(entry.name) if entry.origin == "known" else None
+    made = entry.created_at or context.exported_at
+    by = f"published as {_harmless(published.paper, 300)}" if published else f"proposed by {_harmless(entry.proposer)}"
+    lines = [
+        f"@misc{{objective_discovery_{entry.candidate.short_id},",
+        f"    title = {{{{{_harmless(name_of(dossier))}: a training loss}}}},",
+        f"    note = {{Candidate {entry.candidate.id},",
+        f"        {by},",
+        f"        exported by objective-discovery {_harmless(context.version)}}},",
+        f"    year = {made.year if published is None else context.exported_at.year}",
+        "}",
+    ]
+    return "\n".join(lines)
+
+
+def literal(text: str) -> str:
+    """Text as a Python literal, one line of it per line of the file."""
+    lines = [json.dumps(line) for line in text.splitlines(keepends=True)]
+    return lines[0] if len(lines) == 1 else "(\n" + "".join(f"            {line}\n" for line in lines) + "        )"
+
+
+def _harmless(text: str, limit: int = 80) -> str:
+    return re.sub(r"[^A-Za-z0-9 _.,:;+()/-]", "?", one_line(text, limit))
+
+
 def _value(item: object) -> str:
     assert hasattr(item, "name")
     value = _GIVEN[item.name]
@@ -149,8 +196,8 @@ def _needs_trl(node: ast.stmt) -> bool:
     """Our imports of TRL, the version check, and the script at the end."""
     if isinstance(node, (ast.Import, ast.ImportFrom)):
         text = ast.unparse(node)
-        return text.startswith(("import trl", "from trl", "from packaging"))
-    return isinstance(node, ast.If) or (isinstance(node, ast.FunctionDef) and node.name == "main")
+        return text.startswith(("import trl", "from trl", "from packaging", *(f"import {n}" for n in _SCRIPT_MODULES)))
+    return isinstance(node, ast.If) or (isinstance(node, ast.FunctionDef) and node.name in _SCRIPT_NAMES)
 
 
 def _use(coupled: bool) -> Iterable[str]:
@@ -165,7 +212,8 @@ def _use(coupled: bool) -> Iterable[str]:
 
 
 _SCRIPT = (
-    "Or run this file with TRL's options: --model_name_or_path, --dataset_name, --output_dir, --beta, --use_peft and so on. "
+    "Or run this file with TRL's options: --model_name_or_path, --dataset_name, --output_dir, --beta, --use_peft and so on; "
+    "one that would have no effect is refused. "
     "Precomputed reference log-probs, PEFT, gradient accumulation and evaluation work as in DPOTrainer."
 )
 _COUPLED = (

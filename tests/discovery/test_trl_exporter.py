@@ -248,7 +248,8 @@ def test_evaluation_reports_trl_s_metrics(name, trainers, model_folder):
 @pytest.mark.parametrize(
     "option",
     [{"loss_type": ["ipo"]}, {"label_smoothing": 0.1}, {"ld_alpha": 0.5}, {"use_weighting": True},
-     {"f_divergence_type": "js_divergence"}],
+     {"f_divergence_type": "js_divergence"}, {"label_smoothing_factor": 0.1}, {"discopop_tau": 0.1},
+     {"padding_free": True}, {"f_alpha_divergence_coef": 0.1}],
 )  # fmt: skip
 def test_settings_of_trl_s_own_losses_are_refused(option, trainers, model_folder):
     with pytest.raises(ValueError, match=next(iter(option))):
@@ -319,7 +320,8 @@ def test_the_file_is_plain_and_parses():
     assert "get_batch_samples" in text
     assert max(map(len, text.splitlines())) <= 120
     names = [n.name for n in ast.parse(text).body if isinstance(n, (ast.ClassDef, ast.FunctionDef))]
-    assert names == ["loss", "LossTrainer", "main"]
+    assert names[:2] == ["loss", "LossTrainer"]
+    assert names[-1] == "main"
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The smallest difference worth a verdict, as a campaign's settings have it: wherever a difference is shown, the same one."""
+"""The smallest difference worth a verdict, as a campaign's settings have it: the same wherever a difference is shown."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _AT_ONCE = 100_000  # happenings read at most between two looks
 
 @dataclass(frozen=True)
 class News:
-    """What is new since the last look. `leader`: the ranked candidate with the leading mean that is not a baseline, if that is new."""
+    """What is new since the last look. `leader`: the candidate with the leading mean, baselines aside, if that is new."""
 
     campaign: CampaignRecord
     happenings: tuple[Happening, ...]

@@ -53,6 +53,8 @@ class Wanted:
 def export(archive: str | None, wanted: Wanted, target: Target) -> None:
     """Raises OptionsError, ArchiveError, ExportError, InfrastructureError, OSError."""
     exporter: Exporter = load_plugin("exporters", target.format)()
+    if target.force and target.path is None:
+        raise OptionsError("--force has no effect without -o FILE; leave it out")
     dossier, option = _dossier(archive, wanted)
     if target.path is not None:
         require_writable(target.path, target.force)
@@ -78,15 +80,21 @@ def _dossier(archive: str | None, wanted: Wanted) -> tuple[Dossier, str]:
 
     objective = _known(wanted)
     if objective is not None and archive is None:
+        if wanted.campaign is not None:
+            raise OptionsError(f"--campaign looks into an archive for {wanted.loss}; name it with --archive")
         return of_known(objective, contract_named(objective.contract)), ""
     with opened(archive) as stored:
         option = option_for(archive_url(archive), stored.url)
         if objective is not None:  # an archive that has it knows its scores
             ids = {e.candidate.id for e in stored.entries(wanted.campaign)}
+            if objective.candidate.id not in ids and wanted.campaign is not None:
+                raise OptionsError(f"the campaign {one_line(wanted.campaign, 60)!r} has no {wanted.loss}")
             if objective.candidate.id not in ids:
                 return of_known(objective, contract_named(objective.contract)), ""
         prefix = wanted.loss if objective is None else objective.candidate.id
         entry = stored.entry(prefix, wanted.campaign)
+        if wanted.contract not in (None, entry.candidate.contract):
+            raise OptionsError(f"{entry.candidate.short_id} is for {entry.candidate.contract}, not {wanted.contract}")
         dossier = of_archived(stored, entry, contract_named(entry.candidate.contract))
         return replace(dossier, model=model_behind(dossier.proposal), arrays=array_values(stored, dossier)), option
 

@@ -84,12 +84,21 @@ def run(
     print_commands(console, next_commands(config, result, sys.argv))
     if ending.as_json:
         print_json(_as_values(result))
-    leader = result.board.leader
-    if ending.leader_to is not None and result.status == "finished" and leader is not None:
-        from discovery.cli.export import Target, Wanted, export
-
-        export(config.archive, Wanted(leader.candidate.id, leader.campaign), Target(ending.leader_to, force=True))
+    if ending.leader_to is not None:
+        _write_leader(console, config, result, ending.leader_to)
     return _EXIT_CODES.get(result.status, 0)
+
+
+def _write_leader(console: Console, config: CampaignConfig, result: CampaignResult, path: Path) -> None:
+    """The leading loss as a file, or why there is none."""
+    leader = result.board.leader
+    if result.status != "finished" or leader is None:
+        why = "no loss besides baselines is ranked" if result.status == "finished" else "the campaign has not finished"
+        console.print(words(f"nothing was written to {path}: {why}"))
+        return
+    from discovery.cli.export import Target, Wanted, export
+
+    export(config.archive, Wanted(leader.candidate.id, leader.campaign), Target(path, force=True))
 
 
 def _as_values(result: CampaignResult) -> dict[str, Any]:

@@ -109,10 +109,10 @@ def show(archive: str | None, prefix: str, campaign: str | None, texts: Texts, a
 def _baseline_curve(stored: Archive, entry: Entry) -> LossCurve | None:
     """What a curve is drawn beside: the leading baseline of the campaign, if that is another loss."""
     known = EntryFilter(status="ranked", origin="known")
-    best = next(iter(stored.entries(entry.campaign, known, limit=1)), None)
-    if best is None or best.candidate.id == entry.candidate.id:
+    leading = next(iter(stored.entries(entry.campaign, known, limit=1)), None)
+    if leading is None or leading.candidate.id == entry.candidate.id:
         return None
-    return stored_curve(stored.proposal_of(best.candidate.id, entry.campaign))
+    return stored_curve(stored.proposal_of(leading.candidate.id, entry.campaign))
 
 
 def _print_texts(console: Console, proposal: Proposal, texts: Texts) -> None:

@@ -44,9 +44,8 @@ _GIVEN: Mapping[str, str] = {
 _SCRIPT_NAMES = ("main", "_refuse", "_require_effect", "_model_settings", "_splits")
 _SCRIPT_MODULES = ("dataclasses", "importlib", "os", "sys")
 _OURS = frozenset(
-    ["Any", "NoReturn", "dataclasses", "importlib", "os", "sys", "torch", "trl", "Version", "DPOTrainer", "LossTrainer"]
-    + ["_NOT_HERE", "_NEEDS", "_NO_USE", *_SCRIPT_NAMES]
-)
+    ["Any", "NoReturn", "torch", "trl", "Version", "DPOTrainer", "LossTrainer", "_NOT_HERE", "_NEEDS", "_NO_USE"]
+).union(_SCRIPT_MODULES, _SCRIPT_NAMES)
 _ADAPTER = """
 def {call}(**inputs):
     trainer = LossTrainer.__new__(LossTrainer)

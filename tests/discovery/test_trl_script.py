@@ -24,7 +24,8 @@ LRML = known_objectives(PAIRS.name)["lrml"]
 
 # by the script itself
 SCRIPT = {
-    "dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split", "dataset_streaming", "ignore_bias_buffers",
+    "dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split", "dataset_streaming",
+    "ignore_bias_buffers",
     "model_name_or_path", "model_revision", "dtype", "attn_implementation", "datasets", "streaming", "test_split_size",
     "push_to_hub", "resume_from_checkpoint", "eval_strategy", "output_dir", "model_init_kwargs",
 }  # fmt: skip

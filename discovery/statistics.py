@@ -32,14 +32,14 @@ MINIMUM_EFFECTS: Mapping[str, float] = {"frontier": 0.005}  # a rescaled DPO can
 # Where the 95% interval of a difference lies, turned so that above 0 is better, from the better end to the worse one. Each
 # difference has exactly one of these; "better" and "worse" are said of nothing else.
 MEANINGS: Mapping[Verdict, str] = {
-    "better": "the whole interval is better by more than the minimum effect",
-    "ahead": "the whole interval is better than 0, but reaches into the minimum effect",
-    "equal": "no pair differs",
-    "within": "the whole interval is smaller than the minimum effect, either way",
-    "not separated": "the interval holds 0 and reaches beyond the minimum effect",
-    "behind": "the whole interval is worse than 0, but reaches into the minimum effect",
-    "worse": "the whole interval is worse by more than the minimum effect",
-    "one pair": "a single pair has no interval",
+    "better": "all on that side, beyond the minimum effect",
+    "ahead": "all on that side of 0, part of it inside the minimum effect",
+    "equal": "at 0, no pair differs",
+    "within": "all inside the minimum effect",
+    "not separated": "around 0 and beyond the minimum effect",
+    "behind": "all on that side of 0, part of it inside the minimum effect",
+    "worse": "all on that side, beyond the minimum effect",
+    "one pair": "nowhere, one pair has none",
 }
 
 

@@ -47,18 +47,28 @@ def _title(stage: StageBoard) -> str:
 
 def _reading(stages: Sequence[StageBoard]) -> str:
     differences = [r.difference for s in stages for r in s.rows if r.difference is not None]
-    effects = sorted({d.minimum_effect for d in differences})
-    least = f", the minimum effect is {' or '.join(f'{e:g}' for e in effects)}" if any(effects) else ""
-    said = "; ".join(f"{v}: {m}" for v, m in MEANINGS.items() if v in {d.verdict for d in differences})
     chosen = "" if any(s.fresh for s in stages) else " The search chose by these very seeds: confirm on fresh ones."
     compared = max(sum(not r.is_baseline for r in s.rows) for s in stages)
     luck = (
         f" Each interval is 95% by itself: of {compared} losses, one may look better by luck." if compared > 1 else ""
     )
     return (
-        f"±: standard error over seeds. Difference: paired, to the leading baseline, with its 95% interval{_pairs(stages)}"
-        f"{least}. {said[:1].upper()}{said[1:]}{'.' if said else ''}{luck}{chosen}"
+        f"±: standard error over seeds. Difference: paired, to the leading baseline, with its 95% interval{_pairs(stages)}."
+        f"{_verdicts(differences)}{luck}{chosen}"
     )
+
+
+def _verdicts(differences: Sequence[Difference]) -> str:
+    """Where the interval lies for each verdict that is shown."""
+    shown = {d.verdict for d in differences}
+    said: dict[str, list[str]] = {}
+    for verdict, meaning in MEANINGS.items():
+        if verdict in shown:
+            said.setdefault(meaning, []).append(verdict)
+    effects = sorted({d.minimum_effect for d in differences})
+    least = f" The minimum effect is {' or '.join(f'{e:g}' for e in effects)}." if any(effects) else ""
+    parts = "; ".join(f"{' or '.join(verdicts)}, {meaning}" for meaning, verdicts in said.items())
+    return f" It lies: {parts}.{least}" if parts else ""
 
 
 def _pairs(stages: Sequence[StageBoard]) -> str:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from db.archive import Archive
+from db.records import CampaignRecord, Ranking
 from discovery.cli.board import difference_text, verdict_text
 from discovery.dossier import Comparison, Dossier, Measurement
+from discovery.effects import effect_of
 from discovery.exporters.card import CardExporter
 from discovery.exporters.python import PythonExporter
 from discovery.exporters.testing import CONTEXT, dossier, measurement
 from discovery.statistics import MEANINGS, paired_difference
+from discovery.web.overview import live
+from evaluators.objectives import known_objectives
+from evaluators.preference.contract import PAIRS
+from tests.support.command import discovery
+from tests.support.small_archive import WINNER, make_archive
 
 ROOT = Path(__file__).parents[2]
 BEHIND, WITHIN = {0: -0.004, 1: -0.0047, 2: -0.0067}, {0: 0.001, 1: 0.0012, 2: 0.0011}
@@ -70,6 +80,41 @@ def test_terminal_file_and_card_say_the_same_of_a_difference(gaps):
     assert ("[" in difference_text(difference, wide=False)) == (difference.low is not None)
     for text in (PythonExporter().export(made, CONTEXT).text, CardExporter().export(made, CONTEXT).text):
         assert difference.says in text
+
+
+def test_the_configured_minimum_effect_holds_wherever_a_difference_is_shown(tmp_path):
+    archive = make_archive(tmp_path / "small.db", {"objective": {"minimum_effect": 1.0}})
+    dpo = known_objectives(PAIRS.name)["dpo"].candidate.short_id
+    values = ("--archive", archive, "--json")
+    (stage, *_) = json.loads(discovery("leaderboard", "small", *values).stdout)["stages"]
+    (beside,) = json.loads(discovery("compare", dpo, WINNER.short_id, *values).stdout)["others"]
+    record = json.loads(discovery("export", WINNER.short_id, "--format", "json", "--archive", archive).stdout)
+    differences = [
+        stage["rows"][0]["difference"],
+        beside["measured"][0]["metrics"][0]["difference"],
+        next(m for m in record["measurements"] if m["ranks"])["versus"][0]["difference"],
+    ]
+    assert [(d["verdict"], d["minimum_effect"]) for d in differences] == [("within", 1.0)] * 3
+    assert "within 1" in discovery("leaderboard", "small", "--archive", archive).stdout
+    assert "to dpo, within 1" in discovery("export", WINNER.short_id, "--archive", archive).stdout
+    with Archive(archive) as stored:
+        (tile, *_) = live(stored, "small")["tiles"]
+    assert tile["note"].endswith("to dpo, within 1")
+
+
+def test_settings_of_promotions_count_where_they_were_measured():
+    objective = {"metric": "score", "minimum_effect": 0.1}
+    promotion = {"evaluator": "other", "metric": None, "minimum_effect": 0.3}
+    ranking = Ranking("t", "score", True, (0,))
+    record = CampaignRecord(
+        1, "c", {"objective": objective, "promotions": [promotion]}, "finished", ranking, "first", datetime.now(UTC)
+    )
+    assert effect_of(record, "first", True, "score", leads=True) == 0.1
+    assert effect_of(record, "first", True, "kl", leads=False) == 0
+    assert effect_of(record, "first", True, "frontier", leads=False) == 0.005
+    assert effect_of(record, "other", False, "reward", leads=True) == 0.3
+    assert effect_of(record, "other", False, "kl", leads=False) == 0
+    assert effect_of(record, "first", False, "score", leads=True) == 0
 
 
 PLACES = [

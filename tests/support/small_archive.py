@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from db.archive import Archive
 from db.records import Prompt, PromptPart, Proposal, Reply
@@ -30,11 +32,11 @@ TASK = Task("preference.enumerable", 1, {"steps": 200}, Provenance("planted", "A
 OTHER = Task("preference.sentiment", 1, {}, Provenance("reviews", "see the package", "cd" * 32))
 
 
-def make_archive(path: Path) -> Path:
-    """Fill a new archive; returns its path."""
+def make_archive(path: Path, settings: Mapping[str, Any] | None = None) -> Path:
+    """Fill a new archive, with the campaign's settings if any matter; returns its path."""
     with Archive(path, create=True) as archive:
         campaign = archive.start_campaign(
-            "small", {"seed": 1}, task=TASK, metric="frontier", higher_is_better=True, seeds=(0, 1)
+            "small", {"seed": 1, **(settings or {})}, task=TASK, metric="frontier", higher_is_better=True, seeds=(0, 1)
         ).id
         archive.record_task(OTHER, {"reward_accuracy": 0.875})
         for index, (name, score) in enumerate({"dpo": 0.75, "ipo": 0.5}.items()):

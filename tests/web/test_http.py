@@ -173,6 +173,9 @@ def test_live_numbers_are_json(running: Running) -> None:
     assert live["running"] == []
     assert set(live["charts"]) == {"leader", "scores", "failures", "throughput"}
     assert live["charts"]["leader"]["data"][0]["y"] == [0.875, 0.875]
+    tile = live["tiles"][0]
+    assert (tile["label"], tile["value"]) == ("Leading loss", "0.8750")
+    assert re.fullmatch(r"winner: \+0\.0938 \[-0\.\d{4}, \+0\.\d{4}\] to dpo, not separated", tile["note"])
 
 
 def test_another_address_asks_for_a_token_that_stays_out_of_addresses(tmp_path: Path) -> None:

@@ -57,6 +57,8 @@ def bench(wanted: Bench, archive: str | None, as_json: bool, markdown: bool) -> 
     """Run it; returns the exit code. Raises OptionsError, ArchiveError, InfrastructureError."""
     require_linux("objectives bench")
     allow_local_plugins()
+    if as_json and markdown:
+        raise OptionsError("--json and --markdown exclude each other")
     config = _config(wanted, archive)
     from discovery.campaign import Campaign
     from discovery.cli.views import LiveView, PlainView, View

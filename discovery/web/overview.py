@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from db.records import ALIVE, EntryFilter, RunningTrial, Scored
 from discovery.browse.campaign_stats import CampaignStats, campaign_stats
 from discovery.browse.comparison import ranking_difference
+from discovery.cli.board import spread_of
 from discovery.cli.terminal import dollars, duration, number, signed
 from discovery.web.charts import Dot, Figure, at, bars, cloud, figure, line, thinned
 from discovery.web.rendering import link, when
@@ -88,7 +89,7 @@ def _tiles(archive: Archive, stats: CampaignStats, running: Sequence[RunningTria
         (
             "Leading baseline",
             number(known[0].score) if known else "-",
-            one_line(known[0].name, 40) if known else "none measured",
+            f"{one_line(known[0].name, 40)}{_spread(archive, record.id, known[0])}" if known else "none measured",
         ),
         ("Losses in training or ranked", f"{record.candidates:,}", f"of {record.proposals:,} proposals and baselines"),
         ("Trials done", f"{record.trials_done:,}", f"{len(running)} running, {failed}"),
@@ -121,6 +122,13 @@ def _leading(archive: Archive, stats: CampaignStats) -> tuple[str, str]:
         "" if compared.low is None or compared.high is None else f" [{signed(compared.low)}, {signed(compared.high)}]"
     )
     return score, f"{name}: {signed(compared.mean)}{ends} to {beside}, {compared.says}"
+
+
+def _spread(archive: Archive, campaign: int, one: Scored) -> str:
+    """``, ± 0.0123 over 2 seeds``; nothing for a single seed."""
+    score = archive.entry(one.candidate_id, campaign).score
+    spread = spread_of(score) if score is not None else ""
+    return f",{spread} over {len(score.by_seed)} seeds" if score is not None and spread else ""
 
 
 def _each(stats: CampaignStats) -> str:

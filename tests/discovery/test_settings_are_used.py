@@ -111,3 +111,8 @@ def test_options_of_export_that_would_be_forgotten_are_refused(words, said, tmp_
     ended = discovery_command("export", *(archive if w == "ARCHIVE" else w for w in words))
     assert ended.code == 2
     assert said in ended.error
+
+
+def test_two_forms_of_one_output_exclude_each_other():
+    ended = discovery_command("objectives", "bench", "--json", "--markdown", "--seeds", "1")
+    assert (ended.code, ended.error) == (2, "error: --json and --markdown exclude each other")

@@ -176,6 +176,7 @@ def test_live_numbers_are_json(running: Running) -> None:
     tile = live["tiles"][0]
     assert (tile["label"], tile["value"]) == ("Leading loss", "0.8750")
     assert re.fullmatch(r"winner: \+0\.0938 \[-0\.\d{4}, \+0\.\d{4}\] to dpo, not separated", tile["note"])
+    assert live["tiles"][1]["note"] == "dpo, ± 0.0312 over 2 seeds"
 
 
 def test_another_address_asks_for_a_token_that_stays_out_of_addresses(tmp_path: Path) -> None:

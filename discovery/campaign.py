@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from db.archive import Archive, ArchiveError
+from db.endings import NOT_RECORDED, Ending
 from db.records import CampaignRecord, Proposal, Result
+from discovery import ending
 from discovery.campaign_log import campaign_log
 from discovery.changes import changed_keys, refuse_another_ranking
 from discovery.config import CampaignConfig, PromotionConfig
-from discovery.config_errors import ConfigError
 from discovery.executor import Pools, RayExecutor
 from discovery.imports import Given
 from discovery.interrupts import finishes, interrupts
@@ -43,12 +44,13 @@ _LOOK_S = 1.0
 
 @dataclass(frozen=True)
 class CampaignResult:
-    """How a campaign ended. `status` is finished or interrupted; either can be taken up again."""
+    """How a campaign ended. `status` is finished or interrupted; either can be taken up again. `ending` says why."""
 
     campaign: str
     archive: str
     status: str
     board: Board
+    ending: Ending = NOT_RECORDED
 
 
 class Campaign:
@@ -106,6 +108,7 @@ class Campaign:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._deadline = math.inf
+        self._ending = NOT_RECORDED
 
     @property
     def baselines(self) -> tuple[str, ...]:
@@ -178,23 +181,20 @@ class Campaign:
             try:
                 status = await self._until_stopped(self._work(archive, record, log, given), _keep(archive, record.id))
                 archive.reset_running(record.id)
-                archive.finish_campaign(record.id, status)
+                archive.finish_campaign(record.id, status, self._ending)
             except BaseException as error:
-                expected = isinstance(
-                    error, (SearchError, InfrastructureError, OptionsError, ConfigError, ArchiveError)
-                )
-                log.error("%s", error, exc_info=None if expected else error)
+                log.error("%s", error, exc_info=None if isinstance(error, ending.EXPECTED) else error)
                 if isinstance(error, SearchError):
                     error.board = self._board(archive, record.id)
                 with suppress(ArchiveError):  # it may be the archive that failed
                     archive.reset_running(record.id)
-                    archive.finish_campaign(record.id, "stopped by an error")
+                    archive.finish_campaign(record.id, "stopped by an error", ending.of_error(error))
                 raise
             finally:
                 with suppress(asyncio.CancelledError):
                     await self._proposer.aclose()
             board = self._board(archive, record.id)
-        return CampaignResult(config.name, config.public()["archive"], status, board)
+        return CampaignResult(config.name, config.public()["archive"], status, board, self._ending)
 
     def _board(self, archive: Archive, campaign: int) -> Board:
         return board_of(archive, campaign, self.config.name, [self._search, *self._promotions])
@@ -213,6 +213,7 @@ class Campaign:
         assert self._stopping is not None
         if await finishes(work, self._stopping, lease):
             return "finished"
+        self._ending = ending.of_request(self.progress.stage)
         self.progress.say("note", "interrupted: ending what runs; Ctrl-C ends it at once")
         return "interrupted"
 
@@ -285,6 +286,7 @@ class Campaign:
         self._enter("search", self._search.stage)
         self._expect(search, todo)
         await search.run(todo)
+        self._ending = ending.of_search(search)
         for promotion, settings in zip(self._promotions, self.config.promotions, strict=True):
             await self._promote(parts, promotion, settings)
 

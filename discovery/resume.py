@@ -69,7 +69,7 @@ def _count(search: Search, proposal: Proposal) -> None:
     if proposal.origin == "imported":
         ledger.imported.add(proposal.index)
     if proposal.failure is not None:
-        progress.failures[str(proposal.failure.kind)] += 1
+        search.count_failure(proposal)
     elif proposal.judged and proposal.origin not in GIVEN:
         ledger.accepted += 1
         progress.accepted = ledger.accepted

@@ -81,9 +81,9 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a campaign, or go on with an interrupted one."""
-    from discovery.cli.run import Ending, run
+    from discovery.cli.run import Afterwards, run
 
-    raise typer.Exit(run(config, archive, settings or [], Ending(best_to, as_json), unsafe_no_sandbox))
+    raise typer.Exit(run(config, archive, settings or [], Afterwards(best_to, as_json), unsafe_no_sandbox))
 
 
 @app.command()
@@ -237,7 +237,8 @@ def import_losses(
 @app.command()
 def export(
     loss: Annotated[
-        str, typer.Argument(metavar="ID|NAME", help="Id of a candidate, or the beginning of it; or a known objective.")
+        str,
+        typer.Argument(metavar="ID|NAME", help="A known objective; or a candidate: its name or id."),
     ],
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Default: stdout.")] = None,
     export_format: Annotated[

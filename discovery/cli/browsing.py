@@ -72,7 +72,9 @@ def show(
 
 @browsing.command()
 def compare(
-    candidates: Annotated[list[str], typer.Argument(metavar="ID ID...", help="The first is compared with each other.")],
+    candidates: Annotated[
+        list[str], typer.Argument(metavar="ID|NAME...", help="The first is compared with each other.")
+    ],
     campaign: OfCampaign = None,
     archive: ArchiveUrl = None,
     as_json: Json = False,

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
-from discovery.cli.files import accepted_loss, read_loss
+from discovery.cli.files import accepted_loss
+from discovery.cli.losses import find_loss
 from discovery.cli.platforms import NO_SANDBOX, allow_local_plugins, require_linux
 from discovery.cli.tables import add_figure, add_name, add_word, name_cell, table
 from discovery.cli.terminal import duration, number, print_json, stdout_console, words
-from evaluators.objectives import known_objectives
-from evaluators.options import OptionsError, nearest
+from evaluators.options import OptionsError
 from evaluators.plugins import load_plugin
-from sandbox.candidate import Candidate, looks_like_id
+from sandbox.candidate import Candidate
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -70,29 +69,6 @@ def evaluate(loss: str, trials: Trials, archive: str | None, as_json: bool) -> N
         print_json(_as_values(name, candidate, evaluator, reports))
     else:
         _print_summary(console, evaluator, reports)
-
-
-def find_loss(given: str, contract: str, archive: str | None) -> tuple[str, Candidate]:
-    """Name and candidate of a file, a known objective or an archived candidate, looked for in this order.
-
-    Raises:
-        OptionsError: it is none of them. ArchiveError: the archive cannot be read, or the id is ambiguous.
-    """
-    path = Path(given)
-    if path.suffix == ".py" or path.is_file():
-        return path.name, read_loss(path, contract)
-    known = known_objectives(contract)
-    if given in known:
-        return given, known[given].candidate
-    if looks_like_id(given):
-        from discovery.cli.archives import opened
-
-        with opened(archive) as stored:
-            entry = stored.entry(given)
-        if entry.candidate.contract != contract:
-            raise OptionsError(f"{given} is written for {entry.candidate.contract}; this evaluator takes {contract}")
-        return one_line(entry.name, 80), entry.candidate
-    raise OptionsError(f"{one_line(given, 80)!r} is no .py file, id or known objective; {nearest(given, list(known))}")
 
 
 def _run(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from db.endings import Ending, Reason
 from discovery.cli.archives import archive_url, option_for
 from discovery.cli.border import BAD_INPUT
 from discovery.cli.catalogue import contract_named
@@ -166,7 +167,7 @@ class _Import:
                 thought=given.thought, candidate=given.candidate, gate=verdict.gate, probe=verdict.probe,
             )  # fmt: skip
             self.archive.record_known(campaign, proposal)
-        self.archive.finish_campaign(campaign, STATUS)
+        self.archive.finish_campaign(campaign, STATUS, Ending(Reason.IMPORTED))
 
 
 def _evaluator_of(contract: Contract) -> Evaluator:

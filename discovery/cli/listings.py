@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _CAMPAIGN_COLUMNS = (
     "id", "name", "status", "evaluator", "metric", "candidates", "proposals", "trials_done", "trials_failed", "unconfined",
-    "created_at", "finished_at", "best_id", "best_name", "best_score",
+    "created_at", "finished_at", "end_reason", "end_detail", "best_id", "best_name", "best_score",
 )  # fmt: skip
 _CANDIDATE_COLUMNS = (
     "id", "name", "campaign", "contract", "origin", "proposer", "status", "metric", "score", "trials_done", "trials_failed",
@@ -148,6 +148,7 @@ def _campaign(record: CampaignRecord, best: Entry | None) -> dict[str, Any]:
         "unconfined": record.unconfined,
         "created_at": record.created_at,
         "finished_at": record.finished_at,
+        "ended": record.ended,
         "best": entry_values(best) if best else None,
         "config": record.config,
     }
@@ -155,6 +156,8 @@ def _campaign(record: CampaignRecord, best: Entry | None) -> dict[str, Any]:
 
 def _campaign_row(record: CampaignRecord, best: Entry | None) -> dict[str, Any]:
     flat: dict[str, Any] = {"metric": record.ranking.metric}
+    if record.ended is not None:
+        flat |= {"end_reason": str(record.ended.reason), "end_detail": record.ended.text}
     if best is not None and best.score is not None:
         flat |= {"best_id": best.candidate.id, "best_name": best.name, "best_score": best.score.mean}
     return _campaign(record, best) | flat

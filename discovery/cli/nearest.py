@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from discovery.cli.catalogue import contract_named
-from discovery.cli.evaluate import find_loss
 from discovery.cli.files import accepted_loss
+from discovery.cli.losses import find_loss
 from discovery.cli.platforms import require_linux
 from discovery.cli.tables import add_figure, add_name, add_word, table
 from discovery.cli.terminal import print_json, stdout_console

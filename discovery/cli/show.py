@@ -139,7 +139,8 @@ def _print_head(console: Console, found: Stored) -> None:
     grid = key_values()
     grid.add_row("candidate", entry.candidate.id)
     grid.add_row("interface", entry.candidate.contract)
-    grid.add_row("campaign", words(entry.campaign))
+    ended = f", {found.campaign.ended.text}" if found.campaign.ended is not None else ""
+    grid.add_row("campaign", words(f"{entry.campaign}, {found.campaign.status}{ended}", limit=400))
     by = origin_of(entry) + (f", model {reply.model}" if reply is not None and reply.model != entry.proposer else "")
     grid.add_row("origin", words(by))
     if entry.created_at is not None:
@@ -233,6 +234,8 @@ def _as_values(found: Stored) -> dict[str, Any]:
         },
         "curve": stored_curve(proposal),
         "ranking": found.campaign.ranking,
+        "campaign_status": found.campaign.status,
+        "campaign_ended": found.campaign.ended,
         "lineage": found.lineage,
         "trials": found.trials,
         "tasks": {task: {"task": r.task, "facts": r.facts} for task, r in found.tasks.items()},

@@ -11,7 +11,7 @@ from rich.text import Text
 from discovery.browse.campaign_stats import campaign_stats
 from discovery.cli.archives import opened
 from discovery.cli.tables import add_figure, add_name, key_values, name_cell, print_table, table
-from discovery.cli.terminal import dollars, duration, number, print_json, stdout_console, words
+from discovery.cli.terminal import dollars, duration, number, print_end, print_json, stdout_console, words
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -29,17 +29,19 @@ def stats(archive: str | None, campaign: str, as_json: bool) -> None:
                            "usd_per_accepted": p.usd_per_accepted}
                 for p in found.proposers]  # fmt: skip
         shown = {name: value for name, value in vars(found).items() if name != "scored"}  # that is a listing
+        shown |= {"ended": found.campaign.ended}
         print_json(shown | {"proposers": rows, "device_hours": found.device_hours})
         return
     console = stdout_console()
     console.print(Text(f"campaign {one_line(found.campaign.name, 60)}: {one_line(found.campaign.status, 30)}", "bold"))
+    print_end(console, found.end)
     if found.proposers:
         _print_proposers(console, found)
     grid = key_values()
     grid.add_row("refused by the checks", words(_counts(found.check_failures)))
     grid.add_row("failed in training", words(_counts(found.training_failures)))
     saved = f", which saved {found.trials_saved} trials, about {found.hours_saved:.2g} device-hours"
-    grid.add_row("copies of known losses", f"{found.duplicates}{saved if found.trials_saved else ''}")
+    grid.add_row("copies", f"{found.copies.parts}{saved if found.trials_saved else ''}")
     grid.add_row("tokens", _tokens(found))
     grid.add_row("money", _money(found))
     if found.lost_requests:
@@ -77,7 +79,7 @@ def _print_proposers(console: Console, found: CampaignStats) -> None:
     grid = table()
     add_name(grid, "proposer")
     add_name(grid, "model")
-    for header in ("made", "accepted", "ranked", "success", "tokens/accepted"):
+    for header in ("made", "accepted", "ranked", "success", "copies: known", "own", "tokens/accepted"):
         add_figure(grid, header)
     for one in found.proposers:
         grid.add_row(
@@ -92,7 +94,9 @@ def _print_proposers(console: Console, found: CampaignStats) -> None:
 def _figures(one: ProposerStats) -> list[str]:
     each = one.tokens_per_accepted
     tokens = f"{each:,.0f}" if each else "-"
-    return [str(one.proposals), str(one.accepted), str(one.ranked), f"{100 * one.success_rate:.0f}%", tokens]
+    success = f"{100 * one.success_rate:.0f}%"
+    made = (one.proposals, one.accepted, one.ranked, success, one.copies.known, one.copies.own)
+    return [*(str(n) for n in made), tokens]
 
 
 def _print_best(console: Console, found: CampaignStats) -> None:

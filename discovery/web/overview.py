@@ -11,6 +11,7 @@ from discovery.browse.campaign_stats import CampaignStats, campaign_stats
 from discovery.cli.terminal import dollars, duration, number
 from discovery.web.charts import Dot, Figure, at, bars, cloud, figure, line, thinned
 from discovery.web.rendering import link, when
+from sandbox.failure import FailureKind
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def _live(archive: Archive, stats: CampaignStats) -> dict[str, Any]:
     running = archive.running(record.id)
     return {
         "status": record.status,
+        "end": [one_line(line, 1000) for line in stats.end.lines],
         "alive": record.status in ALIVE,
         "tiles": _tiles(stats, running),
         "charts": {
@@ -101,6 +103,7 @@ def _tiles(stats: CampaignStats, running: Sequence[RunningTrial]) -> list[dict[s
             duration(stats.device_hours * 3600),
             f"{duration(stats.hours_saved * 3600)} saved by finding copies",
         ),
+        ("Copies", f"{stats.copies.total:,} of {stats.proposals:,} proposals", stats.copies.parts),
         ("Money", "not known" if stats.usd is None else dollars(stats.usd), _each(stats)),
         ("Tokens", tokens if stats.prompt_tokens else "0", per),
     ]
@@ -151,8 +154,11 @@ def _scores_chart(campaign: str, metric: str, scored: Sequence[Scored]) -> Figur
 
 
 def _failures(stats: CampaignStats) -> dict[str, int]:
-    """By kind, whether the checks or the training found it."""
+    """By kind, whether the checks or the training found it; copies of known losses apart from those of its own."""
     kinds = dict(stats.check_failures)
+    kinds.pop(FailureKind.DUPLICATE, None)
+    of = {"copy of a known loss": stats.copies.known, "copy of its own": stats.copies.own}
+    kinds |= {label: count for label, count in of.items() if count}
     for kind, count in stats.training_failures.items():
         kinds[kind] = kinds.get(kind, 0) + count
     return kinds

@@ -60,6 +60,11 @@ class Ledger:
         """How many questions come before the one of this number."""
         return number - bisect_left(self._not_questions, number)
 
+    @property
+    def next_question(self) -> int:
+        """How many questions come before the one that is asked next."""
+        return self.question_index(self._lost[0] if self._lost else self._next)
+
     def restore(self, number: int, is_question: bool) -> None:
         """A stored proposal of an earlier run; call in ascending order."""
         self._lost.extend(range(self._next, number))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from db.records import Proposal, Result
 from discovery.config_errors import ConfigError
-from discovery.protocols import Outcome
+from discovery.protocols import Finite, Outcome
 from discovery.search import GIVEN, Resumed, Search
 from discovery.stages import stored_results
 
@@ -39,6 +39,8 @@ def restore(search: Search) -> list[Resumed]:
                 unfinished.append(Resumed(proposal, accepted=True, by_seed=result.by_seed))
             else:
                 search.report(proposal, result)
+    if isinstance(parts.proposer, Finite):
+        search.exhausted = parts.proposer.has_ended(search.ledger.next_question)
     _count_lost(search)
     _count_device_time(search)
     parts.progress.usd = search.ledger.spent

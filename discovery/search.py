@@ -138,7 +138,8 @@ class Search:
             own = proposal.duplicate_of in self.names and proposal.duplicate_of not in self.known
             self.copies = progress.copies = self.copies.and_one(own)
 
-    def _finished(self) -> bool:
+    @property
+    def is_over(self) -> bool:
         """Whether nothing is in flight and nothing more may be asked."""
         return (
             not self.ledger.in_flight and not self._training and (self.exhausted is not None or not self._may_propose())
@@ -159,7 +160,7 @@ class Search:
         async with self._group:
             for item in resumed:
                 self._resume(item)
-            while not self._finished():
+            while not self.is_over:
                 while self.exhausted is None and self._may_propose():
                     self._start(self._propose(self._next_question()))
                 self._wake.clear()
@@ -170,7 +171,7 @@ class Search:
             ) from self.given_up
 
     def _time_is_up(self) -> None:
-        if not self._finished():
+        if not self.is_over:
             self.parts.progress.say(
                 "note", "budget.wall_s is used up: nothing new is proposed, what is accepted is trained"
             )
@@ -241,16 +242,9 @@ class Search:
         self._lost_in_a_row = 0
         origin: Origin = "repaired" if asked.attempt else "proposed"
         proposal = Proposal(
-            index=asked.index,
-            origin=origin,
-            proposer=parts.config.proposer.kind,
-            name="",
-            thought="",
-            parents=asked.plan.parents,
-            repair_of=asked.repair_of,
-            prompt=asked.prompt,
-            reply=asked.reply,
-        )
+            index=asked.index, origin=origin, proposer=parts.config.proposer.kind, name="", thought="",
+            parents=asked.plan.parents, repair_of=asked.repair_of, prompt=asked.prompt, reply=asked.reply,
+        )  # fmt: skip
         return await self._judge(self._store_reply(proposal, request), asked)
 
     def _note_request(self, asked: Asked) -> int | None:

@@ -114,7 +114,7 @@ def _config(wanted: Bench, archive: str | None) -> CampaignConfig:
                 "options": apply_overrides({}, wanted.settings),
             },
             "baselines": list(wanted.only or known),
-            "proposer": {"kind": "discovery.proposers.none:NoProposer"},
+            "proposer": {"kind": "none"},
             "budget": {"candidates": 0},
             "workers": {"trial_slots": wanted.slots},
         }

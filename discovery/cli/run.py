@@ -86,6 +86,8 @@ def run(
     with Archive(config.archive) as stored:
         end = campaign_end(stored, result.campaign)
     print_end(console, end)
+    for line in result.changes if console.is_terminal else ():  # a live view shows the last few events only
+        console.print(words(line, "yellow", 1000))
     print_board(console, result.board)
     print_commands(console, next_commands(config, result, sys.argv))
     if afterwards.as_json:
@@ -105,6 +107,7 @@ def _as_values(result: CampaignResult, end: End) -> dict[str, Any]:
         "archive": result.archive,
         "status": result.status,
         **end_values(end),
+        "changes": result.changes,
         "stages": board_values(result.board),
     }
 

@@ -16,7 +16,7 @@ from discovery.cli.archives import archive_url, option_for
 from discovery.cli.board import difference_text
 from discovery.cli.border import INTERRUPTED
 from discovery.cli.platforms import NO_SANDBOX, allow_local_plugins, require_linux
-from discovery.cli.tables import add_figure, add_name, add_word, table
+from discovery.cli.tables import add_figure, add_name, add_word, print_table, table
 from discovery.cli.terminal import number, print_json, print_next, stdout_console, words
 from evaluators.objectives import known_objectives
 from evaluators.options import OptionsError, nearest
@@ -164,14 +164,15 @@ def _print(
     add_name(grid, "objective")
     add_figure(grid, stage.metric)
     add_figure(grid, "95% over seeds")
-    add_figure(grid, f"vs {reference} [95%]" if reference else "")
+    against_reference = f"vs {reference} [95%]" if reference else ""
+    add_figure(grid, against_reference)
     add_word(grid, "verdict")
     for rank, line in enumerate(lines, 1):
         verdict = line.against.verdict if line.against else ""
         against = difference_text(line.against, wide=True)
         grid.add_row(str(rank), line.name, number(line.mean), _interval(line), against, verdict)
     console.print()
-    console.print(grid)
+    print_table(console, grid, ("#", "95% over seeds", against_reference, stage.metric))
     for name, why in failures.items():
         console.print(words(f"{name} has no score: {why}", "red", 300))
 

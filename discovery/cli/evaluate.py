@@ -12,7 +12,7 @@ from rich.text import Text
 from discovery.cli.files import accepted_loss
 from discovery.cli.losses import find_loss
 from discovery.cli.platforms import NO_SANDBOX, allow_local_plugins, require_linux
-from discovery.cli.tables import add_figure, add_name, add_word, name_cell, table
+from discovery.cli.tables import add_figure, add_name, add_word, name_cell, print_table, table
 from discovery.cli.terminal import duration, number, print_json, stdout_console, words
 from evaluators.options import OptionsError
 from evaluators.plugins import load_plugin
@@ -134,7 +134,7 @@ def _print_summary(console: Console, evaluator: Evaluator, reports: list[TrialRe
         interval = "one seed" if mean.low is None or mean.high is None else f"{number(mean.low)} to {number(mean.high)}"
         grid.add_row(name_cell(name), number(mean.mean), interval, better[name])
     console.print()
-    console.print(grid)
+    print_table(console, grid, ("better", "95% interval"))
     if len(better) < len(evaluator.metrics):
         console.print("Values per world: --json", style="dim")
 

@@ -7,6 +7,7 @@ import shlex
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,16 @@ def init(path: Path, force: bool) -> None:
     console = stdout_console()
     console.print(Text(f"wrote {one_line(str(path))}"), soft_wrap=True)
     print_next(console, f"discovery run {shlex.quote(str(path))}")
+
+
+def like_it(path: Path) -> str:
+    """``; did you mean 'dpo.py'?`` for a file that is there and called nearly so; else nothing."""
+    try:
+        names = [p.name for p in path.parent.iterdir() if p.suffix == path.suffix]
+    except OSError:
+        return ""
+    close = get_close_matches(path.name, names, n=1, cutoff=0.6)
+    return f"; did you mean {str(path.with_name(close[0]))!r}?" if close else ""
 
 
 def write_text(path: Path, text: str, force: bool) -> None:
@@ -74,7 +85,7 @@ def write_bytes(path: Path, content: bytes, force: bool) -> None:
 def read_loss(path: Path, contract: str) -> Candidate:
     """The candidate in a file. Raises OptionsError."""
     if not path.is_file():
-        raise OptionsError(f"{str(path)!r} is not a file" if path.exists() else f"no file {str(path)!r}")
+        raise OptionsError(f"{str(path)!r} is not a file" if path.exists() else f"no file {str(path)!r}{like_it(path)}")
     if path.stat().st_size > 50 * MAX_SOURCE_BYTES:
         raise OptionsError(f"{str(path)!r} is too large for a loss: at most {MAX_SOURCE_BYTES} bytes")
     try:

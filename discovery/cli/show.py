@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from db.measurements import Trials, by_measurement
@@ -27,7 +26,7 @@ from discovery.cli.catalogue import print_code
 from discovery.cli.listings import entry_values, status_of
 from discovery.cli.pictures import print_curves
 from discovery.cli.probed import properties
-from discovery.cli.tables import add_figure, add_name, key_values, name_cell, table
+from discovery.cli.tables import Grid, add_figure, add_name, key_values, name_cell, print_table, table
 from discovery.cli.terminal import number, print_json, print_next, stdout_console, words
 from discovery.statistics import mean_interval
 from sandbox.text import clean_text, one_line
@@ -35,7 +34,7 @@ from sandbox.text import clean_text, one_line
 if TYPE_CHECKING:
     from db.archive import Archive
 
-_METRIC_WIDTH, _FIGURE_WIDTH, _INTERVAL_WIDTH = 26, 12, 20
+_SEEDS_SHOWN = 12
 _LONG = 200_000  # characters of a prompt's message or a reply
 
 
@@ -176,9 +175,7 @@ def _print_stage(console: Console, title: str, trials: Sequence[TrialRecord], ta
     console.print(Text(f"\n{title}", style="bold"))
     done = [t for t in trials if t.status == "done"]
     if done:
-        console.print(
-            _metrics_table(done, (console.width - _METRIC_WIDTH - _FIGURE_WIDTH - _INTERVAL_WIDTH) // _FIGURE_WIDTH)
-        )
+        print_table(console, *_metrics_table(done))
     for trial in trials:
         if trial.status != "done":
             why = f": {trial.failure}" if trial.failure else ""
@@ -193,17 +190,15 @@ def _print_stage(console: Console, title: str, trials: Sequence[TrialRecord], ta
     console.print(grid)
 
 
-def _metrics_table(done: list[TrialRecord], fit: int) -> Table:
-    """Mean over seeds with its interval, and as many seeds as fit beside it."""
+def _metrics_table(done: list[TrialRecord]) -> tuple[Grid, list[str]]:
+    """Mean over seeds with its interval, and the first seeds; with what leaves where it is too wide, the last seed first."""
     grid = table()
     add_name(grid, "metric")
-    add_figure(grid, "mean")
+    add_figure(grid, f"mean of {len(done)}")
     add_figure(grid, "95% interval")
-    shown = done[: max(1, fit)]
+    shown = done[:_SEEDS_SHOWN]
     for trial in shown:
         add_figure(grid, f"seed {trial.seed}")
-    if len(shown) < len(done):
-        add_figure(grid, f"+{len(done) - len(shown)}")
     values = {t.seed: {m.name: m for m in t.metrics} for t in done}
     for name in [m.name for m in done[0].metrics if "/" not in m.name]:
         mean = mean_interval({t.seed: values[t.seed][name].value for t in done if name in values[t.seed]})
@@ -213,9 +208,8 @@ def _metrics_table(done: list[TrialRecord], fit: int) -> Table:
             number(mean.mean),
             "one seed" if mean.low is None or mean.high is None else f"{number(mean.low)} to {number(mean.high)}",
             *(number(m.value) if m is not None else "-" for m in seeds),
-            *(["..."] if len(shown) < len(done) else []),
         )
-    return grid
+    return grid, [*(f"seed {trial.seed}" for trial in reversed(shown)), "95% interval"]
 
 
 def _as_values(found: Stored) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from discovery.browse.campaign_stats import campaign_stats
 from discovery.cli.archives import opened
-from discovery.cli.tables import add_figure, add_name, key_values, name_cell, print_table, table
+from discovery.cli.tables import add_figure, add_name, add_note, key_values, name_cell, print_table, table
 from discovery.cli.terminal import dollars, duration, number, print_end, print_json, stdout_console, words
 from sandbox.text import one_line
 
@@ -78,7 +78,7 @@ def _money(found: CampaignStats) -> str:
 def _print_proposers(console: Console, found: CampaignStats) -> None:
     grid = table()
     add_name(grid, "proposer")
-    add_name(grid, "model")
+    add_note(grid, "model", least=12)
     for header in ("made", "accepted", "ranked", "success", "copies: known", "own", "tokens/accepted"):
         add_figure(grid, header)
     for one in found.proposers:
@@ -87,7 +87,7 @@ def _print_proposers(console: Console, found: CampaignStats) -> None:
             name_cell(one.model if one.model and one.model != one.proposer else "-"),
             *_figures(one),
         )
-    print_table(console, grid, ("tokens/accepted", "model", "success"))
+    print_table(console, grid, ("tokens/accepted", "model", "success", "made", "ranked", "accepted"))
     console.print("success: ranked ones among all that were made\n", style="dim")
 
 
@@ -113,7 +113,7 @@ def _print_best(console: Console, found: CampaignStats) -> None:
     for step in found.best[-_STEPS_SHOWN:]:
         after = duration((step.at - found.campaign.created_at).total_seconds())
         grid.add_row(after, number(step.score), name_cell(f"{step.candidate_id[:10]} {step.name}"))
-    console.print(grid)
+    print_table(console, grid, ("after",))
     if len(found.best) > _STEPS_SHOWN:
         console.print(f"{len(found.best) - _STEPS_SHOWN} earlier steps: --json", style="dim")
     if found.baselines:

@@ -12,6 +12,7 @@ import yaml
 
 from db.redact import holds_api_key
 from discovery.config_errors import ConfigError, shown
+from discovery.nearby import meant
 from sandbox.text import one_line
 
 MAX_DEPTH, MAX_VALUES = 20, 10_000
@@ -64,8 +65,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        hint = "`discovery init` writes one"
-        raise ConfigError(f"no config file {str(path)!r}; {hint}") from None
+        hint = meant(path) or "; `discovery init` writes one"
+        raise ConfigError(f"no config file {str(path)!r}{hint}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not a UTF-8 text file") from None
     except OSError as error:

@@ -75,5 +75,5 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
             return float(value)
         if isinstance(kind, type) and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
             return value
-    names = " or ".join("none" if k is type(None) else k.__name__ for k in allowed)
+    names = " or ".join("null" if k is type(None) else k.__name__ for k in allowed)
     raise OptionsError(f"{where} takes {names}, not {value!r}")

@@ -9,7 +9,7 @@ import typer
 
 from discovery.cli.archive_commands import archive_app
 from discovery.cli.browsing import browsing
-from discovery.cli.options import ArchiveUrl, Json
+from discovery.cli.options import ArchiveUrl, Json, Yes
 
 app = typer.Typer(
     name="discovery",
@@ -135,6 +135,7 @@ def objectives_bench(
     settings: Settings = None,
     unsafe_no_sandbox: NoSandbox = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="The ranking as a Markdown table on stdout.")] = False,
+    yes: Yes = False,
     archive: ArchiveUrl = None,
     as_json: Json = False,
 ) -> None:
@@ -144,7 +145,7 @@ def objectives_bench(
     """
     from discovery.cli.bench import Bench, bench
 
-    wanted = Bench(evaluator, seeds, tuple(only or ()), tuple(settings or ()), slots, unsafe_no_sandbox)
+    wanted = Bench(evaluator, seeds, tuple(only or ()), tuple(settings or ()), slots, unsafe_no_sandbox, yes)
     raise typer.Exit(bench(wanted, archive, as_json, markdown))
 
 
@@ -201,6 +202,7 @@ def evaluate(
     seeds: Annotated[str, typer.Option("--seeds", metavar="N|LIST", help="A count, or seeds such as 1000,1001.")] = "1",
     settings: Settings = None,
     unsafe_no_sandbox: NoSandbox = False,
+    yes: Yes = False,
     archive: ArchiveUrl = None,
     as_json: Json = False,
 ) -> None:
@@ -210,7 +212,7 @@ def evaluate(
     """
     from discovery.cli.evaluate import Trials, evaluate
 
-    evaluate(loss, Trials(evaluator, seeds, tuple(settings or ()), unsafe_no_sandbox), archive, as_json)
+    evaluate(loss, Trials(evaluator, seeds, tuple(settings or ()), unsafe_no_sandbox, yes), archive, as_json)
 
 
 @app.command("import")

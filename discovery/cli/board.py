@@ -126,6 +126,11 @@ def spread_of(score: Score) -> str:
     return f" ± {number(math.sqrt(variance / len(values)))}"
 
 
+def interval_text(mean: Difference) -> str:
+    """``0.7100 to 0.7812``: the interval of a mean."""
+    return "one seed" if mean.low is None or mean.high is None else f"{number(mean.low)} to {number(mean.high)}"
+
+
 def difference_text(difference: Difference | None, wide: bool) -> str:
     """``+0.0123 [-0.0010, +0.0256]``."""
     if difference is None:

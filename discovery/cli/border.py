@@ -120,8 +120,9 @@ def _nearest(typed: str, context: Any) -> str:
         known = [name for parameter in context.command.params for name in (*parameter.opts, *parameter.secondary_opts)]
     else:
         known = list(getattr(context.command, "commands", {}))
-    close = get_close_matches(typed, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(sorted(known))}"
+    close = get_close_matches(typed, known, n=1, cutoff=0.6)
+    listed = (name for name in sorted(known) if name.startswith("-") == typed.startswith("-"))
+    return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(listed)}"
 
 
 def _known_errors() -> tuple[type[BaseException], ...]:

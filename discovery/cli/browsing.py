@@ -104,7 +104,13 @@ def lineage(
 
 @browsing.command()
 def leaderboard(
-    campaign: Annotated[str, typer.Argument(help="Its name.")], archive: ArchiveUrl = None, as_json: Json = False
+    campaign: Annotated[str, typer.Argument(help="Its name.")],
+    regimes: Annotated[
+        bool,
+        typer.Option("--regimes", help="Also each world by itself, where the evaluator reports the metric per world."),
+    ] = False,
+    archive: ArchiveUrl = None,
+    as_json: Json = False,
 ) -> None:
     """Show where a campaign stands.
 
@@ -112,7 +118,7 @@ def leaderboard(
     """
     from discovery.cli.leaderboard import leaderboard
 
-    leaderboard(archive, campaign, as_json)
+    leaderboard(archive, campaign, as_json, regimes)
 
 
 @browsing.command()

@@ -191,7 +191,9 @@ def show_evaluator(name: str, as_json: bool) -> None:
     print_table(console, metrics, ("better",))
     rest = len(facts["metrics"]) - len(main_metrics(facts["metrics"]))
     if rest:
-        console.print(Text(f"and {rest} of them per world, as metric/world; --json lists them", style="dim"))
+        worlds = list(dict.fromkeys(m["name"].partition("/")[2] for m in facts["metrics"] if "/" in m["name"]))
+        example = next(m["name"] for m in facts["metrics"] if "/" in m["name"])
+        console.print(words(f"and each by world, for instance {example}; the worlds: {', '.join(worlds)}", "dim", 400))
     console.print()
     print_table(console, options)
 
@@ -222,6 +224,8 @@ def _metric(metric: Any) -> Mapping[str, Any]:
         "name": metric.name,
         "higher_is_better": metric.higher_is_better,
         "unit": metric.unit,
+        "lower": metric.lower,
+        "upper": metric.upper,
         "description": metric.description,
     }
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from discovery.cli.board import interval_text
+from discovery.cli.consent import ASK_FROM_S, require_consent
 from discovery.cli.files import accepted_loss
 from discovery.cli.losses import find_loss
 from discovery.cli.platforms import NO_SANDBOX, allow_local_plugins, require_linux
@@ -35,6 +37,7 @@ class Trials:
     seeds: str
     settings: tuple[str, ...] = ()
     unsafe_no_sandbox: bool = False
+    yes: bool = False
 
     @property
     def seed_list(self) -> tuple[int, ...]:
@@ -64,7 +67,7 @@ def evaluate(loss: str, trials: Trials, archive: str | None, as_json: bool) -> N
     name, candidate = find_loss(loss, evaluator.contract.name, archive)
     console = Console(stderr=True, highlight=False) if as_json else stdout_console()
     with OracleServer(trials.unsafe_no_sandbox) as server:
-        reports = _run(console, server, evaluator, name, candidate, seeds)
+        reports = _run(console, server, evaluator, name, candidate, seeds, trials.yes)
     if as_json:
         print_json(_as_values(name, candidate, evaluator, reports))
     else:
@@ -78,8 +81,9 @@ def _run(
     name: str,
     candidate: Candidate,
     seeds: tuple[int, ...],
+    yes: bool,
 ) -> list[TrialReport]:
-    """Check the loss, then one trial per seed, each printed as it ends."""
+    """Check the loss, then one trial per seed, each printed as it ends. The first one tells how long the rest take."""
     from evaluators.trial import run_trial
     from sandbox.confine import UNCONFINED
     from sandbox.failure import CandidateError
@@ -102,6 +106,9 @@ def _run(
         took = duration(time.monotonic() - started)
         console.print(Text(f"seed {seed:<5} {metric} {_value(report, metric)}  ({took})"))
         reports.append(report)
+        ahead = (len(seeds) - 1) * (time.monotonic() - started)
+        if len(reports) == 1 and ahead > ASK_FROM_S:
+            require_consent(f"{len(seeds) - 1:,} more seeds take about {duration(ahead)}", yes)
     return reports
 
 
@@ -115,11 +122,13 @@ def _value(report: TrialReport, metric: str) -> str:
     return number(found.value) + (f" ± {number(found.stderr)}" if found.stderr is not None else "")
 
 
-def _mean(reports: list[TrialReport], metric: str) -> Difference:
+def _mean(evaluator: Evaluator, reports: list[TrialReport], metric: str) -> Difference:
     """Mean over seeds with its interval."""
-    from discovery.statistics import mean_interval
+    from db.records import TrialRecord
+    from discovery.browse.intervals import limits_in, metric_interval
 
-    return mean_interval({r.seed: r.metric(metric).value for r in reports})
+    trials = [TrialRecord(0, "", "", evaluator.name, r.seed, "done", 1, r.metrics) for r in reports]
+    return metric_interval(trials, metric, limits_in(evaluator.metrics))
 
 
 def _print_summary(console: Console, evaluator: Evaluator, reports: list[TrialReport]) -> None:
@@ -130,9 +139,8 @@ def _print_summary(console: Console, evaluator: Evaluator, reports: list[TrialRe
     add_word(grid, "better")
     better = {m.name: "higher" if m.higher_is_better else "lower" for m in evaluator.metrics if "/" not in m.name}
     for name in sorted(better, key=lambda n: n != evaluator.primary_metric):
-        mean = _mean(reports, name)
-        interval = "one seed" if mean.low is None or mean.high is None else f"{number(mean.low)} to {number(mean.high)}"
-        grid.add_row(name_cell(name), number(mean.mean), interval, better[name])
+        mean = _mean(evaluator, reports, name)
+        grid.add_row(name_cell(name), number(mean.mean), interval_text(mean), better[name])
     console.print()
     print_table(console, grid, ("better", "95% interval"))
     if len(better) < len(evaluator.metrics):
@@ -143,7 +151,7 @@ def _as_values(name: str, candidate: Candidate, evaluator: Evaluator, reports: l
     names = list(dict.fromkeys(m.name for r in reports for m in r.metrics))
     means = {}
     for metric in names:
-        mean = _mean(reports, metric)
+        mean = _mean(evaluator, reports, metric)
         means[metric] = {"mean": mean.mean, "low": mean.low, "high": mean.high, "n": mean.n}
     trials = [
         {

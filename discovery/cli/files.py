@@ -7,7 +7,6 @@ import shlex
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from discovery.cli.platforms import require_linux
 from discovery.cli.probed import properties
 from discovery.cli.tables import key_values
 from discovery.cli.terminal import print_json, print_next, stdout_console, words
+from discovery.nearby import meant
 from evaluators.options import OptionsError
 from sandbox.candidate import MAX_SOURCE_BYTES, Candidate
 from sandbox.failure import Failure, FailureKind
@@ -40,16 +40,6 @@ def init(path: Path, force: bool) -> None:
     console = stdout_console()
     console.print(Text(f"wrote {one_line(str(path))}"), soft_wrap=True)
     print_next(console, f"discovery run {shlex.quote(str(path))}")
-
-
-def like_it(path: Path) -> str:
-    """``; did you mean 'dpo.py'?`` for a file that is there and called nearly so; else nothing."""
-    try:
-        names = [p.name for p in path.parent.iterdir() if p.suffix == path.suffix]
-    except OSError:
-        return ""
-    close = get_close_matches(path.name, names, n=1, cutoff=0.6)
-    return f"; did you mean {str(path.with_name(close[0]))!r}?" if close else ""
 
 
 def write_text(path: Path, text: str, force: bool) -> None:
@@ -85,7 +75,7 @@ def write_bytes(path: Path, content: bytes, force: bool) -> None:
 def read_loss(path: Path, contract: str) -> Candidate:
     """The candidate in a file. Raises OptionsError."""
     if not path.is_file():
-        raise OptionsError(f"{str(path)!r} is not a file" if path.exists() else f"no file {str(path)!r}{like_it(path)}")
+        raise OptionsError(f"{str(path)!r} is not a file" if path.exists() else f"no file {str(path)!r}{meant(path)}")
     if path.stat().st_size > 50 * MAX_SOURCE_BYTES:
         raise OptionsError(f"{str(path)!r} is too large for a loss: at most {MAX_SOURCE_BYTES} bytes")
     try:

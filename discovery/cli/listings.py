@@ -179,6 +179,7 @@ def candidates(archive: str | None, wanted: Filter, form: Form) -> None:
         page = stored.page(wanted.campaign, where, wanted.limit, wanted.offset, order)
         means = means_of(stored, page.entries, names)
         shown = stored.url
+        hint = "" if page.total or wanted.proposer is None else _proposer_meant(stored, wanted)
     if form.as_json:
         print_json([entry_values(e) | ({"metrics": means[e.campaign, e.candidate.id]} if names else {})
                     for e in page.entries])  # fmt: skip
@@ -189,7 +190,7 @@ def candidates(archive: str | None, wanted: Filter, form: Form) -> None:
         return
     console = stdout_console()
     if not page.entries:
-        console.print(words(f"{shown} holds no such candidate" if not page.total else f"only {page.total} match"))
+        console.print(words(f"{shown} holds no such candidate{hint}" if not page.total else f"only {page.total} match"))
         return
     grid = _table(page.entries, console.width >= WIDE, names, means)
     print_table(console, grid, ("origin", "seeds", "id", *reversed(names), "campaign"))
@@ -201,6 +202,18 @@ def candidates(archive: str | None, wanted: Filter, form: Form) -> None:
     new = next((e for e in page.entries if e.origin != "known"), page.entries[0])  # a baseline is no news
     console.print()
     print_next(console, f"discovery show {new.candidate.short_id}{option}")
+
+
+def _proposer_meant(stored: Archive, wanted: Filter) -> str:
+    """What to say where nothing was proposed by whoever was typed; nothing where it is there."""
+    campaigns = [r.id for r in stored.campaigns() if wanted.campaign in (None, r.name)]
+    known = sorted({count.proposer for one in campaigns for count in stored.outcomes(one)})
+    assert wanted.proposer is not None
+    return (
+        ""
+        if wanted.proposer in known or not known
+        else f"; no proposer {wanted.proposer!r}: {nearest(wanted.proposer, known)}"
+    )
 
 
 def means_of(stored: Archive, entries: Sequence[Entry], names: Sequence[str]) -> Means:

@@ -21,4 +21,5 @@ CandidateId = Annotated[
     typer.Argument(metavar="ID|NAME", help="A candidate or known loss: its name, its id, or the beginning of the id."),
 ]
 OfCampaign = Annotated[str | None, typer.Option("--campaign", help="Default: the newest that has it.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before what takes long.")]
 MOST = 1_000_000_000  # rows and the like: databases count no further than to 2**63

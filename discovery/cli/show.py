@@ -20,19 +20,20 @@ from db.records import (
     TrialRecord,
 )
 from discovery.browse.curves import LossCurve, stored_curve
+from discovery.browse.intervals import by_world, limits_of, metric_interval
 from discovery.cli.archives import archive_url, opened, option_for
-from discovery.cli.board import origin_of
+from discovery.cli.board import interval_text, origin_of
 from discovery.cli.catalogue import print_code
 from discovery.cli.listings import entry_values, status_of
 from discovery.cli.pictures import print_curves
 from discovery.cli.probed import properties
 from discovery.cli.tables import Grid, add_figure, add_name, key_values, name_cell, print_table, table
 from discovery.cli.terminal import number, print_json, print_next, stdout_console, words
-from discovery.statistics import mean_interval
 from sandbox.text import clean_text, one_line
 
 if TYPE_CHECKING:
     from db.archive import Archive
+    from discovery.statistics import Limits
 
 _SEEDS_SHOWN = 12
 _LONG = 200_000  # characters of a prompt's message or a reply
@@ -98,7 +99,7 @@ def show(archive: str | None, prefix: str, campaign: str | None, texts: Texts, a
     curves = (stored_curve(found.proposal), found.beside)
     print_curves(console, [c for c in curves if c is not None] if curves[0] is not None else [])
     for title, group in found.stages:
-        _print_stage(console, title, group, found.tasks[group[0].task_id])
+        _print_stage(console, title, group, found.tasks[group[0].task_id], found.campaign.ranking.metric)
     _print_texts(console, found.proposal, texts)
     option = option_for(archive_url(archive), shown)
     console.print()
@@ -171,11 +172,13 @@ def _print_checks(console: Console, found: Stored) -> None:
         console.print(grid)
 
 
-def _print_stage(console: Console, title: str, trials: Sequence[TrialRecord], task: TaskRecord) -> None:
+def _print_stage(console: Console, title: str, trials: Sequence[TrialRecord], task: TaskRecord, ranks: str) -> None:
     console.print(Text(f"\n{title}", style="bold"))
     done = [t for t in trials if t.status == "done"]
     if done:
-        print_table(console, *_metrics_table(done))
+        limits = limits_of(done[0].evaluator)
+        print_table(console, *_metrics_table(done, limits))
+        _print_worlds(console, done, ranks, limits)
     for trial in trials:
         if trial.status != "done":
             why = f": {trial.failure}" if trial.failure else ""
@@ -190,7 +193,24 @@ def _print_stage(console: Console, title: str, trials: Sequence[TrialRecord], ta
     console.print(grid)
 
 
-def _metrics_table(done: list[TrialRecord]) -> tuple[Grid, list[str]]:
+def _print_worlds(console: Console, done: list[TrialRecord], ranks: str, limits: Mapping[str, Limits]) -> None:
+    """The metric that ranks, or the report's first, in each world by itself: a mean hides in which a loss is good."""
+    names = [m.name for m in done[0].metrics]
+    metric = ranks if ranks in names else names[0]
+    worlds = by_world(done, metric, limits)
+    if not worlds:
+        return
+    grid = table(f"{one_line(metric, 40)} by world")
+    add_name(grid, "world")
+    add_figure(grid, f"mean of {len(done)}")
+    add_figure(grid, "95% interval")
+    for world, mean in worlds.items():
+        grid.add_row(name_cell(world), number(mean.mean), interval_text(mean))
+    console.print()
+    print_table(console, grid, ("95% interval",))
+
+
+def _metrics_table(done: list[TrialRecord], limits: Mapping[str, Limits]) -> tuple[Grid, list[str]]:
     """Mean over seeds with its interval, and the first seeds; with what leaves where it is too wide, the last seed first."""
     grid = table()
     add_name(grid, "metric")
@@ -201,12 +221,12 @@ def _metrics_table(done: list[TrialRecord]) -> tuple[Grid, list[str]]:
         add_figure(grid, f"seed {trial.seed}")
     values = {t.seed: {m.name: m for m in t.metrics} for t in done}
     for name in [m.name for m in done[0].metrics if "/" not in m.name]:
-        mean = mean_interval({t.seed: values[t.seed][name].value for t in done if name in values[t.seed]})
+        mean = metric_interval(done, name, limits)
         seeds = [values[t.seed].get(name) for t in shown]
         grid.add_row(
             name_cell(name),
             number(mean.mean),
-            "one seed" if mean.low is None or mean.high is None else f"{number(mean.low)} to {number(mean.high)}",
+            interval_text(mean),
             *(number(m.value) if m is not None else "-" for m in seeds),
         )
     return grid, [*(f"seed {trial.seed}" for trial in reversed(shown)), "95% interval"]

@@ -56,7 +56,7 @@ def _live(archive: Archive, stats: CampaignStats) -> dict[str, Any]:
         "charts": {
             "best": _best_chart(stats),
             "scores": _scores_chart(record.name, record.ranking.metric, stats.scored),
-            "failures": bars(dict(_failures(stats)), "count"),
+            "failures": bars(dict(_failures(stats)), "count", "kind"),
             "throughput": _throughput_chart(stats.scored),
         },
         "running": [

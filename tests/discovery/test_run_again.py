@@ -84,8 +84,10 @@ def test_a_finished_campaign_shows_its_board_without_starting_anything(finished,
 def test_what_is_new_is_done(changes: dict[str, Any], finished, again: Path, monkeypatch) -> None:
     monkeypatch.chdir(again)
     (again / "soft.py").write_text(
-        "import torch.nn.functional as F\n\n\ndef loss(policy_chosen_logps, policy_rejected_logps, beta):\n"
-        "    return F.softplus(-beta * (policy_chosen_logps - policy_rejected_logps)) ** 2\n"
+        "import torch.nn.functional as F\n\n\ndef loss(policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, "
+        "reference_rejected_logps, beta):\n    d = policy_chosen_logps - policy_rejected_logps\n"
+        "    d = d - reference_chosen_logps + reference_rejected_logps\n"
+        "    return F.softplus(-beta * d) ** 3 + (beta * d - 2.0) ** 2\n"
     )
     if "promotions" in changes:
         changes["promotions"][0]["options"]["folder"] = str(finished[0])
@@ -107,10 +109,12 @@ def test_another_seed_is_refused_in_one_line_and_changes_nothing(finished, again
 
 def test_other_changes_are_said_with_both_values(finished, again: Path) -> None:
     result = run_again(again, finished[0], limits={"call_s": 1.0}, budget={"candidates": 3, "tokens": 9})
-    limits, budget = sorted(result.changes, key=lambda line: "budget" in line)
+    (limits,) = (line for line in result.changes if "limits" in line)
+    (budget,) = (line for line in result.changes if "budget" in line)
     assert "limits.call_s 5.0 -> 1.0 (what was refused or failed under the old limits stays so)" in limits
     assert "budget.tokens null -> 9" in budget
-    assert run_again(again, finished[0], limits={"call_s": 1.0}, budget={"candidates": 3, "tokens": 9}).changes == ()
+    same = run_again(again, finished[0], limits={"call_s": 1.0}, budget={"candidates": 3, "tokens": 9})
+    assert same.changes == ()
 
 
 def leaves(model: type[BaseModel], path: str = "") -> Iterator[str]:

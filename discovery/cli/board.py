@@ -13,7 +13,7 @@ from db.records import Entry, Score
 from discovery.browse.comparison import seeds_text
 from discovery.cli.tables import Grid, add_figure, add_name, add_note, add_word, name_cell, print_table, table
 from discovery.cli.terminal import number, signed
-from discovery.statistics import Difference, Row
+from discovery.statistics import UNLIMITED, Difference, Limits, Row
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -126,9 +126,11 @@ def spread_of(score: Score) -> str:
     return f" ± {number(math.sqrt(variance / len(values)))}"
 
 
-def interval_text(mean: Difference) -> str:
-    """``0.7100 to 0.7812``: the interval of a mean."""
-    return "one seed" if mean.low is None or mean.high is None else f"{number(mean.low)} to {number(mean.high)}"
+def interval_text(mean: Difference, limits: Limits = UNLIMITED) -> str:
+    """``0.7100 to 0.7812``: the interval of a mean; in words where it leaves open all that the metric can be."""
+    if mean.low is None or mean.high is None:
+        return "one seed"
+    return "too few seeds" if (mean.low, mean.high) == limits else f"{number(mean.low)} to {number(mean.high)}"
 
 
 def difference_text(difference: Difference | None, wide: bool) -> str:

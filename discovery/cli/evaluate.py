@@ -132,7 +132,10 @@ def _mean(evaluator: Evaluator, reports: list[TrialReport], metric: str) -> Diff
 
 
 def _print_summary(console: Console, evaluator: Evaluator, reports: list[TrialReport]) -> None:
-    grid = table()
+    from discovery.browse.intervals import limits_in
+    from discovery.statistics import UNLIMITED
+
+    limits, grid = limits_in(evaluator.metrics), table()
     add_name(grid, "metric")
     add_figure(grid, "mean")
     add_figure(grid, "95% interval")
@@ -140,7 +143,7 @@ def _print_summary(console: Console, evaluator: Evaluator, reports: list[TrialRe
     better = {m.name: "higher" if m.higher_is_better else "lower" for m in evaluator.metrics if "/" not in m.name}
     for name in sorted(better, key=lambda n: n != evaluator.primary_metric):
         mean = _mean(evaluator, reports, name)
-        grid.add_row(name_cell(name), number(mean.mean), interval_text(mean), better[name])
+        grid.add_row(name_cell(name), number(mean.mean), interval_text(mean, limits.get(name, UNLIMITED)), better[name])
     console.print()
     print_table(console, grid, ("better", "95% interval"))
     if len(better) < len(evaluator.metrics):

@@ -29,6 +29,7 @@ from discovery.cli.pictures import print_curves
 from discovery.cli.probed import properties
 from discovery.cli.tables import Grid, add_figure, add_name, key_values, name_cell, print_table, table
 from discovery.cli.terminal import number, print_json, print_next, stdout_console, words
+from discovery.statistics import UNLIMITED
 from sandbox.text import clean_text, one_line
 
 if TYPE_CHECKING:
@@ -205,7 +206,9 @@ def _print_worlds(console: Console, done: list[TrialRecord], ranks: str, limits:
     add_figure(grid, f"mean of {len(done)}")
     add_figure(grid, "95% interval")
     for world, mean in worlds.items():
-        grid.add_row(name_cell(world), number(mean.mean), interval_text(mean))
+        grid.add_row(
+            name_cell(world), number(mean.mean), interval_text(mean, limits.get(f"{metric}/{world}", UNLIMITED))
+        )
     console.print()
     print_table(console, grid, ("95% interval",))
 
@@ -226,7 +229,7 @@ def _metrics_table(done: list[TrialRecord], limits: Mapping[str, Limits]) -> tup
         grid.add_row(
             name_cell(name),
             number(mean.mean),
-            interval_text(mean),
+            interval_text(mean, limits.get(name, UNLIMITED)),
             *(number(m.value) if m is not None else "-" for m in seeds),
         )
     return grid, [*(f"seed {trial.seed}" for trial in reversed(shown)), "95% interval"]

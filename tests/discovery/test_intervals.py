@@ -13,6 +13,7 @@ from db.archive import Archive
 from db.records import TrialRecord
 from discovery.browse.intervals import by_world, limits_of, metric_interval
 from discovery.cli import consent, evaluate
+from discovery.cli.board import interval_text
 from discovery.statistics import mean_interval
 from evaluators.base import Metric, Timings, TrialReport
 from evaluators.options import OptionsError
@@ -49,6 +50,12 @@ def test_an_interval_ends_where_the_metric_ends() -> None:
     assert outside.low is not None
     assert outside.high is not None
     assert outside.low <= outside.mean <= outside.high
+
+
+def test_an_interval_of_everything_says_that_the_seeds_are_too_few() -> None:
+    assert interval_text(mean_interval({0: 0.5, 1: 0.98}, (0.0, 1.0)), (0.0, 1.0)) == "too few seeds"
+    assert interval_text(mean_interval({0: 0.5, 1: 0.51}, (0.0, 1.0)), (0.0, 1.0)) == "0.4415 to 0.5685"
+    assert interval_text(mean_interval({0: 0.5}, (0.0, 1.0)), (0.0, 1.0)) == "one seed"
 
 
 def test_worlds_say_more_than_two_numbers_and_cover_as_promised() -> None:

@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection, RowMapping
 from db import models as m
 from db.arrays import ARRAYS_SCHEMA, unpack_arrays
 from db.convert import candidate_of, search_text
+from db.endings import Reason
 from db.engine import explained, for_reading
 from db.plain_sql import read, run_plain
 from db.records import Prompt, PromptPart, Ranking
@@ -166,9 +167,22 @@ def _states(connection: Connection) -> Iterator[Problem]:
             judged, p.candidate_id.is_(None), p.failure_kind.is_(None)
         ),
     }
+    yield from _ends(connection)
     for what, wrong in proposals.items():
         for (proposal,) in connection.execute(sa.select(p.id).where(wrong)):
             yield Problem(what, f"proposal {proposal}")
+
+
+def _ends(connection: Connection) -> Iterator[Problem]:
+    c = m.campaigns.c
+    campaigns: Mapping[str, sa.ColumnElement[bool]] = {
+        "a campaign that ended for no reason, or has not ended and says why": c.finished_at.is_(None)
+        != c.end_reason.is_(None),
+        "a campaign that ended for a reason that this version does not know": c.end_reason.not_in([*Reason]),
+    }
+    for what, wrong in campaigns.items():
+        for (campaign,) in connection.execute(sa.select(c.id).where(wrong)):
+            yield Problem(what, f"campaign {campaign}")
 
 
 def _code(connection: Connection) -> Iterator[Problem]:
@@ -260,7 +274,7 @@ _LOOKS: Mapping[str, Callable[[Connection], Iterator[Problem]]] = {
     "the database itself": _of_the_database,
     "links between rows": _links,
     "values": _values,
-    "states of trials and proposals": _states,
+    "states of trials, proposals and campaigns": _states,
     "hashes of code": _code,
     "hashes of prompts": _prompts,
     "arrays": _arrays,

@@ -14,6 +14,7 @@ from db.measurements import TrialKey
 from db.models import attempts, campaigns, metrics, proposals, standings, tasks, trials
 from db.records import DeviceTime, Happening, OutcomeCount, RunningTrial, Scored
 from db.session import CampaignRef, Session
+from sandbox.failure import FailureKind
 
 
 class Histories(Session):
@@ -26,6 +27,7 @@ class Histories(Session):
             proposals.c.reply_model.label("model"),
             proposals.c.origin,
             proposals.c.failure_kind.label("failure"),
+            _copies().label("copies"),
             standings.c.status,
         )
         sums = (
@@ -36,8 +38,10 @@ class Histories(Session):
         )
         mine = standings.c.proposal_id == proposals.c.id
         with self._read() as connection:
-            ours = proposals.c.campaign_id == self._campaign(connection, campaign)
-            query = sa.select(*columns, *sums).select_from(proposals.outerjoin(standings, mine))
+            ours_id = self._campaign(connection, campaign)
+            ours = proposals.c.campaign_id == ours_id
+            twins = sa.and_(_TWIN.c.campaign_id == ours_id, _TWIN.c.candidate_id == proposals.c.duplicate_of)
+            query = sa.select(*columns, *sums).select_from(proposals.outerjoin(standings, mine).outerjoin(_TWIN, twins))
             query = query.where(ours, proposals.c.state == "judged").group_by(*columns).order_by(*columns)
             rows = connection.execute(query).mappings().all()
         tokens = ("prompt_tokens", "completion_tokens")
@@ -127,6 +131,16 @@ class Histories(Session):
                 metric = None if row["ranks"] else row["metric"]
                 found.append(Happening(**_common(row), **of_trial, metric=metric, key=f"trial {row['id']}"))
         return sorted(found, key=lambda h: (h.at, h.key))
+
+
+_TWIN = standings.alias("twin")  # of a duplicate: the candidate of the same campaign that it is a copy of
+
+
+def _copies() -> sa.ColumnElement[str | None]:
+    """``own`` for a copy of a loss that was proposed or imported before, ``known`` for one of a known loss."""
+    own = sa.and_(_TWIN.c.candidate_id.is_not(None), _TWIN.c.origin != "known")
+    is_copy = proposals.c.failure_kind == str(FailureKind.DUPLICATE)
+    return sa.case((~is_copy, None), (proposals.c.failure_kind.is_(None), None), (own, "own"), else_="known")
 
 
 def _common(row: RowMapping) -> dict[str, Any]:

@@ -127,11 +127,12 @@ class Listing(Session):
             rows = [by_id[candidate] for candidate, _ in best]
             return self._entries(connection, rows, scores)
 
-    def entry(self, id_prefix: str, campaign: CampaignRef | None = None) -> Entry:
-        """One candidate by the beginning of its id, with fingerprint; None means the newest campaign that has it."""
+    def entry(self, given: str, campaign: CampaignRef | None = None) -> Entry:
+        """One candidate by its name or the beginning of its id, with fingerprint; None means the newest campaign with it."""
         with self._read() as connection:
-            candidate = self._candidate(connection, id_prefix)
-            query = _entries_query(None if campaign is None else self._campaign(connection, campaign))
+            ours = None if campaign is None else self._campaign(connection, campaign)
+            candidate = self._candidate(connection, given, ours)
+            query = _entries_query(ours)
             query = query.add_columns(candidates.c.fingerprint, candidates.c.fingerprint_rows)
             query = query.where(standings.c.candidate_id == candidate).order_by(standings.c.campaign_id.desc())
             row = connection.execute(query.limit(1)).mappings().first()
@@ -140,10 +141,10 @@ class Listing(Session):
                 raise ArchiveError(f"candidate {candidate[:10]} does not appear in {shown} of {self.url}")
             return self._entries(connection, [row])[0]
 
-    def newest_with(self, id_prefixes: Sequence[str]) -> str | None:
+    def newest_with(self, given: Sequence[str]) -> str | None:
         """Name of the newest campaign that has all of these candidates; None if none has."""
         with self._read() as connection:
-            ids = {self._candidate(connection, prefix) for prefix in id_prefixes}
+            ids = {self._candidate(connection, one) for one in given}
             query = (
                 sa.select(campaigns.c.name)
                 .join(standings, standings.c.campaign_id == campaigns.c.id)

@@ -52,6 +52,8 @@ campaigns = Table(
     Column("seeds", SafeJSON),  # seeds that count for the ranking; NULL: all of them
     Column("created_at", UTCDateTime, nullable=False),
     Column("finished_at", UTCDateTime),
+    Column("end_reason", SafeText),  # NULL while it runs, and where its driver was killed (see `db/endings.py`)
+    Column("end_detail", SafeText),
 )
 
 # Who drives a campaign: one process at a time. `epoch` grows with every driver, and each write of a driver checks that it
@@ -223,7 +225,7 @@ standings = Table(
 )
 
 # A ranked candidate's metrics, each the mean over the seeds that rank it, by the proposal that its standing is of: a number
-# is found sooner than a hash. Not metrics that are a part of another (`frontier/scarce`): there are many, few ask for them.
+# is found sooner than a hash. Not metrics that are a part of another (`frontier/little_data`): few ask for them.
 means = Table(
     "means",
     metadata,

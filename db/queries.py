@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection, RowMapping
 from db import lease as leasing
 from db.arrays import ARRAYS_SCHEMA, fingerprint_table, unpack_arrays
 from db.convert import candidate_of, failure_of, fingerprint_of, gate_of, probe_of, reply_of
+from db.endings import ending_of
 from db.errors import ArchiveError
 from db.models import (
     campaigns,
@@ -83,10 +84,11 @@ class Queries(Session):
     def proposal_of(self, candidate_id: str, campaign: CampaignRef | None = None) -> Proposal:
         """The proposal that a candidate's entry stands for, with prompt and reply; None means its newest campaign."""
         with self._read() as connection:
-            found = self._candidate(connection, candidate_id)
+            ours = None if campaign is None else self._campaign(connection, campaign)
+            found = self._candidate(connection, candidate_id, ours)
             query = sa.select(standings.c.proposal_id).where(standings.c.candidate_id == found)
-            if campaign is not None:
-                query = query.where(standings.c.campaign_id == self._campaign(connection, campaign))
+            if ours is not None:
+                query = query.where(standings.c.campaign_id == ours)
             row = connection.execute(query.order_by(standings.c.campaign_id.desc()).limit(1)).first()
             if row is None:
                 raise ArchiveError(f"candidate {found[:10]} has no proposal in campaign {campaign!r} of {self.url}")
@@ -239,7 +241,10 @@ def _campaign_records(connection: Connection, where: sa.ColumnElement[bool]) -> 
     counts = ("proposals", "candidates", "trials_done", "trials_failed", "unconfined")
     return [
         CampaignRecord(
-            ranking=ranking_of(r), status=_status(connection, r), **{name: r[name] for name in same + counts}
+            ranking=ranking_of(r),
+            status=_status(connection, r),
+            ended=ending_of(r["end_reason"], r["end_detail"]),
+            **{name: r[name] for name in same + counts},
         )
         for r in rows.all()
     ]

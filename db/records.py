@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from db.endings import Ending
 from evaluators.base import Metric, Task
 from sandbox.candidate import Candidate
 from sandbox.failure import Failure
@@ -234,6 +235,7 @@ class CampaignRecord:
         unconfined: candidates with a trial that ran without the sandbox.
         resumed: from `start_campaign` only: the campaign was there before.
         previous_config: from `start_campaign` only: the settings it had, where they differ from the new ones.
+        ended: why it ended; None while it runs, and where its driver was killed.
     """
 
     id: int
@@ -251,6 +253,7 @@ class CampaignRecord:
     unconfined: int = 0
     resumed: bool = False
     previous_config: Mapping[str, Any] | None = None
+    ended: Ending | None = None
 
 
 @dataclass(frozen=True)
@@ -303,6 +306,7 @@ class OutcomeCount:
     Attributes:
         model: that replied; None where nobody was asked.
         failure: kind, if the checks refused them.
+        copies: for duplicates: whether of a loss of the campaign's own ("own") or of a known one ("known").
         status: of the candidate, if it is this proposal that it stands for.
         cost: US dollars, of the replies whose price was known; None if that is true of none.
     """
@@ -311,6 +315,7 @@ class OutcomeCount:
     model: str | None
     origin: Origin
     failure: str | None
+    copies: Literal["known", "own"] | None
     status: EntryStatus | None
     count: int
     prompt_tokens: int

@@ -15,7 +15,8 @@ from sqlalchemy.engine import Connection, RowMapping
 from db import lease as leasing
 from db.engine import explained, for_reading, for_writing
 from db.errors import ArchiveError
-from db.models import campaigns, candidates, version_table
+from db.models import campaigns, version_table
+from db.naming import candidate_named
 from db.records import Ranking
 from db.schema import open_archive
 from evaluators.options import nearest
@@ -166,21 +167,9 @@ class Session:
             raise ArchiveError(f"{self.url} has no campaign {one_line(str(ref), 80)!r}; {hint}")
         return int(found)
 
-    def _candidate(self, connection: Connection, prefix: str) -> str:
-        """A candidate's full id from the beginning of it. Raises ArchiveError if none or several match."""
-        wanted = prefix.strip().lower()
-        shown = one_line(prefix, 70)
-        if not wanted or set(wanted) - set("0123456789abcdef"):
-            raise ArchiveError(f"{shown!r} is not a candidate id: ids are hexadecimal and may be shortened")
-        ids = candidates.c.id
-        matching = sa.select(ids).where(ids >= wanted, ids < wanted + "g").order_by(ids).limit(4)
-        found = list(connection.execute(matching).scalars())
-        if not found:
-            raise ArchiveError(f"{self.url} has no candidate {shown!r}")
-        if len(found) > 1:
-            several = ", ".join(i[: len(wanted) + 4] for i in found[:3]) + (", ..." if len(found) > 3 else "")
-            raise ArchiveError(f"{shown!r} is ambiguous ({several}): write more of the id")
-        return str(found[0])
+    def _candidate(self, connection: Connection, given: str, campaign: int | None = None) -> str:
+        """A candidate's full id, from the beginning of it or from a name (see `db.naming`). Raises ArchiveError."""
+        return candidate_named(connection, self.url, given, campaign)
 
     def _ranking(self, connection: Connection, campaign: int) -> Ranking:
         """What ranks a campaign, as stored; the writer keeps its own in `_rankings`."""

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from db.archive import Archive, ArchiveError
+from db.endings import Ending, Reason
 from db.records import EntryFilter, Prompt, PromptPart, Reply
 from db.testing_leases import LeaseConformance
 from db.testing_trials import TrialConformance
@@ -51,6 +52,32 @@ class ArchiveConformance(TrialConformance, LeaseConformance):
         assert other.previous_config == {"seed": 1, "grid": [1, 2]}
         assert archive.campaign("first").config == {"seed": 2}
         assert archive.campaign("first").finished_at is None
+
+    def test_why_a_campaign_ended_is_kept_until_it_goes_on(self, archive: Archive) -> None:
+        campaign = self.start(archive).id
+        assert archive.campaign(campaign).ended is None
+        ending = Ending(Reason.TOKENS, "28,000 of 30,000 tokens")
+        archive.finish_campaign(campaign, "finished", ending)
+        assert archive.campaign(campaign).ended == ending
+        assert self.start(archive).ended is None
+        assert archive.campaign(campaign).ended is None
+        archive.finish_campaign(campaign, "odd")
+        assert archive.campaign(campaign).ended == Ending(Reason.UNRECORDED)
+
+    def test_copies_of_its_own_are_counted_apart_from_copies_of_known_losses(self, archive: Archive) -> None:
+        campaign = self.start(archive).id
+        copy = Failure(FailureKind.DUPLICATE, "behaves like another")
+        known = self.store(archive, campaign, proposal(0, origin="known", proposer="library"))
+        own = self.store(archive, campaign, proposal(1))
+        for index, twin in enumerate((known.id, own.id, own.id, "dpo"), 2):
+            self.store(archive, campaign, proposal(index, failure=copy, duplicate_of=twin))
+        self.store(archive, campaign, proposal(6, failure=Failure(FailureKind.CRASH, "no"), proposer="evolve"))
+        found = {(c.proposer, c.failure, c.copies): c.count for c in archive.outcomes(campaign) if c.failure}
+        assert {key[1:]: n for key, n in found.items()} == {
+            ("CRASH", None): 1,
+            ("DUPLICATE", "known"): 2,
+            ("DUPLICATE", "own"): 2,
+        }
 
     def test_an_unknown_campaign_names_the_nearest(self, archive: Archive) -> None:
         self.start(archive, "imdb")
@@ -260,7 +287,7 @@ class ArchiveConformance(TrialConformance, LeaseConformance):
         with pytest.raises(ArchiveError, match="no candidate"):
             archive.entry("0" * 20)
         for wrong in ("", "%", "xyz", "_"):
-            with pytest.raises(ArchiveError, match="not a candidate id"):
+            with pytest.raises(ArchiveError, match="no candidate"):
                 archive.entry(wrong)
 
     def test_lineage_goes_back_to_the_roots(self, archive: Archive) -> None:

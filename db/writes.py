@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 
 from db import lease as leasing
 from db.convert import candidate_columns, failure_columns, proposal_columns, report_columns, search_text
+from db.endings import NOT_RECORDED, Ending
 from db.errors import ArchiveError
 from db.models import (
     attempts,
@@ -80,6 +81,8 @@ class CampaignWrites(Session):
             "higher_is_better": higher_is_better,
             "seeds": None if seeds is None else list(seeds),
             "finished_at": None,
+            "end_reason": None,
+            "end_detail": None,
         }
         ours = any(held.name == name for held in self._held.values())
         judged = self.lease(name) if ours else leasing.await_free(name, lambda: self.lease(name), tell)
@@ -105,12 +108,13 @@ class CampaignWrites(Session):
             resumed=row is not None, previous_config=previous,
         )  # fmt: skip
 
-    def finish_campaign(self, campaign: int, status: str = "finished") -> None:
-        """Record how a campaign ended, and drive it no more. It can be taken up again. Raises ArchiveError."""
+    def finish_campaign(self, campaign: int, status: str = "finished", ending: Ending = NOT_RECORDED) -> None:
+        """Record how and why a campaign ended, and drive it no more. It can be taken up again. Raises ArchiveError."""
         self.require_lease(campaign)
         with self._write() as connection:
             ended = sa.update(campaigns).where(campaigns.c.id == campaign)
-            connection.execute(ended.values(status=status, finished_at=now()))
+            why = {"end_reason": str(ending.reason), "end_detail": ending.detail}
+            connection.execute(ended.values(status=status, finished_at=now(), **why))
             _lose_requests(connection, campaign)
             leasing.release(connection, campaign, self._held[campaign].epoch)
         self._let_go(campaign)

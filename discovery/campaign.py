@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from db.archive import Archive, ArchiveError
+from db.endings import NOT_RECORDED, Ending
 from db.records import CampaignRecord, Proposal, Result
+from discovery import ending
 from discovery.campaign_log import campaign_log
-from discovery.changes import changed_keys, refuse_another_ranking
+from discovery.changes import refuse_another_campaign, said_changes
 from discovery.config import CampaignConfig, PromotionConfig
-from discovery.config_errors import ConfigError
 from discovery.executor import Pools, RayExecutor
 from discovery.imports import Given
 from discovery.interrupts import finishes, interrupts
@@ -32,6 +33,7 @@ from discovery.search import Parts, Resumed, Search, SearchError
 from discovery.stages import promoted, stored_results
 from discovery.starting import admit, from_archive, from_files
 from discovery.trials import Stage, TrialQueue, Work
+from discovery.unfinished import nothing_left
 from evaluators.base import Resources
 from evaluators.objectives import known_objective, known_objectives
 from evaluators.options import OptionsError
@@ -44,12 +46,17 @@ _LOOK_S = 1.0
 
 @dataclass(frozen=True)
 class CampaignResult:
-    """How a campaign ended. `status` is finished or interrupted; either can be taken up again."""
+    """How a campaign ended. `status` is finished or interrupted; either can be taken up again. `ending` says why.
+
+    `changes`: settings that differ from the last run's, a line each.
+    """
 
     campaign: str
     archive: str
     status: str
     board: Board
+    ending: Ending = NOT_RECORDED
+    changes: tuple[str, ...] = ()
 
 
 class Campaign:
@@ -107,6 +114,7 @@ class Campaign:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._deadline = math.inf
+        self._ending = NOT_RECORDED
 
     @property
     def baselines(self) -> tuple[str, ...]:
@@ -167,35 +175,32 @@ class Campaign:
         ):
             self.progress.listener = lambda event: self._news(log, event)
             stage = self._search.stage
-            refuse_another_ranking(archive, config.name, stage)
+            refuse_another_campaign(archive, config, stage)
             given = [*self._start, *from_archive(archive, config.start_from, self._contract, config.name)]
             record = await asyncio.to_thread(  # it may have to wait for another driver's lease to run out
                 archive.start_campaign, config.name, config.public(), task=stage.task, metric=stage.metric,
                 higher_is_better=stage.higher_is_better, seeds=stage.seeds, tell=self._say_from_a_thread,
             )  # fmt: skip
-            if record.previous_config is not None:
-                keys = changed_keys(record.previous_config, record.config)
-                self.progress.say("note", f"settings that changed since the last run: {', '.join(keys)}")
+            changes = said_changes(record)
+            for line in changes:
+                self.progress.say("note", line)
             try:
                 status = await self._until_stopped(self._work(archive, record, log, given), _keep(archive, record.id))
                 archive.reset_running(record.id)
-                archive.finish_campaign(record.id, status)
+                archive.finish_campaign(record.id, status, self._ending)
             except BaseException as error:
-                expected = isinstance(
-                    error, (SearchError, InfrastructureError, OptionsError, ConfigError, ArchiveError)
-                )
-                log.error("%s", error, exc_info=None if expected else error)
+                log.error("%s", error, exc_info=None if isinstance(error, ending.EXPECTED) else error)
                 if isinstance(error, SearchError):
                     error.board = self._board(archive, record.id)
                 with suppress(ArchiveError):  # it may be the archive that failed
                     archive.reset_running(record.id)
-                    archive.finish_campaign(record.id, "stopped by an error")
+                    archive.finish_campaign(record.id, "stopped by an error", ending.of_error(error))
                 raise
             finally:
                 with suppress(asyncio.CancelledError):
                     await self._proposer.aclose()
             board = self._board(archive, record.id)
-        return CampaignResult(config.name, config.public()["archive"], status, board)
+        return CampaignResult(config.name, config.public()["archive"], status, board, self._ending, changes)
 
     def _board(self, archive: Archive, campaign: int) -> Board:
         return board_of(archive, campaign, self.config.name, [self._search, *self._promotions])
@@ -214,6 +219,7 @@ class Campaign:
         assert self._stopping is not None
         if await finishes(work, self._stopping, lease):
             return "finished"
+        self._ending = ending.of_request(self.progress.stage)
         self.progress.say("note", "interrupted: ending what runs; Ctrl-C ends it at once")
         return "interrupted"
 
@@ -225,17 +231,23 @@ class Campaign:
         executor = RayExecutor(
             self._pools(), {m.stage.key: m.spec for m in measured}, self._contract, self.config.limits.sandbox(), log
         )
+        attempts = self.config.workers.max_attempts
+        queue = TrialQueue(archive, record.id, executor, self.progress, attempts, self._unsafe_no_sandbox)
+        search, todo, new = self._taken_up(archive, record, executor, queue)
+        promotions = zip(self._promotions, self.config.promotions, strict=True)
+        if record.resumed and not new and nothing_left(search, todo, given, promotions):
+            self._ending = ending.of_search(search)
+            self.progress.say("note", "everything that was asked for is stored: nothing is started")
+            return
         await self._preflight()
         self._enter("starting Ray", self._search.stage)
         try:
-            attempts = self.config.workers.max_attempts
-            queue = TrialQueue(archive, record.id, executor, self.progress, attempts, self._unsafe_no_sandbox)
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(executor.watch())
                 await executor.start()
                 await asyncio.gather(self._prepare(archive, executor, self._search), self._test_sandbox(executor))
                 serving = group.create_task(queue.run(self.config.workers.trial_slots))
-                await self._measure_all(archive, record, executor, queue, given)
+                await self._measure_all(search, todo, new, given)
                 serving.cancel()
                 watching.cancel()
         finally:
@@ -265,14 +277,10 @@ class Campaign:
         tested = await executor.self_test()
         self.progress.say("stage", f"the sandbox holds ({tested.cage}; tested in {1e3 * tested.wall_s:.0f} ms)")
 
-    async def _measure_all(
-        self,
-        archive: Archive,
-        record: CampaignRecord,
-        executor: RayExecutor,
-        queue: TrialQueue,
-        given: Sequence[Given],
-    ) -> None:
+    def _taken_up(
+        self, archive: Archive, record: CampaignRecord, executor: RayExecutor, queue: TrialQueue
+    ) -> tuple[Search, list[Resumed], list[str]]:
+        """The search as the archive has it, what of it is unfinished, and the baselines that it does not have."""
         parts = Parts(
             self.config, record.id, self._contract, archive, executor, queue, self._strategy, self._proposer,
             self._builder, self.progress, self._search.stage,
@@ -280,14 +288,19 @@ class Campaign:
         search = Search(parts, Ledger(self.config.budget, prices=self._prices), deadline=self._deadline)
         todo = restore(search)
         needed = [*self.baselines, *(name for p in self.config.promotions for name in p.baselines)]
-        new = [name for name in dict.fromkeys(needed) if name not in search.ledger.baselines]
+        return search, todo, [name for name in dict.fromkeys(needed) if name not in search.ledger.baselines]
+
+    async def _measure_all(
+        self, search: Search, todo: list[Resumed], new: Sequence[str], given: Sequence[Given]
+    ) -> None:
         todo += await self._admit(search, new)
         todo += await admit(search, given)
         self._enter("search", self._search.stage)
         self._expect(search, todo)
         await search.run(todo)
+        self._ending = ending.of_search(search)
         for promotion, settings in zip(self._promotions, self.config.promotions, strict=True):
-            await self._promote(parts, promotion, settings)
+            await self._promote(search.parts, promotion, settings)
 
     async def _prepare(self, archive: Archive, executor: RayExecutor, measured: Measured) -> None:
         self._enter(f"preparing {measured.spec.evaluator}", measured.stage)

@@ -273,8 +273,8 @@ class CampaignConfig(_Model):
     start_from: Names = Field(
         default=(),
         description=(
-            "Losses trained first, beside the baselines: loss files, folders of them, ids of candidates in the archive, or "
-            "names of other campaigns or collections in it. They count towards no budget."
+            "Losses trained first, beside the baselines: loss files, folders of them, candidates in the archive by id or "
+            "name, or other campaigns or collections in it. They count towards no budget."
         ),
     )
     promotions: Promotions = Field(

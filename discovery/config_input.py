@@ -12,6 +12,7 @@ import yaml
 
 from db.redact import holds_api_key
 from discovery.config_errors import ConfigError, shown
+from discovery.nearby import meant
 from evaluators.written import NULL_WORDS, Ambiguous, WrittenFloat, WrittenInt
 from sandbox.text import one_line
 
@@ -184,8 +185,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
             raw = file.read(MAX_BYTES + 1)
         text = raw.decode("utf-8-sig")
     except FileNotFoundError:
-        hint = "`discovery init` writes one"
-        raise ConfigError(f"no config file {str(path)!r}; {hint}") from None
+        hint = meant(path) or "; `discovery init` writes one"
+        raise ConfigError(f"no config file {str(path)!r}{hint}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not a UTF-8 text file") from None
     except OSError as error:

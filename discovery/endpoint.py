@@ -127,7 +127,7 @@ def fault_of(error: Exception, wire: Wire, timeout_s: float) -> Fault:
 def _status_fault(error: Exception, status: int, wire: Wire) -> Fault:
     said = wire.redact(_said(error))
     headers = getattr(getattr(error, "response", None), "headers", {})
-    variable = wire.variable or "no key (proposer.api_key_env is none)"
+    variable = wire.variable or "no key (proposer.api_key_env is null)"
     body = f"{getattr(error, 'code', '')} {said}".lower()
     if status == 401:  # the server's words often quote a part of the key
         return Fault(f"{wire.where} refuses the key from {variable} (401); check that key", False, True, status)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from db.measurements import by_measurement, paired_values
 from db.records import CampaignRecord, Entry, EntryFilter, TrialRecord
+from discovery.browse.intervals import limits_of, metric_interval
 from discovery.dossier import Comparison, Dossier, Measurement
 from discovery.effects import effect_of
 from discovery.leaderboard import stage_score
-from discovery.statistics import mean_interval, paired_difference
+from discovery.statistics import paired_difference
 from discovery.trials import Stage
 from evaluators.objectives import Objective
 from sandbox.contract import Contract
@@ -68,7 +69,7 @@ def _measurements(
             other = [t for t in theirs[entry.candidate.id] if t.task_id == task]
             compared = _compared(entry, other, group, stage, effect)
             versus += [compared] if compared is not None else []
-        mean = mean_interval(score.by_seed)
+        mean = metric_interval(group, stage.metric, limits_of(stage.task.evaluator))
         versus.sort(key=lambda c: -c.mean if stage.higher_is_better else c.mean)
         found.append(
             Measurement(stage.task.evaluator, task, measured.ranks, measured.fresh, score, mean, tuple(versus))

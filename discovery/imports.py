@@ -16,6 +16,7 @@ from typing import Any
 
 from discovery.exporters.record import SCHEMA
 from discovery.exporters.rendering import BEGIN, END
+from discovery.nearby import meant
 from evaluators.options import OptionsError
 from sandbox.candidate import MAX_SOURCE_BYTES, Candidate
 from sandbox.contract import Contract
@@ -53,7 +54,7 @@ def read_losses(path: Path, contract: Contract) -> list[Given]:
     elif path.is_file():
         files = [path]
     else:
-        raise OptionsError(f"there is no file or folder {str(path)!r}")
+        raise OptionsError(f"there is no file or folder {str(path)!r}{meant(path)}")
     found: list[Given] = []
     for file in files:
         try:

@@ -11,6 +11,12 @@ from discovery.protocols import Prices
 
 PER_CANDIDATE = 10  # proposals allowed per budgeted candidate where the budget names no number
 _CHARS_PER_TOKEN = 4  # for endpoints that do not say what a reply took
+_UNITS = {
+    "candidates": "losses accepted",
+    "proposals": "proposals made",
+    "usd": "US dollars",
+    "device_hours": "device-hours",
+}
 
 
 @dataclass
@@ -54,6 +60,11 @@ class Ledger:
         """How many questions come before the one of this number."""
         return number - bisect_left(self._not_questions, number)
 
+    @property
+    def next_question(self) -> int:
+        """How many questions come before the one that is asked next."""
+        return self.question_index(self._lost[0] if self._lost else self._next)
+
     def restore(self, number: int, is_question: bool) -> None:
         """A stored proposal of an earlier run; call in ascending order."""
         self._lost.extend(range(self._next, number))
@@ -73,19 +84,24 @@ class Ledger:
         return self._next - len(self._lost) - len(self.baselines) - len(self.imported)
 
     @property
-    def _most_proposals(self) -> int | None:
+    def most_proposals(self) -> int | None:
+        """Proposals allowed, repairs included; None without a limit."""
         if self.limits.proposals is not None or self.limits.candidates is None:
             return self.limits.proposals
         return PER_CANDIDATE * self.limits.candidates
 
     def has_room(self, trials: int = 0) -> bool:
         """Whether one more question fits all budgets; `trials` are then still to run, those of its answer among them."""
+        return self.full(trials) is None
+
+    def full(self, trials: int = 0) -> str | None:
+        """Name of the first budget that one more question does not fit; None if it fits all."""
         full = self.limits.candidates is not None and self.accepted + self.in_flight >= self.limits.candidates
-        return not full and self._has_room(self.in_flight + 1, trials)
+        return "candidates" if full else self._full(self.in_flight + 1, trials)
 
     def has_room_for_repair(self, trials: int = 0) -> bool:
         """Whether a question in flight may be followed by a repair of its answer."""
-        return self._has_room(max(1, self.in_flight), trials)
+        return self._full(max(1, self.in_flight), trials) is None
 
     def trained(self, seconds: float, attempts: int = 1) -> None:
         """Count attempts at trials that have ended, and the time that they held workers."""
@@ -119,15 +135,28 @@ class Ledger:
         self.tokens += tokens
         self.usd += usd
 
-    def _has_room(self, replies: int, trials: int) -> bool:
-        """Whether so many replies and trials stay within all budgets but that of candidates."""
+    def _full(self, replies: int, trials: int) -> str | None:
+        """Name of the first budget, that of candidates aside, that so many replies and trials do not fit."""
         limits = self.limits
-        return (
-            (self._most_proposals is None or self.proposals < self._most_proposals)
-            and _fits(self.tokens, replies, self._dearest, limits.tokens)
-            and _fits(self.usd, replies, self._dearest_usd, limits.usd)
-            and self._has_device_time(trials)
-        )
+        fit = {
+            "proposals": self.most_proposals is None or self.proposals < self.most_proposals,
+            "tokens": _fits(self.tokens, replies, self._dearest, limits.tokens),
+            "usd": _fits(self.usd, replies, self._dearest_usd, limits.usd),
+            "device_hours": self._has_device_time(trials),
+        }
+        return next((name for name, fits in fit.items() if not fits), None)
+
+    def used(self, budget: str) -> str:
+        """How much of a budget is used, e.g. ``28,100 of 30,000 tokens``."""
+        used: dict[str, tuple[float, float | None]] = {
+            "candidates": (self.accepted, self.limits.candidates),
+            "proposals": (self.proposals, self.most_proposals),
+            "tokens": (self.tokens, self.limits.tokens),
+            "usd": (round(self.usd, 4), self.limits.usd),
+            "device_hours": (round(self._trial_s / 3600, 3), self.limits.device_hours),
+        }
+        spent, limit = used[budget]
+        return f"{spent:,} of {limit:,} {_UNITS.get(budget, budget)}"
 
     def _has_device_time(self, trials: int) -> bool:
         if self.limits.device_hours is None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from db.records import Score
+from discovery.copies import Copies
 
 _RATE_WINDOW = 30  # finished trials that the rate is taken over
 
@@ -51,6 +52,7 @@ class Progress:
     completion_tokens: int = 0
     usd: float | None = None  # spent so far, where prices are known
     failures: Counter[str] = field(default_factory=Counter)
+    copies: Copies = field(default_factory=Copies)  # of the failures by the kind DUPLICATE
     baselines: dict[str, Score] = field(default_factory=dict)
     leader: tuple[str, Score] | None = None
     listener: Callable[[Event], None] = lambda event: None

@@ -117,6 +117,14 @@ class Proposer(Protocol):
 
 
 @runtime_checkable
+class Finite(Protocol):
+    """What a proposer may have besides, which knows before it is asked that it has nothing more to propose."""
+
+    def has_ended(self, index: int) -> ProposerExhausted | None:
+        """Why nothing is proposed from question number `index` (from 0) on; None if something may be."""
+
+
+@runtime_checkable
 class Bounded(Protocol):
     """What a proposer with a language model may have besides: a bound on what one reply can take."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from db.records import Proposal, Result
 from discovery.config_errors import ConfigError
-from discovery.protocols import Outcome
+from discovery.protocols import Finite, Outcome
 from discovery.search import GIVEN, Resumed, Search
 from discovery.stages import stored_results
 
@@ -39,6 +39,8 @@ def restore(search: Search) -> list[Resumed]:
                 unfinished.append(Resumed(proposal, accepted=True, by_seed=result.by_seed))
             else:
                 search.report(proposal, result)
+    if isinstance(parts.proposer, Finite):
+        search.exhausted = parts.proposer.has_ended(search.ledger.next_question)
     _count_lost(search)
     _count_device_time(search)
     parts.progress.usd = search.ledger.spent
@@ -69,7 +71,7 @@ def _count(search: Search, proposal: Proposal) -> None:
     if proposal.origin == "imported":
         ledger.imported.add(proposal.index)
     if proposal.failure is not None:
-        progress.failures[str(proposal.failure.kind)] += 1
+        search.count_failure(proposal)
     elif proposal.judged and proposal.origin not in GIVEN:
         ledger.accepted += 1
         progress.accepted = ledger.accepted

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from db.archive import Archive
 from db.records import Idea, Origin, Prompt, Proposal, Reply, Result, Score
 from discovery.config import CampaignConfig
+from discovery.copies import Copies
 from discovery.executor import RayExecutor
 from discovery.ledger import Ledger
 from discovery.novelty import FingerprintIndex
@@ -84,13 +85,15 @@ class Search:
     ledger: Ledger
     novelty: FingerprintIndex = field(default_factory=FingerprintIndex)
     names: dict[str, str] = field(default_factory=dict)  # candidate id -> name, everything judged in this campaign
+    known: set[str] = field(default_factory=set)  # ids of known objectives among them
+    copies: Copies = field(default_factory=Copies)  # among the proposals
     _baselines_open: int = 0
     _training: int = 0
     _lost_in_a_row: int = 0
     deadline: float = math.inf  # on the event loop's clock: nothing new is asked from then on
-    _exhausted: bool = False
+    exhausted: ProposerExhausted | None = None  # nothing more comes from the proposer
+    given_up: ProposerError | None = None  # nothing more is asked of it
     _failed_in_training: deque[tuple[Asked, Failure]] = field(default_factory=deque)  # to be repaired
-    _refusal: ProposerError | None = None
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _group: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
 
@@ -114,7 +117,7 @@ class Search:
     @property
     def _closed(self) -> bool:
         """Whether nothing more is asked, not even a repair."""
-        return self._refusal is not None or asyncio.get_running_loop().time() >= self.deadline
+        return self.given_up is not None or asyncio.get_running_loop().time() >= self.deadline
 
     def remember(self, proposal: Proposal) -> None:
         """An accepted candidate, so that copies of it are recognised."""
@@ -122,12 +125,25 @@ class Search:
         self.names.setdefault(proposal.candidate.id, proposal.name)
         if proposal.origin == "known":
             self.ledger.baselines.add(proposal.name)
+            self.known.add(proposal.candidate.id)
         if proposal.probe is not None and proposal.probe.fingerprint is not None:
             self.novelty.add(proposal.candidate.id, proposal.probe.fingerprint)
 
-    def _finished(self) -> bool:
+    def count_failure(self, proposal: Proposal) -> None:
+        """A proposal that the checks refused; a copy of the campaign's own is told from one of a known loss."""
+        progress = self.parts.progress
+        assert proposal.failure is not None
+        progress.failures[str(proposal.failure.kind)] += 1
+        if proposal.failure.kind is FailureKind.DUPLICATE and proposal.origin not in GIVEN:
+            own = proposal.duplicate_of in self.names and proposal.duplicate_of not in self.known
+            self.copies = progress.copies = self.copies.and_one(own)
+
+    @property
+    def is_over(self) -> bool:
         """Whether nothing is in flight and nothing more may be asked."""
-        return not self.ledger.in_flight and not self._training and (self._exhausted or not self._may_propose())
+        return (
+            not self.ledger.in_flight and not self._training and (self.exhausted is not None or not self._may_propose())
+        )
 
     # the loop
 
@@ -144,18 +160,18 @@ class Search:
         async with self._group:
             for item in resumed:
                 self._resume(item)
-            while not self._finished():
-                while not self._exhausted and self._may_propose():
+            while not self.is_over:
+                while self.exhausted is None and self._may_propose():
                     self._start(self._propose(self._next_question()))
                 self._wake.clear()
                 await self._wake.wait()
-        if self._refusal is not None:
+        if self.given_up is not None:
             raise SearchError(
-                f"{self._refusal}; what was accepted before is trained and stored, and the same command goes on"
-            ) from self._refusal
+                f"{self.given_up}; what was accepted before is trained and stored, and the same command goes on"
+            ) from self.given_up
 
     def _time_is_up(self) -> None:
-        if not self._finished():
+        if not self.is_over:
             self.parts.progress.say(
                 "note", "budget.wall_s is used up: nothing new is proposed, what is accepted is trained"
             )
@@ -215,7 +231,7 @@ class Search:
         try:
             asked.reply = await parts.proposer.propose(Request(asked.prompt, asked.plan, asked.attempt))
         except ProposerExhausted as error:
-            self._exhausted = True
+            self.exhausted = error
             parts.progress.say("note", str(error))
             return None
         except ProposerError as error:
@@ -226,16 +242,9 @@ class Search:
         self._lost_in_a_row = 0
         origin: Origin = "repaired" if asked.attempt else "proposed"
         proposal = Proposal(
-            index=asked.index,
-            origin=origin,
-            proposer=parts.config.proposer.kind,
-            name="",
-            thought="",
-            parents=asked.plan.parents,
-            repair_of=asked.repair_of,
-            prompt=asked.prompt,
-            reply=asked.reply,
-        )
+            index=asked.index, origin=origin, proposer=parts.config.proposer.kind, name="", thought="",
+            parents=asked.plan.parents, repair_of=asked.repair_of, prompt=asked.prompt, reply=asked.reply,
+        )  # fmt: skip
         return await self._judge(self._store_reply(proposal, request), asked)
 
     def _note_request(self, asked: Asked) -> int | None:
@@ -285,10 +294,10 @@ class Search:
         self._lost_in_a_row += 1
         self.parts.progress.failures["NO_REPLY"] += 1
         patience = _GIVE_UP_AFTER * self.parts.config.proposals.in_flight
-        if self._refusal is None and (error.fatal or self._lost_in_a_row >= patience):
-            self._refusal = error
+        if self.given_up is None and (error.fatal or self._lost_in_a_row >= patience):
+            self.given_up = error
             self.parts.progress.say("note", f"nothing more is proposed, what is accepted is trained: {error}")
-        elif self._refusal is None:
+        elif self.given_up is None:
             self.parts.progress.say("note", f"no reply: {error}")
 
     # verdicts
@@ -332,14 +341,15 @@ class Search:
         return check
 
     def _duplicate(self, proposal: Proposal, twin: str) -> Proposal:
-        failure = Failure(FailureKind.DUPLICATE, f"behaves like ({self.names[twin]}), proposed before")
+        before = "a known loss" if twin in self.known else "which this campaign had before"
+        failure = Failure(FailureKind.DUPLICATE, f"behaves like ({self.names[twin]}), {before}")
         return replace(proposal, failure=failure, duplicate_of=twin)
 
     def _record(self, judged: Proposal) -> None:
         parts = self.parts
         parts.archive.record_verdict(judged.id, judged)
         if judged.failure is not None:
-            parts.progress.failures[str(judged.failure.kind)] += 1
+            self.count_failure(judged)
             parts.progress.say("refused", f"{judged.name}: {judged.failure}")
             parts.strategy.tell(Outcome(judged, failure=judged.failure))
             return

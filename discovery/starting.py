@@ -6,13 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from db.archive import Archive
+from db.archive import Archive, ArchiveError
 from db.records import Entry, Proposal
 from discovery.imports import Given, read_losses
 from discovery.protocols import Outcome
 from discovery.search import Resumed, Search
 from evaluators.options import OptionsError
-from sandbox.candidate import looks_like_id
 from sandbox.contract import Contract
 from sandbox.failure import Failure, FailureKind
 from sandbox.gate import check_source
@@ -41,7 +40,7 @@ def from_files(names: Sequence[str], contract: Contract) -> list[Given]:
 
 
 def from_archive(archive: Archive, names: Sequence[str], contract: Contract, campaign: str) -> list[Given]:
-    """The losses of those names that are no files: a candidate's id, or another campaign with all it accepted.
+    """The losses of those names that are no files: a candidate's id or name, or another campaign with all it accepted.
 
     Raises:
         OptionsError: a name is none of them, or its losses have another interface. ArchiveError: an ambiguous id.
@@ -51,13 +50,17 @@ def from_archive(archive: Archive, names: Sequence[str], contract: Contract, cam
     for name in (n for n in names if not Path(n).exists()):
         if name in campaigns:
             entries = [e for e in archive.entries(name) if e.failure is None and e.origin != "known"]
-        elif looks_like_id(name):
-            entries = [archive.entry(name)]
         else:
-            raise OptionsError(
-                f"start_from: {one_line(name, 80)!r} is no file or folder, no id of a candidate in {archive.url}, "
-                "and no other campaign or collection of it"
-            )
+            try:
+                entries = [archive.entry(name)]
+            except ArchiveError as error:
+                if error.fault:
+                    raise
+                raise OptionsError(
+                    f"start_from: {one_line(name, 80)!r} is no file or folder, and no other campaign or collection; {error}"
+                ) from error
+            if entries[0].origin == "known":
+                raise OptionsError(f"start_from: {one_line(name, 80)} is a known loss: name it under `baselines`")
         found += [_given(entry, name, contract) for entry in entries]
     return found
 

@@ -31,12 +31,17 @@ class Metric:
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """A metric an evaluator promises in every report; `description` is shown to people and to the LLM."""
+    """A metric an evaluator promises in every report; `description` is shown to people and to the LLM.
+
+    `lower`, `upper`: what no value can be below or above, whatever the loss; None where there is no such limit.
+    """
 
     name: str
     higher_is_better: bool
     unit: str
     description: str
+    lower: float | None = None
+    upper: float | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from db.records import CampaignRecord, DeviceTime, OutcomeCount, Scored
-from sandbox.failure import FailureKind
+from discovery.copies import Copies
 
 if TYPE_CHECKING:
     from db.archive import Archive
@@ -27,6 +27,7 @@ class ProposerStats:
     prompt_tokens: int
     completion_tokens: int
     failures: Mapping[str, int]  # by the checks
+    copies: Copies  # of the failures by the kind DUPLICATE
     usd: float | None
 
     @property
@@ -50,7 +51,7 @@ class CampaignStats:
 
     Attributes:
         check_failures, training_failures: by kind; training counts trials.
-        duplicates: proposals found to behave like a known or an earlier loss, before anything was trained.
+        copies: proposals found to behave like a known or an earlier loss, before anything was trained.
         trials_saved, hours_saved: what training them on the ranking seeds would have taken, at the mean of finished trials.
         devices: how long trials held workers.
         usd, usd_per_accepted: what replies cost, where the config named prices; None where it did not.
@@ -64,7 +65,7 @@ class CampaignStats:
     proposers: tuple[ProposerStats, ...]
     check_failures: Mapping[str, int]
     training_failures: Mapping[str, int]
-    duplicates: int
+    copies: Copies
     trials_saved: int
     hours_saved: float
     prompt_tokens: int
@@ -84,23 +85,69 @@ class CampaignStats:
     def device_hours(self) -> float:
         return sum(d.seconds for d in self.devices) / 3600
 
+    @property
+    def proposals(self) -> int:
+        """Judged ones of the search, repairs included."""
+        return sum(p.proposals for p in self.proposers)
+
+    @property
+    def end(self) -> End:
+        return End(self.campaign, self.copies, self.proposals)
+
+
+@dataclass(frozen=True)
+class End:
+    """How a campaign ended, or stands, and what share of its proposals were copies."""
+
+    campaign: CampaignRecord
+    copies: Copies
+    proposals: int
+
+    @property
+    def why(self) -> str:
+        """One line, hostile where it is shown; empty while the campaign runs."""
+        if self.campaign.ended is not None:
+            return self.campaign.ended.text
+        is_lost = self.campaign.status == "abandoned"
+        return "its driver was killed and left no reason; `discovery run` goes on from here" if is_lost else ""
+
+    @property
+    def copied(self) -> str:
+        """The share of copies in one line; empty without any."""
+        said = self.copies.among(self.proposals)
+        return said + ("; the search stalled" if said and self.copies.stalls(self.proposals) else "")
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What to show of it, without repeating the share where the reason gives it."""
+        why, copied = self.why, self.copied
+        repeats = bool(copied) and self.copies.among(self.proposals) in why
+        return tuple(line for line in (why, "" if repeats else copied) if line)
+
+
+def campaign_end(archive: Archive, campaign: CampaignRef) -> End:
+    """Raises ArchiveError."""
+    record = archive.campaign(campaign)
+    searched = _searched(archive.outcomes(record.id))
+    return End(record, _copies(searched), sum(c.count for c in searched))
+
 
 def campaign_stats(archive: Archive, campaign: CampaignRef) -> CampaignStats:
     """Raises ArchiveError."""
     record = archive.campaign(campaign)
     counts = archive.outcomes(record.id)
-    searched = [c for c in counts if c.origin in ("proposed", "repaired")]
+    searched = _searched(counts)
     proposers = by_proposer(searched)
     checks = _failures(counts)
     totals = archive.totals(record.id)
     every = Counter(totals.failures)
     devices = archive.device_times(record.id)
     finished = sum(d.trials for d in devices)
-    duplicates = checks.get(FailureKind.DUPLICATE, 0)
+    copies = _copies(searched)
     scored = archive.scored(record.id)
     higher = record.ranking.higher_is_better
     known = [s for s in scored if s.origin == "known"]
-    saved = duplicates * _seeds(record, scored, archive)
+    saved = copies.total * _seeds(record, scored, archive)
     accepted = sum(p.accepted for p in proposers)
     prompt, completion = (sum(getattr(p, n) for p in proposers) for n in ("prompt_tokens", "completion_tokens"))
     return CampaignStats(
@@ -108,7 +155,7 @@ def campaign_stats(archive: Archive, campaign: CampaignRef) -> CampaignStats:
         proposers=tuple(proposers),
         check_failures=checks,
         training_failures=dict(every - Counter(checks)),
-        duplicates=duplicates,
+        copies=copies,
         trials_saved=saved,
         hours_saved=saved * sum(d.seconds for d in devices) / finished / 3600 if finished else 0.0,
         prompt_tokens=prompt,
@@ -141,6 +188,7 @@ def by_proposer(counts: Iterable[OutcomeCount]) -> list[ProposerStats]:
             prompt_tokens=sum(c.prompt_tokens for c in group),
             completion_tokens=sum(c.completion_tokens for c in group),
             failures=_failures(group),
+            copies=_copies(group),
             usd=None if all(c.cost is None for c in group) else sum(c.cost or 0.0 for c in group),
         )
         for (proposer, model), group in groups.items()
@@ -155,6 +203,17 @@ def leading_so_far(scored: Iterable[Scored], higher_is_better: bool) -> tuple[Sc
         if not steps or (one.score > steps[-1].score if higher_is_better else one.score < steps[-1].score):
             steps.append(one)
     return tuple(steps)
+
+
+def _searched(counts: Iterable[OutcomeCount]) -> list[OutcomeCount]:
+    return [c for c in counts if c.origin in ("proposed", "repaired")]
+
+
+def _copies(counts: Iterable[OutcomeCount]) -> Copies:
+    of: Counter[str | None] = Counter()
+    for count in counts:
+        of[count.copies] += count.count
+    return Copies(of["known"], of["own"])
 
 
 def _failures(counts: Iterable[OutcomeCount]) -> dict[str, int]:

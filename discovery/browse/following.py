@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from db.records import ALIVE, CampaignRecord, Entry, EntryFilter, Happening
+from discovery.browse.campaign_stats import End, campaign_end
 
 if TYPE_CHECKING:
     from db.archive import Archive
@@ -23,6 +24,7 @@ class News:
     campaign: CampaignRecord
     happenings: tuple[Happening, ...]
     leader: Entry | None
+    end: End | None = None  # once it is over
 
     @property
     def is_over(self) -> bool:
@@ -48,7 +50,8 @@ class Follower:
         """
         record, leader = self._archive.campaign(self._campaign), self._new_leader()
         new = self._first() if self._since is None else self._again(self._since)
-        return News(record, tuple(new), leader)
+        end = campaign_end(self._archive, self._campaign) if record.status not in ALIVE else None
+        return News(record, tuple(new), leader, end)
 
     def _first(self) -> Sequence[Happening]:
         """The last few, and what comes while they are read. Whatever is older counts as told."""

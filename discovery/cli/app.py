@@ -9,7 +9,7 @@ import typer
 
 from discovery.cli.archive_commands import archive_app
 from discovery.cli.browsing import browsing
-from discovery.cli.options import ArchiveUrl, Json
+from discovery.cli.options import ArchiveUrl, Json, Yes
 
 app = typer.Typer(
     name="discovery",
@@ -85,9 +85,9 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a campaign, or go on with an interrupted one."""
-    from discovery.cli.run import Ending, run
+    from discovery.cli.run import Afterwards, run
 
-    raise typer.Exit(run(config, archive, settings or [], Ending(leader_to, as_json), unsafe_no_sandbox))
+    raise typer.Exit(run(config, archive, settings or [], Afterwards(leader_to, as_json), unsafe_no_sandbox))
 
 
 @app.command()
@@ -139,6 +139,7 @@ def objectives_bench(
     settings: Settings = None,
     unsafe_no_sandbox: NoSandbox = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="The ranking as a Markdown table on stdout.")] = False,
+    yes: Yes = False,
     archive: ArchiveUrl = None,
     as_json: Json = False,
 ) -> None:
@@ -148,7 +149,7 @@ def objectives_bench(
     """
     from discovery.cli.bench import Bench, bench
 
-    wanted = Bench(evaluator, seeds, tuple(only or ()), tuple(settings or ()), slots, unsafe_no_sandbox)
+    wanted = Bench(evaluator, seeds, tuple(only or ()), tuple(settings or ()), slots, unsafe_no_sandbox, yes)
     raise typer.Exit(bench(wanted, archive, as_json, markdown))
 
 
@@ -205,6 +206,7 @@ def evaluate(
     seeds: Annotated[str, typer.Option("--seeds", metavar="N|LIST", help="A count, or seeds such as 1000,1001.")] = "1",
     settings: Settings = None,
     unsafe_no_sandbox: NoSandbox = False,
+    yes: Yes = False,
     archive: ArchiveUrl = None,
     as_json: Json = False,
 ) -> None:
@@ -214,7 +216,7 @@ def evaluate(
     """
     from discovery.cli.evaluate import Trials, evaluate
 
-    evaluate(loss, Trials(evaluator, seeds, tuple(settings or ()), unsafe_no_sandbox), archive, as_json)
+    evaluate(loss, Trials(evaluator, seeds, tuple(settings or ()), unsafe_no_sandbox, yes), archive, as_json)
 
 
 @app.command("import")
@@ -241,7 +243,8 @@ def import_losses(
 @app.command()
 def export(
     loss: Annotated[
-        str, typer.Argument(metavar="ID|NAME", help="Id of a candidate, or the beginning of it; or a known objective.")
+        str,
+        typer.Argument(metavar="ID|NAME", help="A known objective; or a candidate: its name or id."),
     ],
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Default: stdout.")] = None,
     export_format: Annotated[

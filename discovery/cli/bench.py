@@ -15,8 +15,9 @@ from rich.text import Text
 from discovery.cli.archives import archive_url, option_for
 from discovery.cli.board import difference_text
 from discovery.cli.border import INTERRUPTED
+from discovery.cli.consent import ASK_FROM_TRIALS, require_consent
 from discovery.cli.platforms import NO_SANDBOX, allow_local_plugins, require_linux
-from discovery.cli.tables import add_figure, add_name, add_word, table
+from discovery.cli.tables import add_figure, add_name, add_word, print_table, table
 from discovery.cli.terminal import number, print_json, print_next, stdout_console, words
 from evaluators.objectives import known_objectives
 from evaluators.options import OptionsError, nearest
@@ -41,6 +42,7 @@ class Bench:
     settings: tuple[str, ...] = ()
     slots: int = 2
     unsafe_no_sandbox: bool = False
+    yes: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ def bench(wanted: Bench, archive: str | None, as_json: bool, markdown: bool) -> 
     plain = as_json or markdown
     console = Console(stderr=True, highlight=False) if plain else stdout_console()
     compared, each = len(campaign.baselines), wanted.seeds
+    if compared * each > ASK_FROM_TRIALS:
+        require_consent(f"{compared} objectives on {each:,} seeds are {compared * each:,} trials", wanted.yes)
     objectives, seeds = "objective" if compared == 1 else "objectives", "seed" if each == 1 else "seeds"
     console.print(Text(f"{compared} {objectives} on {wanted.evaluator}, {each} {seeds} each"))
     if wanted.unsafe_no_sandbox:
@@ -79,7 +83,7 @@ def bench(wanted: Bench, archive: str | None, as_json: bool, markdown: bool) -> 
     if result.status != "finished":
         console.print(Text("interrupted; the same command goes on where it stopped"))
         return INTERRUPTED
-    reference, lines = ranked(result, campaign.baselines)
+    reference, lines = ranked(result, campaign.baselines, wanted.evaluator)
     failures = _failures(config, lines)
     if as_json:
         print_json(_as_values(wanted, result, reference, lines, failures))
@@ -116,26 +120,29 @@ def _config(wanted: Bench, archive: str | None) -> CampaignConfig:
                 "options": apply_overrides({}, wanted.settings),
             },
             "baselines": list(wanted.only or known),
-            "proposer": {"kind": "discovery.proposers.none:NoProposer"},
+            "proposer": {"kind": "none"},
             "budget": {"candidates": 0},
             "workers": {"trial_slots": wanted.slots},
         }
     )
 
 
-def ranked(result: CampaignResult, names: Sequence[str]) -> tuple[str | None, list[Line]]:
+def ranked(result: CampaignResult, names: Sequence[str], evaluator: str) -> tuple[str | None, list[Line]]:
     """The reference's name, and the named objectives by their means; earlier runs may have measured others."""
-    from discovery.statistics import Comparison, leaderboard, mean_interval
+    from discovery.browse.intervals import limits_in
+    from discovery.statistics import UNLIMITED, Comparison, leaderboard, mean_interval
 
     (stage,) = result.board.stages
     entries = {row.entry.name: row.entry for row in stage.rows if row.entry.name in names}
     reference = next((name for name in _REFERENCES if name in entries), None)
     baselines = [] if reference is None else [entries[reference]]
     rows = leaderboard(entries.values(), baselines, comparison=Comparison(stage.minimum_effect, values=stage.values))
+    limits = limits_in(load_plugin("evaluators", evaluator).metrics)
     lines = []
     for row in rows:
         assert row.entry.score is not None
-        alone = mean_interval(row.entry.score.by_seed)
+        values = stage.values.get(row.entry.candidate.id, row.entry.score.by_seed)
+        alone = mean_interval(values, limits.get(stage.metric, UNLIMITED))
         interval = None if alone.low is None or alone.high is None else (alone.low, alone.high)
         lines.append(Line(row.entry.name, row.mean, interval, row.difference))
     return reference, lines
@@ -166,14 +173,15 @@ def _print(
     add_name(grid, "objective")
     add_figure(grid, stage.metric)
     add_figure(grid, "95% over seeds")
-    add_figure(grid, f"vs {reference} [95%]" if reference else "")
+    against_reference = f"vs {reference} [95%]" if reference else ""
+    add_figure(grid, against_reference)
     add_word(grid, "verdict")
     for rank, line in enumerate(lines, 1):
         verdict = line.against.says if line.against else ""
         against = difference_text(line.against, wide=True)
         grid.add_row(str(rank), line.name, number(line.mean), _interval(line), against, verdict)
     console.print()
-    console.print(grid)
+    print_table(console, grid, ("#", "95% over seeds", against_reference, stage.metric))
     for name, why in failures.items():
         console.print(words(f"{name} has no score: {why}", "red", 300))
 

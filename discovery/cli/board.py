@@ -7,14 +7,13 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from db.records import Entry, Score
 from discovery.browse.comparison import seeds_text
-from discovery.cli.tables import add_figure, add_name, add_word, name_cell, table
+from discovery.cli.tables import Grid, add_figure, add_name, add_note, add_word, name_cell, print_table, table
 from discovery.cli.terminal import number, signed
-from discovery.statistics import MEANINGS, Difference, Row
+from discovery.statistics import MEANINGS, UNLIMITED, Difference, Limits, Row
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def print_board(console: Console, board: Board) -> None:
             console.print(Text(f"{one_line(stage.title, 60)}: nothing measured on all of its seeds yet", style="dim"))
             continue
         console.print(Text(_title(stage), style="bold"))
-        console.print(stage_table(stage, wide=console.width >= WIDE))
+        print_table(console, stage_table(stage, wide=console.width >= WIDE), leaves_of(stage))
     ranked = [s for s in board.stages if s.rows]
     if ranked:
         console.print()
@@ -86,31 +85,44 @@ def _pairs(stages: Sequence[StageBoard]) -> str:
     return f" (over {first} {word} by {unit}{''.join(f', then {n} by {u}' for n, u in others)})"
 
 
-def stage_table(stage: StageBoard, wide: bool) -> Table:
-    """One ranking. Narrow leaves out rank, spread and origin."""
-    versus = next((r.versus for r in stage.rows if r.versus), None)
+def leaves_of(stage: StageBoard) -> tuple[str, ...]:
+    """What leaves the table of a stage where it is too wide, first to last. The loss's name and the verdict stay."""
+    return ("origin", "#", "id", _difference_header(stage), stage.metric)
+
+
+def _versus(stage: StageBoard) -> str | None:
+    """Name of the best baseline, where anything is compared with it."""
+    return next((r.versus for r in stage.rows if r.versus), None)
+
+
+def _difference_header(stage: StageBoard) -> str:
+    versus = _versus(stage)
+    return f"vs {one_line(versus, 20)} [95%]" if versus else "difference"
+
+
+def stage_table(stage: StageBoard, wide: bool) -> Grid:
+    """One ranking. Narrow leaves out the spread."""
+    versus = _versus(stage)
     grid = table()
-    if wide:
-        add_figure(grid, "#")
+    add_figure(grid, "#")
     add_name(grid, "loss")
     add_word(grid, "id")
     add_figure(grid, stage.metric)
-    add_figure(grid, f"vs {one_line(versus, 20)} [95%]" if versus else "difference")
+    add_figure(grid, _difference_header(stage))
     add_word(grid, "verdict")
-    if wide:
-        add_name(grid, "origin", least=6)
+    add_note(grid, "origin", least=16)
     for row in stage.rows:
         style = "cyan" if row.is_baseline else ""
         score = row.entry.score
         spread = spread_of(score) if wide and score is not None else ""
         grid.add_row(
-            *([str(row.rank)] if wide else []),
+            str(row.rank),
             name_cell(row.entry.name, style),
             row.entry.candidate.short_id,
             number(row.mean) + spread,
             difference_text(row.difference, wide),
             _verdict(row, versus),
-            *([name_cell(origin_of(row.entry))] if wide else []),
+            name_cell(origin_of(row.entry)),
         )
     return grid
 
@@ -123,6 +135,13 @@ def spread_of(score: Score) -> str:
     mean = math.fsum(values) / len(values)
     variance = math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)
     return f" ± {number(math.sqrt(variance / len(values)))}"
+
+
+def interval_text(mean: Difference, limits: Limits = UNLIMITED) -> str:
+    """``0.7100 to 0.7812``: the interval of a mean; in words where it leaves open all that the metric can be."""
+    if mean.low is None or mean.high is None:
+        return "one seed"
+    return "too few seeds" if (mean.low, mean.high) == limits else f"{number(mean.low)} to {number(mean.high)}"
 
 
 def difference_text(difference: Difference | None, wide: bool) -> str:

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from types import TracebackType
 from typing import Any
 
@@ -60,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing to flush into at exit
         return FAULT
     except _known_errors() as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # a group alone, as `discovery archive`
+            print(message_of(error, as_help=True), file=sys.stderr)
+            return BAD_INPUT
         if debug:
             traceback.print_exception(error)
         say_error(message_of(error))
@@ -84,8 +89,10 @@ def say_error(message: str, prefix: str = "error: ") -> None:
     print(f"{prefix}{line}", file=sys.stderr, flush=True)
 
 
-def message_of(error: BaseException) -> str:
-    """What to say about an expected error."""
+def message_of(error: BaseException, as_help: bool = False) -> str:
+    """What to say about an expected error. `as_help`: the command line's own words, on several lines."""
+    if as_help:
+        return str(getattr(error, "format_message", error.__str__)())
     if isinstance(error, _CLICK_ERROR):
         return _usage(error)
     if isinstance(error, OSError):
@@ -97,10 +104,25 @@ def message_of(error: BaseException) -> str:
 
 
 def _usage(error: Exception) -> str:
+    """What is wrong on the command line, with the nearest command or option that there is."""
     format_message: Callable[[], str] = getattr(error, "format_message", error.__str__)
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "discovery"
-    return f"{format_message().rstrip('.')}; see `{command} --help`"
+    message = format_message().rstrip(".")
+    if typed := re.match(r"No such (command|option):? '?([^' ]*)", message):
+        message = f"no {typed[1]} {typed[2]!r}; {_nearest(typed[2], context)}"
+    return f"{message}; see `{command} --help`"
+
+
+def _nearest(typed: str, context: Any) -> str:
+    """The command or option that was meant, as far as its letters tell; for a command that is like none, all there are."""
+    if typed.startswith("-"):
+        known = [name for parameter in context.command.params for name in (*parameter.opts, *parameter.secondary_opts)]
+    else:
+        known = list(getattr(context.command, "commands", {}))
+    close = get_close_matches(typed, known, n=1, cutoff=0.6)
+    listed = (name for name in sorted(known) if name.startswith("-") == typed.startswith("-"))
+    return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(listed)}"
 
 
 def _known_errors() -> tuple[type[BaseException], ...]:

@@ -76,7 +76,9 @@ def show(
 
 @browsing.command()
 def compare(
-    candidates: Annotated[list[str], typer.Argument(metavar="ID ID...", help="The first is compared with each other.")],
+    candidates: Annotated[
+        list[str], typer.Argument(metavar="ID|NAME...", help="The first is compared with each other.")
+    ],
     campaign: OfCampaign = None,
     archive: ArchiveUrl = None,
     as_json: Json = False,
@@ -106,7 +108,13 @@ def lineage(
 
 @browsing.command()
 def leaderboard(
-    campaign: Annotated[str, typer.Argument(help="Its name.")], archive: ArchiveUrl = None, as_json: Json = False
+    campaign: Annotated[str, typer.Argument(help="Its name.")],
+    regimes: Annotated[
+        bool,
+        typer.Option("--regimes", help="Also each world by itself, where the evaluator reports the metric per world."),
+    ] = False,
+    archive: ArchiveUrl = None,
+    as_json: Json = False,
 ) -> None:
     """Show where a campaign stands.
 
@@ -114,7 +122,7 @@ def leaderboard(
     """
     from discovery.cli.leaderboard import leaderboard
 
-    leaderboard(archive, campaign, as_json)
+    leaderboard(archive, campaign, as_json, regimes)
 
 
 @browsing.command()

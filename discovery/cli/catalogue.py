@@ -6,14 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group
 from rich.syntax import Syntax
 from rich.text import Text
 
 from discovery.cli.board import WIDE
 from discovery.cli.platforms import allow_local_plugins
 from discovery.cli.probed import properties
-from discovery.cli.tables import add_figure, add_name, add_word, key_values, name_cell, table
+from discovery.cli.tables import (
+    add_figure,
+    add_name,
+    add_note,
+    add_text,
+    add_word,
+    key_values,
+    name_cell,
+    print_table,
+    table,
+)
 from discovery.cli.terminal import print_json, print_next, stdout_console, words
 from evaluators.objectives import Objective, known_families, known_objectives
 from evaluators.options import OptionsError, nearest
@@ -39,12 +49,13 @@ def objectives(as_json: bool) -> None:
     if wide:
         add_figure(grid, "at -inf")
         add_figure(grid, "at +inf")
-        add_name(grid, "what it is", least=20)
+        add_note(grid, "what it is", least=20)
     for objective in found:
         name = name_cell(objective.name + (" (unsure)" if objective.unsure else ""))
         more = _more(objective) if wide else []
         grid.add_row(name, objective.family, str(objective.year), *_properties(objective), *more)
-    console.print(grid)
+    leaves = ("at +inf", "at -inf", "what it is", "coupled", "year", "ref.", "bounded", "convex", "falls", "family")
+    print_table(console, grid, leaves)
     console.print(
         "\nfalls: never rises with the margin (chosen log-ratio minus rejected). convex, at: of the loss over the margin. "
         "bounded: below, above. ref.: uses the reference. coupled: examples of a batch influence each other.",
@@ -135,14 +146,14 @@ def evaluators(as_json: bool) -> None:
     add_name(grid, "name", least=22)
     add_word(grid, "interface")
     add_word(grid, "ranks by")
-    grid.add_column("summary")
+    add_text(grid, "summary")
     for facts in found:
         said = facts.get("summary") or f"cannot be loaded: {facts['error']}"
         grid.add_row(
             name_cell(facts["name"]), facts.get("contract", "-"), facts.get("primary_metric", "-"), words(said)
         )
     console = stdout_console()
-    console.print(grid)
+    print_table(console, grid, ("ranks by", "interface"))
     console.print()
     print_next(console, "discovery evaluators NAME")
 
@@ -161,9 +172,9 @@ def show_evaluator(name: str, as_json: bool) -> None:
     for label, key in (("name", "name"), ("version", "version"), ("interface", "contract"), ("summary", "summary")):
         head.add_row(label, words(str(facts[key])))
     metrics = table("Metrics")
-    for header in ("metric", "better"):
-        add_word(metrics, header)
-    metrics.add_column("meaning")
+    add_name(metrics, "metric")
+    add_word(metrics, "better")
+    add_text(metrics, "meaning")
     for metric in main_metrics(facts["metrics"]):
         mark = " (ranks)" if metric["name"] == facts["primary_metric"] else ""
         meaning = f"{metric['description']} [{metric['unit']}]"
@@ -171,15 +182,20 @@ def show_evaluator(name: str, as_json: bool) -> None:
         metrics.add_row(words(metric["name"] + mark), direction, words(meaning, limit=400))
     options = table("Options")
     for header in ("option", "default"):
-        options.add_column(header, overflow="fold")
-    options.add_column("meaning")
+        add_name(options, header)
+    add_text(options, "meaning")
     for option in facts["options"]:
         options.add_row(words(option["name"]), words(str(option["default"])), words(option["doc"], limit=400))
-    parts: list[RenderableType] = [head, Text(), metrics]
+    console = stdout_console()
+    console.print(Group(head, Text()))
+    print_table(console, metrics, ("better",))
     rest = len(facts["metrics"]) - len(main_metrics(facts["metrics"]))
     if rest:
-        parts.append(Text(f"and {rest} of them per world, as metric/world; --json lists them", style="dim"))
-    stdout_console().print(Group(*parts, Text(), options))
+        worlds = list(dict.fromkeys(m["name"].partition("/")[2] for m in facts["metrics"] if "/" in m["name"]))
+        example = next(m["name"] for m in facts["metrics"] if "/" in m["name"])
+        console.print(words(f"and each by world, for instance {example}; the worlds: {', '.join(worlds)}", "dim", 400))
+    console.print()
+    print_table(console, options)
 
 
 def main_metrics(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -208,6 +224,8 @@ def _metric(metric: Any) -> Mapping[str, Any]:
         "name": metric.name,
         "higher_is_better": metric.higher_is_better,
         "unit": metric.unit,
+        "lower": metric.lower,
+        "upper": metric.upper,
         "description": metric.description,
     }
 

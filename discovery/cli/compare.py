@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.syntax import Syntax
-from rich.table import Table
 from rich.text import Text
 
 from discovery.browse.comparison import compare as compared
@@ -15,15 +14,13 @@ from discovery.cli.archives import opened
 from discovery.cli.board import WIDE, difference_text, verdict_text
 from discovery.cli.listings import entry_values
 from discovery.cli.pictures import print_curves
-from discovery.cli.tables import add_figure, add_name, add_word, name_cell, print_table, table
+from discovery.cli.tables import Grid, add_figure, add_name, add_word, name_cell, print_table, table
 from discovery.cli.terminal import number, print_json, stdout_console
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
     from db.records import Entry
     from discovery.browse.comparison import Beside, Measured
-
-_LONGEST = 30  # characters of a metric's name that are kept before anything else
 
 
 def compare(archive: str | None, prefixes: Sequence[str], campaign: str | None, as_json: bool) -> None:
@@ -58,12 +55,12 @@ def _print(console: Console, first: Entry, other: Beside) -> None:
     for measured in other.measured:
         console.print()
         console.print(Text(measured.title, style="bold"))
-        print_table(console, _table(measured, console.width >= WIDE), ("pairs", "first", "mean"))
+        print_table(console, _table(measured, console.width >= WIDE), ("pairs", "first", "mean", "difference [95%]"))
 
 
-def _table(measured: Measured, wide: bool) -> Table:
+def _table(measured: Measured, wide: bool) -> Grid:
     grid = table()
-    add_name(grid, "metric", least=min(_LONGEST, max(len(m.metric) for m in measured.metrics)))
+    add_name(grid, "metric")
     for header in ("mean", "first", "difference [95%]", "pairs"):
         add_figure(grid, header)
     add_word(grid, "verdict")

@@ -17,7 +17,7 @@ from rich.text import Text
 from discovery.cli.archives import archive_url
 from discovery.cli.border import FAULT
 from discovery.cli.platforms import RECIPE, allow_local_plugins, runs_candidates
-from discovery.cli.tables import add_name, add_word, table
+from discovery.cli.tables import add_name, add_text, add_word, print_table, table
 from discovery.cli.terminal import print_json, stdout_console, words
 from sandbox.text import one_line
 
@@ -75,10 +75,10 @@ def _print(findings: Sequence[Finding]) -> None:
     grid = table()
     add_name(grid, "what")
     add_word(grid, "")
-    add_name(grid, "found", least=40)
+    add_text(grid, "found")
     for found in findings:
         grid.add_row(found.what, Text(found.state, _STYLES[found.state]), words(found.text, limit=600))
-    stdout_console().print(grid)
+    print_table(stdout_console(), grid)
 
 
 def _machine() -> Iterable[Finding]:

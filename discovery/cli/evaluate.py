@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
-from discovery.cli.files import accepted_loss, read_loss
+from discovery.cli.board import interval_text
+from discovery.cli.consent import ASK_FROM_S, require_consent
+from discovery.cli.files import accepted_loss
+from discovery.cli.losses import find_loss
 from discovery.cli.platforms import NO_SANDBOX, allow_local_plugins, require_linux
-from discovery.cli.tables import add_figure, add_name, add_word, name_cell, table
+from discovery.cli.tables import add_figure, add_name, add_word, name_cell, print_table, table
 from discovery.cli.terminal import duration, number, print_json, stdout_console, words
-from evaluators.objectives import known_objectives
-from evaluators.options import OptionsError, nearest
+from evaluators.options import OptionsError
 from evaluators.plugins import load_plugin
-from sandbox.candidate import Candidate, looks_like_id
+from sandbox.candidate import Candidate
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Trials:
     seeds: str
     settings: tuple[str, ...] = ()
     unsafe_no_sandbox: bool = False
+    yes: bool = False
 
     @property
     def seed_list(self) -> tuple[int, ...]:
@@ -65,34 +67,11 @@ def evaluate(loss: str, trials: Trials, archive: str | None, as_json: bool) -> N
     name, candidate = find_loss(loss, evaluator.contract.name, archive)
     console = Console(stderr=True, highlight=False) if as_json else stdout_console()
     with OracleServer(trials.unsafe_no_sandbox) as server:
-        reports = _run(console, server, evaluator, name, candidate, seeds)
+        reports = _run(console, server, evaluator, name, candidate, seeds, trials.yes)
     if as_json:
         print_json(_as_values(name, candidate, evaluator, reports))
     else:
         _print_summary(console, evaluator, reports)
-
-
-def find_loss(given: str, contract: str, archive: str | None) -> tuple[str, Candidate]:
-    """Name and candidate of a file, a known objective or an archived candidate, looked for in this order.
-
-    Raises:
-        OptionsError: it is none of them. ArchiveError: the archive cannot be read, or the id is ambiguous.
-    """
-    path = Path(given)
-    if path.suffix == ".py" or path.is_file():
-        return path.name, read_loss(path, contract)
-    known = known_objectives(contract)
-    if given in known:
-        return given, known[given].candidate
-    if looks_like_id(given):
-        from discovery.cli.archives import opened
-
-        with opened(archive) as stored:
-            entry = stored.entry(given)
-        if entry.candidate.contract != contract:
-            raise OptionsError(f"{given} is written for {entry.candidate.contract}; this evaluator takes {contract}")
-        return one_line(entry.name, 80), entry.candidate
-    raise OptionsError(f"{one_line(given, 80)!r} is no .py file, id or known objective; {nearest(given, list(known))}")
 
 
 def _run(
@@ -102,8 +81,9 @@ def _run(
     name: str,
     candidate: Candidate,
     seeds: tuple[int, ...],
+    yes: bool,
 ) -> list[TrialReport]:
-    """Check the loss, then one trial per seed, each printed as it ends."""
+    """Check the loss, then one trial per seed, each printed as it ends. The first one tells how long the rest take."""
     from evaluators.trial import run_trial
     from sandbox.confine import UNCONFINED
     from sandbox.failure import CandidateError
@@ -126,6 +106,9 @@ def _run(
         took = duration(time.monotonic() - started)
         console.print(Text(f"seed {seed:<5} {metric} {_value(report, metric)}  ({took})"))
         reports.append(report)
+        ahead = (len(seeds) - 1) * (time.monotonic() - started)
+        if len(reports) == 1 and ahead > ASK_FROM_S:
+            require_consent(f"{len(seeds) - 1:,} more seeds take about {duration(ahead)}", yes)
     return reports
 
 
@@ -139,26 +122,30 @@ def _value(report: TrialReport, metric: str) -> str:
     return number(found.value) + (f" ± {number(found.stderr)}" if found.stderr is not None else "")
 
 
-def _mean(reports: list[TrialReport], metric: str) -> Difference:
+def _mean(evaluator: Evaluator, reports: list[TrialReport], metric: str) -> Difference:
     """Mean over seeds with its interval."""
-    from discovery.statistics import mean_interval
+    from db.records import TrialRecord
+    from discovery.browse.intervals import limits_in, metric_interval
 
-    return mean_interval({r.seed: r.metric(metric).value for r in reports})
+    trials = [TrialRecord(0, "", "", evaluator.name, r.seed, "done", 1, r.metrics) for r in reports]
+    return metric_interval(trials, metric, limits_in(evaluator.metrics))
 
 
 def _print_summary(console: Console, evaluator: Evaluator, reports: list[TrialReport]) -> None:
-    grid = table()
+    from discovery.browse.intervals import limits_in
+    from discovery.statistics import UNLIMITED
+
+    limits, grid = limits_in(evaluator.metrics), table()
     add_name(grid, "metric")
     add_figure(grid, "mean")
     add_figure(grid, "95% interval")
     add_word(grid, "better")
     better = {m.name: "higher" if m.higher_is_better else "lower" for m in evaluator.metrics if "/" not in m.name}
     for name in sorted(better, key=lambda n: n != evaluator.primary_metric):
-        mean = _mean(reports, name)
-        interval = "one seed" if mean.low is None or mean.high is None else f"{number(mean.low)} to {number(mean.high)}"
-        grid.add_row(name_cell(name), number(mean.mean), interval, better[name])
+        mean = _mean(evaluator, reports, name)
+        grid.add_row(name_cell(name), number(mean.mean), interval_text(mean, limits.get(name, UNLIMITED)), better[name])
     console.print()
-    console.print(grid)
+    print_table(console, grid, ("better", "95% interval"))
     if len(better) < len(evaluator.metrics):
         console.print("Values per world: --json", style="dim")
 
@@ -167,7 +154,7 @@ def _as_values(name: str, candidate: Candidate, evaluator: Evaluator, reports: l
     names = list(dict.fromkeys(m.name for r in reports for m in r.metrics))
     means = {}
     for metric in names:
-        mean = _mean(reports, metric)
+        mean = _mean(evaluator, reports, metric)
         means[metric] = {"mean": mean.mean, "low": mean.low, "high": mean.high, "n": mean.n}
     trials = [
         {

@@ -17,12 +17,12 @@ from rich.text import Text
 from discovery.cli.archives import archive_url, opened, option_for
 from discovery.cli.catalogue import contract_named
 from discovery.cli.files import require_writable, write_bytes, write_text
+from discovery.cli.losses import else_known, known_names
 from discovery.cli.platforms import runs_candidates
 from discovery.exporters.base import Exporter, ExportError
 from evaluators.objectives import Objective, known_families, known_objectives
-from evaluators.options import OptionsError, nearest
+from evaluators.options import OptionsError
 from evaluators.plugins import load_installed, load_plugin
-from sandbox.candidate import looks_like_id
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which loss: a known objective by name, or a candidate by the beginning of its id, as typed."""
+    """Which loss: a known objective by name, or a candidate by name or the beginning of its id, as typed."""
 
     loss: str
     campaign: str | None = None
@@ -83,7 +83,7 @@ def _dossier(archive: str | None, wanted: Wanted) -> tuple[Dossier, str]:
         if wanted.campaign is not None:
             raise OptionsError(f"--campaign looks into an archive for {wanted.loss}; name it with --archive")
         return of_known(objective, contract_named(objective.contract)), ""
-    with opened(archive) as stored:
+    with else_known(wanted.loss, [] if objective else known_names()), opened(archive) as stored:
         option = option_for(archive_url(archive), stored.url)
         if objective is not None:  # an archive that has it knows its scores
             ids = {e.candidate.id for e in stored.entries(wanted.campaign)}
@@ -100,20 +100,12 @@ def _dossier(archive: str | None, wanted: Wanted) -> tuple[Dossier, str]:
 
 
 def _known(wanted: Wanted) -> Objective | None:
-    """The known objective of that name; None where the text can be an id. Raises OptionsError."""
+    """The known objective of that name; None where only an archive can know it. Raises OptionsError."""
     families = known_families() if wanted.contract is None else [wanted.contract]
     found = [known_objectives(f)[wanted.loss] for f in families if wanted.loss in known_objectives(f)]
     if len(found) > 1:
         raise OptionsError(f"{wanted.loss!r} is in {', '.join(o.contract for o in found)}; choose one with --contract")
-    if found:
-        return found[0]
-    if not looks_like_id(wanted.loss.strip()):
-        names = sorted({n for f in families for n in known_objectives(f)})
-        raise OptionsError(
-            f"{one_line(wanted.loss, 60)!r} is neither a candidate id (they are hexadecimal and may be shortened) "
-            f"nor a known objective; {nearest(wanted.loss, names)}"
-        )
-    return None
+    return found[0] if found else None
 
 
 def _command(dossier: Dossier, wanted: Wanted, target: Target) -> str:

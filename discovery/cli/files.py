@@ -18,6 +18,7 @@ from discovery.cli.platforms import require_linux
 from discovery.cli.probed import properties
 from discovery.cli.tables import key_values
 from discovery.cli.terminal import print_json, print_next, stdout_console, words
+from discovery.nearby import meant
 from evaluators.options import OptionsError
 from sandbox.candidate import MAX_SOURCE_BYTES, Candidate
 from sandbox.failure import Failure, FailureKind
@@ -74,7 +75,7 @@ def write_bytes(path: Path, content: bytes, force: bool) -> None:
 def read_loss(path: Path, contract: str) -> Candidate:
     """The candidate in a file. Raises OptionsError."""
     if not path.is_file():
-        raise OptionsError(f"{str(path)!r} is not a file" if path.exists() else f"no file {str(path)!r}")
+        raise OptionsError(f"{str(path)!r} is not a file" if path.exists() else f"no file {str(path)!r}{meant(path)}")
     if path.stat().st_size > 50 * MAX_SOURCE_BYTES:
         raise OptionsError(f"{str(path)!r} is too large for a loss: at most {MAX_SOURCE_BYTES} bytes")
     try:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from db.endings import Ending, Reason
 from discovery.cli.archives import archive_url, option_for
 from discovery.cli.border import BAD_INPUT
 from discovery.cli.catalogue import contract_named
 from discovery.cli.platforms import require_linux
-from discovery.cli.tables import add_name, add_word, name_cell, table
+from discovery.cli.tables import add_name, add_note, add_text, add_word, name_cell, print_table, table
 from discovery.cli.terminal import print_json, print_next, stdout_console, words
 from discovery.imports import Given, read_losses
 from evaluators.options import OptionsError
@@ -166,7 +167,7 @@ class _Import:
                 thought=given.thought, candidate=given.candidate, gate=verdict.gate, probe=verdict.probe,
             )  # fmt: skip
             self.archive.record_known(campaign, proposal)
-        self.archive.finish_campaign(campaign, STATUS)
+        self.archive.finish_campaign(campaign, STATUS, Ending(Reason.IMPORTED))
 
 
 def _evaluator_of(contract: Contract) -> Evaluator:
@@ -184,17 +185,17 @@ def _evaluator_of(contract: Contract) -> Evaluator:
 
 def _print(console: Console, verdicts: Sequence[Verdict], collection: str, option: str) -> None:
     grid = table()
-    add_name(grid, "file", least=16)
+    add_note(grid, "file", least=16)
     add_name(grid, "loss", least=12)
     add_word(grid, "id")
     add_word(grid, "verdict")
-    grid.add_column("")
+    add_text(grid, "")
     for v in verdicts:
         style = "green" if v.is_there else "yellow" if v.verdict in ("known", "duplicate") else "red"
         identity = v.given.candidate.short_id if v.given.candidate is not None else "-"
         verdict = Text(v.verdict, style=style)
         grid.add_row(name_cell(v.given.where), name_cell(v.given.name), identity, verdict, words(v.reason, limit=300))
-    console.print(grid)
+    print_table(console, grid, ("file", "id"))
     for v in verdicts:
         _print_violations(console, v)
     there = [v for v in verdicts if v.is_there]

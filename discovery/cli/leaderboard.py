@@ -4,25 +4,71 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+from rich.text import Text
+
+from discovery.browse.intervals import stage_worlds
 from discovery.cli.archives import opened
-from discovery.cli.board import print_board
+from discovery.cli.board import difference_text, print_board
 from discovery.cli.listings import entry_values
-from discovery.cli.terminal import print_json, stdout_console
+from discovery.cli.tables import add_figure, add_name, name_cell, print_table, table
+from discovery.cli.terminal import number, print_end, print_json, stdout_console
+from sandbox.text import one_line
 
 if TYPE_CHECKING:
-    from discovery.leaderboard import Board
+    from discovery.browse.campaign_stats import End
+    from discovery.leaderboard import Board, StageBoard
 
 
-def leaderboard(archive: str | None, campaign: str, as_json: bool) -> None:
+def leaderboard(archive: str | None, campaign: str, as_json: bool, regimes: bool = False) -> None:
     """Raises OptionsError, ArchiveError."""
+    from discovery.browse.campaign_stats import campaign_end
     from discovery.browse.standing import board
 
     with opened(archive) as stored:
-        record, found = stored.campaign(campaign), board(stored, campaign)
+        end, found = campaign_end(stored, campaign), board(stored, campaign)
+    record = end.campaign
     if as_json:
-        print_json({"campaign": record.name, "status": record.status, "stages": board_values(found)})
-    else:
-        print_board(stdout_console(), found)
+        print_json(
+            {
+                "campaign": record.name,
+                "status": record.status,
+                **end_values(end),
+                "stages": board_values(found),
+            }
+        )
+        return
+    console = stdout_console()
+    console.print(Text(f"campaign {one_line(record.name, 60)}: {one_line(record.status, 30)}", "bold"))
+    print_end(console, end)
+    print_board(console, found)
+    for stage in found.stages if regimes else ():
+        _print_worlds(console, stage)
+
+
+def _print_worlds(console: Console, stage: StageBoard) -> None:
+    """Each loss in each world: the mean over seeds, and the difference to the best baseline there, paired by seed."""
+    console.print()
+    title = f"{one_line(stage.title, 60)}: {stage.metric} by world"
+    if not stage.values:
+        console.print(Text(f"{title}: the evaluator reports none", style="dim"))
+        return
+    versus = next((r.versus for r in stage.rows if r.versus), None)
+    grid = table(title)
+    add_name(grid, "loss")
+    add_name(grid, "world")
+    difference = f"vs {one_line(versus, 20)} [95%]" if versus else "difference"
+    for header in ("mean", difference):
+        add_figure(grid, header)
+    for one in stage_worlds(stage):
+        compared = "" if one.difference is None else difference_text(one.difference, wide=False)
+        grid.add_row(name_cell(one.name), name_cell(one.world), number(one.mean), compared)
+    print_table(console, grid, (difference,))
+
+
+def end_values(end: End) -> dict[str, Any]:
+    """Why a campaign ended and how many of its proposals were copies, as JSON values."""
+    return {"ended": end.campaign.ended, "proposals": end.proposals, "copies": end.copies}
 
 
 def board_values(board: Board) -> list[dict[str, Any]]:
@@ -41,6 +87,7 @@ def board_values(board: Board) -> list[dict[str, Any]]:
                     "is_baseline": row.is_baseline,
                     "versus": row.versus,
                     "difference": row.difference,
+                    "worlds": [w for w in stage_worlds(stage) if w.candidate_id == row.entry.candidate.id],
                     **entry_values(row.entry),
                 }
                 for row in stage.rows

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
-from rich.table import Table
 from rich.text import Text
 
 from db.filters import comparisons, parse
@@ -15,7 +14,17 @@ from db.selection import FACTS
 from discovery.cli.archives import archive_url, opened, option_for
 from discovery.cli.board import WIDE, origin_of, spread_of
 from discovery.cli.csv_text import print_csv
-from discovery.cli.tables import add_figure, add_name, add_word, name_cell, print_table, table
+from discovery.cli.tables import (
+    Grid,
+    add_figure,
+    add_name,
+    add_note,
+    add_text,
+    add_word,
+    name_cell,
+    print_table,
+    table,
+)
 from discovery.cli.terminal import number, print_json, print_next, stdout_console, words
 from evaluators.options import OptionsError, nearest
 
@@ -27,7 +36,7 @@ if TYPE_CHECKING:
 
 _CAMPAIGN_COLUMNS = (
     "id", "name", "status", "evaluator", "metric", "candidates", "proposals", "trials_done", "trials_failed", "unconfined",
-    "created_at", "finished_at", "leader_id", "leader_name", "leader_score",
+    "created_at", "finished_at", "end_reason", "end_detail", "leader_id", "leader_name", "leader_score",
 )  # fmt: skip
 _CANDIDATE_COLUMNS = (
     "id", "name", "campaign", "contract", "origin", "proposer", "status", "metric", "score", "trials_done", "trials_failed",
@@ -104,31 +113,30 @@ def campaigns(archive: str | None, form: Form) -> None:
     if not records:
         console.print(words(f"{shown} holds no campaign yet; `discovery run CONFIG` makes one"))
         return
-    wide = console.width >= WIDE
     grid = table()
     add_name(grid, "campaign")
     add_word(grid, "status")
-    if wide:
-        add_name(grid, "evaluator")
+    add_text(grid, "why it ended", least=24)
+    add_note(grid, "evaluator", least=12)
     add_figure(grid, "losses")
     add_figure(grid, "trials")
     add_name(grid, "leader")
     add_figure(grid, "score")
-    if wide:
-        add_word(grid, "started (UTC)")
+    add_word(grid, "started (UTC)")
     for record in records:
         first = leader[record.id]
         grid.add_row(
             name_cell(record.name),
             Text.assemble(words(record.status), (", NO SANDBOX" if record.unconfined else "", "bold red")),
-            *([name_cell(record.evaluator)] if wide else []),
+            words(record.ended.text if record.ended is not None else "", limit=300),
+            name_cell(record.evaluator),
             str(record.candidates),
             f"{record.trials_done}" + (f" ({record.trials_failed} failed)" if record.trials_failed else ""),
             name_cell(first.name) if first else "-",
             number(first.score.mean) if first and first.score else "-",
-            *([f"{record.created_at:%Y-%m-%d %H:%M}"] if wide else []),
+            f"{record.created_at:%Y-%m-%d %H:%M}",
         )
-    print_table(console, grid, ("losses", "trials"))
+    print_table(console, grid, ("evaluator", "started (UTC)", "losses", "trials", "why it ended", "score", "best"))
     option = option_for(archive_url(archive), shown)
     console.print()
     print_next(console, f"discovery candidates --campaign NAME{option}")
@@ -148,6 +156,7 @@ def _campaign(record: CampaignRecord, leader: Entry | None) -> dict[str, Any]:
         "unconfined": record.unconfined,
         "created_at": record.created_at,
         "finished_at": record.finished_at,
+        "ended": record.ended,
         "leader": entry_values(leader) if leader else None,
         "config": record.config,
     }
@@ -155,6 +164,8 @@ def _campaign(record: CampaignRecord, leader: Entry | None) -> dict[str, Any]:
 
 def _campaign_row(record: CampaignRecord, leader: Entry | None) -> dict[str, Any]:
     flat: dict[str, Any] = {"metric": record.ranking.metric}
+    if record.ended is not None:
+        flat |= {"end_reason": str(record.ended.reason), "end_detail": record.ended.text}
     if leader is not None and leader.score is not None:
         flat |= {"leader_id": leader.candidate.id, "leader_name": leader.name, "leader_score": leader.score.mean}
     return _campaign(record, leader) | flat
@@ -168,6 +179,7 @@ def candidates(archive: str | None, wanted: Filter, form: Form) -> None:
         page = stored.page(wanted.campaign, where, wanted.limit, wanted.offset, order)
         means = means_of(stored, page.entries, names)
         shown = stored.url
+        hint = "" if page.total or wanted.proposer is None else _proposer_meant(stored, wanted)
     if form.as_json:
         print_json([entry_values(e) | ({"metrics": means[e.campaign, e.candidate.id]} if names else {})
                     for e in page.entries])  # fmt: skip
@@ -178,9 +190,10 @@ def candidates(archive: str | None, wanted: Filter, form: Form) -> None:
         return
     console = stdout_console()
     if not page.entries:
-        console.print(words(f"{shown} holds no such candidate" if not page.total else f"only {page.total} match"))
+        console.print(words(f"{shown} holds no such candidate{hint}" if not page.total else f"only {page.total} match"))
         return
-    print_table(console, _table(page.entries, console.width >= WIDE, names, means), ("seeds",))
+    grid = _table(page.entries, console.width >= WIDE, names, means)
+    print_table(console, grid, ("origin", "seeds", "id", *reversed(names), "campaign"))
     last = wanted.offset + len(page.entries)
     if len(page.entries) < page.total:
         more = f"; more follow: --offset {last}" if last < page.total else ""
@@ -189,6 +202,18 @@ def candidates(archive: str | None, wanted: Filter, form: Form) -> None:
     new = next((e for e in page.entries if e.origin != "known"), page.entries[0])  # a baseline is no news
     console.print()
     print_next(console, f"discovery show {new.candidate.short_id}{option}")
+
+
+def _proposer_meant(stored: Archive, wanted: Filter) -> str:
+    """What to say where nothing was proposed by whoever was typed; nothing where it is there."""
+    campaigns = [r.id for r in stored.campaigns() if wanted.campaign in (None, r.name)]
+    known = sorted({count.proposer for one in campaigns for count in stored.outcomes(one)})
+    assert wanted.proposer is not None
+    return (
+        ""
+        if wanted.proposer in known or not known
+        else f"; no proposer {wanted.proposer!r}: {nearest(wanted.proposer, known)}"
+    )
 
 
 def means_of(stored: Archive, entries: Sequence[Entry], names: Sequence[str]) -> Means:
@@ -212,7 +237,7 @@ def _candidate_row(entry: Entry) -> dict[str, Any]:
     return entry_values(entry) | flat
 
 
-def _table(entries: Sequence[Entry], wide: bool, names: Sequence[str], means: Means) -> Table:
+def _table(entries: Sequence[Entry], wide: bool, names: Sequence[str], means: Means) -> Grid:
     metrics = list(dict.fromkeys(e.score.metric for e in entries if e.score))
     several = len({e.campaign for e in entries}) > 1
     grid = table("" if several else f"campaign {entries[0].campaign}")
@@ -225,9 +250,8 @@ def _table(entries: Sequence[Entry], wide: bool, names: Sequence[str], means: Me
     for name in extra:
         add_figure(grid, name)
     add_figure(grid, "seeds")
-    if wide:
-        add_name(grid, "origin", least=8)
-    add_name(grid, "status", least=12)
+    add_note(grid, "origin", least=8)
+    add_note(grid, "status", least=24 if wide else 14)
     for entry in entries:
         score, values = entry.score, means[entry.campaign, entry.candidate.id]
         style = "cyan" if entry.origin == "known" else "" if score else "dim"
@@ -239,7 +263,7 @@ def _table(entries: Sequence[Entry], wide: bool, names: Sequence[str], means: Me
             value if len(metrics) < 2 or not score else f"{score.metric} {value}",
             *(number(values[n]) if n in values else "-" for n in extra),
             str(entry.trials_done) if entry.trials_done else "-",
-            *([name_cell(origin_of(entry), style)] if wide else []),
+            name_cell(origin_of(entry), style),
             status_of(entry, short=not wide),
         )
     return grid
@@ -250,7 +274,7 @@ def status_of(entry: Entry, short: bool = False) -> Text:
     status = _status_of(entry, short)
     if not entry.unconfined:
         return status
-    return Text.assemble(status, (", NO SANDBOX", "bold red"), no_wrap=True, overflow="ellipsis")
+    return Text.assemble(status, (", NO SANDBOX", "bold red"))
 
 
 def _status_of(entry: Entry, short: bool) -> Text:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from discovery.cli.catalogue import contract_named
-from discovery.cli.evaluate import find_loss
 from discovery.cli.files import accepted_loss
+from discovery.cli.losses import find_loss
 from discovery.cli.platforms import require_linux
-from discovery.cli.tables import add_figure, add_name, add_word, table
+from discovery.cli.tables import add_figure, add_name, add_word, print_table, table
 from discovery.cli.terminal import print_json, stdout_console
 from sandbox.text import one_line
 
@@ -63,4 +63,4 @@ def _print(matches: tuple[Match, ...], scalar: str | None, title: str) -> None:
         grid.add_row(match.name, f"{match.distance:.4f}", f"{match.scale:.4g}" if scalar else "")
     console = stdout_console()
     console.print(Text(f"\n{title}"), soft_wrap=True)
-    console.print(grid)
+    print_table(console, grid)

@@ -16,6 +16,10 @@ ArchiveUrl = Annotated[
     ),
 ]
 Csv = Annotated[bool, typer.Option("--csv", help="A table for spreadsheets: nothing but CSV on stdout.")]
-CandidateId = Annotated[str, typer.Argument(metavar="ID", help="Id of a candidate, or the beginning of it.")]
+CandidateId = Annotated[
+    str,
+    typer.Argument(metavar="ID|NAME", help="A candidate or known loss: its name, its id, or the beginning of the id."),
+]
 OfCampaign = Annotated[str | None, typer.Option("--campaign", help="Default: the newest that has it.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before what takes long.")]
 MOST = 1_000_000_000  # rows and the like: databases count no further than to 2**63

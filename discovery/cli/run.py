@@ -16,12 +16,13 @@ from rich.text import Text
 
 from discovery.cli.archives import VARIABLE, option_for
 from discovery.cli.border import INTERRUPTED
-from discovery.cli.leaderboard import board_values
+from discovery.cli.leaderboard import board_values, end_values
 from discovery.cli.platforms import NO_SANDBOX, allow_local_plugins, require_linux
 from discovery.cli.tables import key_values
-from discovery.cli.terminal import print_json, stdout_console, words
+from discovery.cli.terminal import print_end, print_json, stdout_console, words
 
 if TYPE_CHECKING:
+    from discovery.browse.campaign_stats import End
     from discovery.campaign import CampaignResult
     from discovery.config import CampaignConfig
 
@@ -33,7 +34,7 @@ _ENDINGS = {
 
 
 @dataclass(frozen=True)
-class Ending:
+class Afterwards:
     """What comes after a campaign: a file for the leading loss of the last stage; the leaderboard as JSON on stdout."""
 
     leader_to: Path | None = None
@@ -41,7 +42,7 @@ class Ending:
 
 
 def run(
-    path: Path, archive: str | None, settings: Sequence[str], ending: Ending, unsafe_no_sandbox: bool = False
+    path: Path, archive: str | None, settings: Sequence[str], afterwards: Afterwards, unsafe_no_sandbox: bool = False
 ) -> int:
     """Run the campaign of a file; returns the exit code.
 
@@ -52,6 +53,8 @@ def run(
     require_linux("run")
     allow_local_plugins()
     config = configuration(path, archive, settings)
+    from db.archive import Archive
+    from discovery.browse.campaign_stats import campaign_end
     from discovery.campaign import Campaign
     from discovery.cli.board import print_board, print_commands
     from discovery.cli.views import LiveView, PlainView, View
@@ -60,7 +63,7 @@ def run(
     view: View | None = None
     campaign = Campaign(config, lambda event: view(event) if view is not None else None, unsafe_no_sandbox)
     console = (
-        Console(stderr=True, highlight=False) if ending.as_json else stdout_console()
+        Console(stderr=True, highlight=False) if afterwards.as_json else stdout_console()
     )  # nothing is printed before the settings are known to be good
     console.print(Text(f"Campaign {config.name}", style="bold"))
     announce(console, config)
@@ -80,12 +83,17 @@ def run(
         raise
     console.print()
     console.print(Text(f"Campaign {result.campaign}: {_ENDINGS.get(result.status, result.status)}.", style="bold"))
+    with Archive(config.archive) as stored:
+        end = campaign_end(stored, result.campaign)
+    print_end(console, end)
+    for line in result.changes if console.is_terminal else ():  # a live view shows the last few events only
+        console.print(words(line, "yellow", 1000))
     print_board(console, result.board)
     print_commands(console, next_commands(config, result, sys.argv))
-    if ending.as_json:
-        print_json(_as_values(result))
-    if ending.leader_to is not None:
-        _write_leader(console, config, result, ending.leader_to)
+    if afterwards.as_json:
+        print_json(_as_values(result, end))
+    if afterwards.leader_to is not None:
+        _write_leader(console, config, result, afterwards.leader_to)
     return _EXIT_CODES.get(result.status, 0)
 
 
@@ -101,12 +109,14 @@ def _write_leader(console: Console, config: CampaignConfig, result: CampaignResu
     export(config.archive, Wanted(leader.candidate.id, leader.campaign), Target(path, force=True))
 
 
-def _as_values(result: CampaignResult) -> dict[str, Any]:
+def _as_values(result: CampaignResult, end: End) -> dict[str, Any]:
     """How a campaign ended, as JSON values."""
     return {
         "campaign": result.campaign,
         "archive": result.archive,
         "status": result.status,
+        **end_values(end),
+        "changes": result.changes,
         "stages": board_values(result.board),
     }
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from db.measurements import Trials, by_measurement
@@ -21,21 +20,23 @@ from db.records import (
     TrialRecord,
 )
 from discovery.browse.curves import LossCurve, stored_curve
+from discovery.browse.intervals import by_world, limits_of, metric_interval
 from discovery.cli.archives import archive_url, opened, option_for
-from discovery.cli.board import origin_of
+from discovery.cli.board import interval_text, origin_of
 from discovery.cli.catalogue import print_code
 from discovery.cli.listings import entry_values, status_of
 from discovery.cli.pictures import print_curves
 from discovery.cli.probed import properties
-from discovery.cli.tables import add_figure, add_name, key_values, name_cell, table
+from discovery.cli.tables import Grid, add_figure, add_name, key_values, name_cell, print_table, table
 from discovery.cli.terminal import number, print_json, print_next, stdout_console, words
-from discovery.statistics import mean_interval
+from discovery.statistics import UNLIMITED
 from sandbox.text import clean_text, one_line
 
 if TYPE_CHECKING:
     from db.archive import Archive
+    from discovery.statistics import Limits
 
-_METRIC_WIDTH, _FIGURE_WIDTH, _INTERVAL_WIDTH = 26, 12, 20
+_SEEDS_SHOWN = 12
 _LONG = 200_000  # characters of a prompt's message or a reply
 
 
@@ -99,7 +100,7 @@ def show(archive: str | None, prefix: str, campaign: str | None, texts: Texts, a
     curves = (stored_curve(found.proposal), found.beside)
     print_curves(console, [c for c in curves if c is not None] if curves[0] is not None else [])
     for title, group in found.stages:
-        _print_stage(console, title, group, found.tasks[group[0].task_id])
+        _print_stage(console, title, group, found.tasks[group[0].task_id], found.campaign.ranking.metric)
     _print_texts(console, found.proposal, texts)
     option = option_for(archive_url(archive), shown)
     console.print()
@@ -139,7 +140,8 @@ def _print_head(console: Console, found: Stored) -> None:
     grid = key_values()
     grid.add_row("candidate", entry.candidate.id)
     grid.add_row("interface", entry.candidate.contract)
-    grid.add_row("campaign", words(entry.campaign))
+    ended = f", {found.campaign.ended.text}" if found.campaign.ended is not None else ""
+    grid.add_row("campaign", words(f"{entry.campaign}, {found.campaign.status}{ended}", limit=400))
     by = origin_of(entry) + (f", model {reply.model}" if reply is not None and reply.model != entry.proposer else "")
     grid.add_row("origin", words(by))
     if entry.created_at is not None:
@@ -171,13 +173,13 @@ def _print_checks(console: Console, found: Stored) -> None:
         console.print(grid)
 
 
-def _print_stage(console: Console, title: str, trials: Sequence[TrialRecord], task: TaskRecord) -> None:
+def _print_stage(console: Console, title: str, trials: Sequence[TrialRecord], task: TaskRecord, ranks: str) -> None:
     console.print(Text(f"\n{title}", style="bold"))
     done = [t for t in trials if t.status == "done"]
     if done:
-        console.print(
-            _metrics_table(done, (console.width - _METRIC_WIDTH - _FIGURE_WIDTH - _INTERVAL_WIDTH) // _FIGURE_WIDTH)
-        )
+        limits = limits_of(done[0].evaluator)
+        print_table(console, *_metrics_table(done, limits))
+        _print_worlds(console, done, ranks, limits)
     for trial in trials:
         if trial.status != "done":
             why = f": {trial.failure}" if trial.failure else ""
@@ -192,29 +194,45 @@ def _print_stage(console: Console, title: str, trials: Sequence[TrialRecord], ta
     console.print(grid)
 
 
-def _metrics_table(done: list[TrialRecord], fit: int) -> Table:
-    """Mean over seeds with its interval, and as many seeds as fit beside it."""
+def _print_worlds(console: Console, done: list[TrialRecord], ranks: str, limits: Mapping[str, Limits]) -> None:
+    """The metric that ranks, or the report's first, in each world by itself: a mean hides in which a loss is good."""
+    names = [m.name for m in done[0].metrics]
+    metric = ranks if ranks in names else names[0]
+    worlds = by_world(done, metric, limits)
+    if not worlds:
+        return
+    grid = table(f"{one_line(metric, 40)} by world")
+    add_name(grid, "world")
+    add_figure(grid, f"mean of {len(done)}")
+    add_figure(grid, "95% interval")
+    for world, mean in worlds.items():
+        grid.add_row(
+            name_cell(world), number(mean.mean), interval_text(mean, limits.get(f"{metric}/{world}", UNLIMITED))
+        )
+    console.print()
+    print_table(console, grid, ("95% interval",))
+
+
+def _metrics_table(done: list[TrialRecord], limits: Mapping[str, Limits]) -> tuple[Grid, list[str]]:
+    """Mean over seeds with its interval, and the first seeds; with what leaves where it is too wide, the last seed first."""
     grid = table()
     add_name(grid, "metric")
-    add_figure(grid, "mean")
+    add_figure(grid, f"mean of {len(done)}")
     add_figure(grid, "95% interval")
-    shown = done[: max(1, fit)]
+    shown = done[:_SEEDS_SHOWN]
     for trial in shown:
         add_figure(grid, f"seed {trial.seed}")
-    if len(shown) < len(done):
-        add_figure(grid, f"+{len(done) - len(shown)}")
     values = {t.seed: {m.name: m for m in t.metrics} for t in done}
     for name in [m.name for m in done[0].metrics if "/" not in m.name]:
-        mean = mean_interval({t.seed: values[t.seed][name].value for t in done if name in values[t.seed]})
+        mean = metric_interval(done, name, limits)
         seeds = [values[t.seed].get(name) for t in shown]
         grid.add_row(
             name_cell(name),
             number(mean.mean),
-            "one seed" if mean.low is None or mean.high is None else f"{number(mean.low)} to {number(mean.high)}",
+            interval_text(mean, limits.get(name, UNLIMITED)),
             *(number(m.value) if m is not None else "-" for m in seeds),
-            *(["..."] if len(shown) < len(done) else []),
         )
-    return grid
+    return grid, [*(f"seed {trial.seed}" for trial in reversed(shown)), "95% interval"]
 
 
 def _as_values(found: Stored) -> dict[str, Any]:
@@ -233,6 +251,8 @@ def _as_values(found: Stored) -> dict[str, Any]:
         },
         "curve": stored_curve(proposal),
         "ranking": found.campaign.ranking,
+        "campaign_status": found.campaign.status,
+        "campaign_ended": found.campaign.ended,
         "lineage": found.lineage,
         "trials": found.trials,
         "tasks": {task: {"task": r.task, "facts": r.facts} for task, r in found.tasks.items()},

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from discovery.browse.campaign_stats import campaign_stats
 from discovery.cli.archives import opened
-from discovery.cli.tables import add_figure, add_name, key_values, name_cell, print_table, table
-from discovery.cli.terminal import dollars, duration, number, print_json, stdout_console, words
+from discovery.cli.tables import add_figure, add_name, add_note, key_values, name_cell, print_table, table
+from discovery.cli.terminal import dollars, duration, number, print_end, print_json, stdout_console, words
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -29,17 +29,19 @@ def stats(archive: str | None, campaign: str, as_json: bool) -> None:
                            "usd_per_accepted": p.usd_per_accepted}
                 for p in found.proposers]  # fmt: skip
         shown = {name: value for name, value in vars(found).items() if name != "scored"}  # that is a listing
+        shown |= {"ended": found.campaign.ended}
         print_json(shown | {"proposers": rows, "device_hours": found.device_hours})
         return
     console = stdout_console()
     console.print(Text(f"campaign {one_line(found.campaign.name, 60)}: {one_line(found.campaign.status, 30)}", "bold"))
+    print_end(console, found.end)
     if found.proposers:
         _print_proposers(console, found)
     grid = key_values()
     grid.add_row("refused by the checks", words(_counts(found.check_failures)))
     grid.add_row("failed in training", words(_counts(found.training_failures)))
     saved = f", which saved {found.trials_saved} trials, about {found.hours_saved:.2g} device-hours"
-    grid.add_row("copies of known losses", f"{found.duplicates}{saved if found.trials_saved else ''}")
+    grid.add_row("copies", f"{found.copies.parts}{saved if found.trials_saved else ''}")
     grid.add_row("tokens", _tokens(found))
     grid.add_row("money", _money(found))
     if found.lost_requests:
@@ -76,8 +78,8 @@ def _money(found: CampaignStats) -> str:
 def _print_proposers(console: Console, found: CampaignStats) -> None:
     grid = table()
     add_name(grid, "proposer")
-    add_name(grid, "model")
-    for header in ("made", "accepted", "ranked", "success", "tokens/accepted"):
+    add_note(grid, "model", least=12)
+    for header in ("made", "accepted", "ranked", "success", "copies: known", "own", "tokens/accepted"):
         add_figure(grid, header)
     for one in found.proposers:
         grid.add_row(
@@ -85,14 +87,16 @@ def _print_proposers(console: Console, found: CampaignStats) -> None:
             name_cell(one.model if one.model and one.model != one.proposer else "-"),
             *_figures(one),
         )
-    print_table(console, grid, ("tokens/accepted", "model", "success"))
+    print_table(console, grid, ("tokens/accepted", "model", "success", "made", "ranked", "accepted"))
     console.print("success: ranked ones among all that were made\n", style="dim")
 
 
 def _figures(one: ProposerStats) -> list[str]:
     each = one.tokens_per_accepted
     tokens = f"{each:,.0f}" if each else "-"
-    return [str(one.proposals), str(one.accepted), str(one.ranked), f"{100 * one.success_rate:.0f}%", tokens]
+    success = f"{100 * one.success_rate:.0f}%"
+    made = (one.proposals, one.accepted, one.ranked, success, one.copies.known, one.copies.own)
+    return [*(str(n) for n in made), tokens]
 
 
 def _print_leaders(console: Console, found: CampaignStats) -> None:
@@ -109,7 +113,7 @@ def _print_leaders(console: Console, found: CampaignStats) -> None:
     for step in found.leaders[-_STEPS_SHOWN:]:
         after = duration((step.at - found.campaign.created_at).total_seconds())
         grid.add_row(after, number(step.score), name_cell(f"{step.candidate_id[:10]} {step.name}"))
-    console.print(grid)
+    print_table(console, grid, ("after",))
     if len(found.leaders) > _STEPS_SHOWN:
         console.print(f"{len(found.leaders) - _STEPS_SHOWN} earlier steps: --json", style="dim")
     if found.baselines:

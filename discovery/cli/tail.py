@@ -54,8 +54,9 @@ def _say(news: News) -> None:
         print(f"leads so far: {name} ({news.leader.candidate.short_id}) {score.metric} {number(score.mean)}")
     if news.is_over:
         record = news.campaign
-        why = "; its driver is gone, `discovery run` goes on from here" if record.status == "abandoned" else ""
-        print(f"{one_line(record.name, 60)}: {one_line(record.status, 30)}, {record.trials_done} trials done{why}")
+        print(f"{one_line(record.name, 60)}: {one_line(record.status, 30)}, {record.trials_done} trials done")
+        for line in news.end.lines if news.end is not None else ():
+            print(one_line(line, 1000))
 
 
 def _told(one: Happening) -> str:
@@ -90,7 +91,8 @@ def _say_json(news: News) -> None:
             }
         )
     if news.is_over:
-        _line({"event": "end", "status": news.campaign.status, "trials_done": news.campaign.trials_done})
+        record = news.campaign
+        _line({"event": "end", "status": record.status, "trials_done": record.trials_done, "ended": record.ended})
 
 
 def _line(values: dict[str, Any]) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
 from discovery.json_values import plain
 from sandbox.text import one_line
+
+if TYPE_CHECKING:
+    from discovery.browse.campaign_stats import End
 
 PIPED_WIDTH = 120
 
@@ -30,6 +33,12 @@ def words(text: str, style: str = "", limit: int = 200) -> Text:
 def print_next(console: Console, command: str) -> None:
     """The command that a reader would type next, on one line however long: it is made to be copied."""
     console.print(Text(f"Next: {one_line(command, 1000)}", style="dim"), soft_wrap=True)
+
+
+def print_end(console: Console, end: End) -> None:
+    """Why a campaign ended, and the share of copies among its proposals."""
+    for line in end.lines:
+        console.print(words(line, "dim", 1000))
 
 
 def number(value: float) -> str:

@@ -131,8 +131,10 @@ def panel(progress: Progress, events: list[Event], title: str, uses_llm: bool) -
     grid.add_row("proposals", _proposals(progress))
     tokens = f"{progress.prompt_tokens:,} in, {progress.completion_tokens:,} out" if uses_llm else "no LLM in use"
     grid.add_row("tokens", tokens + (f", {dollars(progress.usd)}" if progress.usd is not None else ""))
-    failures = list(progress.failures.items())
-    grid.add_row("failures", Text(", ".join(f"{one_line(kind, 20)} {n}" for kind, n in failures) or "none"))
+    failures = [f"{one_line(kind, 20)} {n}" for kind, n in list(progress.failures.items())]
+    grid.add_row("failures", Text(", ".join(failures) or "none"))
+    if progress.copies.total:
+        grid.add_row("copies", progress.copies.among(progress.proposals))
     news = Table.grid(padding=(0, 2), expand=True)
     news.add_column(no_wrap=True)
     news.add_column(ratio=1, overflow="ellipsis", no_wrap=True)

@@ -31,9 +31,13 @@ class NoProposer:
         del contract, seed
         parse_options(NoOptions, options, self.name)
 
+    def has_ended(self, index: int) -> ProposerExhausted:
+        """From the beginning."""
+        return ProposerExhausted("nothing is proposed, baselines and given losses are measured")
+
     async def propose(self, request: Request) -> Reply:
         """Raises ProposerExhausted."""
-        raise ProposerExhausted("nothing is proposed")
+        raise self.has_ended(request.plan.index)
 
     async def aclose(self) -> None:
         """Nothing is open."""

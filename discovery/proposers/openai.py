@@ -38,12 +38,12 @@ _REFUSALS = (0, 401, 402, 403, 404, 429)  # not 400: the test request itself may
 
 @dataclass(frozen=True)
 class OpenAIOptions:
-    """Options of the `openai` proposer. None leaves a setting to the server."""
+    """Options of the `openai` proposer. null leaves a setting to the server."""
 
     model: str = option("", "model name as the endpoint knows it (required)")
-    base_url: str | None = option(None, f"endpoint, usually ending in /v1; none means {OPENAI_URL}")
+    base_url: str | None = option(None, f"endpoint, usually ending in /v1; null means {OPENAI_URL}")
     api_key_env: str | None = option(
-        "OPENAI_API_KEY", "NAME of the environment variable with the key; none or empty for a server without keys"
+        "OPENAI_API_KEY", "NAME of the environment variable with the key; null or empty for a server without keys"
     )
     temperature: float | None = option(None, "sampling temperature; reasoning models accept only their default")
     top_p: float | None = option(None, "nucleus sampling mass")
@@ -59,7 +59,7 @@ class OpenAIOptions:
     max_retries: int = option(5, "further requests after a 429, a 5xx, a time-out or a lost connection")
     backoff_s: float = option(1.0, "wait before the first retry; doubles each time, with jitter")
     usd_per_million_prompt_tokens: float | None = option(
-        None, "what the model costs, in US dollars; none: unknown, and budget.usd cannot be kept"
+        None, "what the model costs, in US dollars; null: unknown, and budget.usd cannot be kept"
     )
     usd_per_million_completion_tokens: float | None = option(None, "the same for replies, reasoning included")
     extra_body: dict | None = option(  # type: ignore[type-arg]  # noqa: RUF009
@@ -292,7 +292,7 @@ def _read_key(variable: str | None) -> Secret:
     if not key:
         raise OptionsError(
             f"proposer openai: the environment variable {variable} is not set; export the key there, "
-            "or set api_key_env to none for a server without keys"
+            "or set proposer.api_key_env to null for a server without keys"
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise OptionsError(f"proposer openai: the value of {variable} is not a key (blanks or non-ASCII characters)")

@@ -58,6 +58,10 @@ class ReplayProposer:
         self._replies = read_recording(Path(self.options.path).expanduser())
         self._last = max(index for index, _ in self._replies)
 
+    def has_ended(self, index: int) -> ProposerExhausted | None:
+        """Where the recording ends before this index."""
+        return ProposerExhausted(f"{self.options.path} ends after reply {self._last}") if index > self._last else None
+
     async def propose(self, request: Request) -> Reply:
         """The recorded reply.
 
@@ -66,8 +70,8 @@ class ReplayProposer:
             ProposerError: not fatal; this index or this repair of it was not recorded.
         """
         index = request.plan.index
-        if index > self._last:
-            raise ProposerExhausted(f"{self.options.path} ends after reply {self._last}")
+        if (ended := self.has_ended(index)) is not None:
+            raise ended
         reply = self._replies.get((index, request.attempt))
         if reply is None:
             what = f"repair {request.attempt} of reply {index}" if request.attempt else f"reply {index}"

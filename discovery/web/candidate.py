@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +12,11 @@ from db.measurements import Trials, by_measurement
 from db.records import Entry, EntryFilter
 from discovery.browse.comparison import code_diff
 from discovery.browse.curves import LossCurve, stored_curve
+from discovery.browse.intervals import by_world, limits_of, metric_interval
 from discovery.cli.catalogue import contract_named
 from discovery.cli.probed import properties
 from discovery.gathering import of_archived
-from discovery.statistics import Difference, mean_interval
+from discovery.statistics import Difference
 from discovery.web.charts import Figure, figure, line, thinned
 from discovery.web.compare import curve_charts
 from evaluators.options import OptionsError
@@ -48,6 +49,7 @@ class Stage:
     title: str
     trials: Trials
     rows: tuple[Row, ...]
+    worlds: Mapping[str, Difference] = field(default_factory=dict)  # the ranking metric in each world by itself
 
     @property
     def seeds(self) -> list[int]:
@@ -111,7 +113,10 @@ def _stage(archive: Archive, group: Trials, metric: str) -> Stage:
         for found in trial.metrics if trial.status == "done" else ():
             if "/" not in found.name:
                 values.setdefault(found.name, {})[trial.seed] = found.value
-    return Stage(title, group, tuple(Row(name, mean_interval(v), v) for name, v in values.items()))
+    limits = limits_of(evaluator)
+    rows = (Row(name, metric_interval(group.trials, name, limits), v) for name, v in values.items())
+    worlds = by_world(group.trials, metric, limits)
+    return Stage(title, group, tuple(rows), worlds)
 
 
 def _training(archive: Archive, group: Trials) -> list[tuple[str, str, Figure]]:

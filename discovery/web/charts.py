@@ -19,8 +19,12 @@ MANY = 2_000  # points of a line or cloud
 
 
 def label(text: str, limit: int = 40) -> str:
-    """Hostile text as Plotly shows it to the letter."""
-    return html.escape(one_line(text, limit) or "unnamed", quote=False)
+    """Hostile text as Plotly shows it to the letter; the name of something that has none says so."""
+    return _letters(text, limit) or "unnamed"
+
+
+def _letters(text: str, limit: int) -> str:
+    return html.escape(one_line(text, limit), quote=False)
 
 
 def thinned(values: Sequence[T], most: int = MANY) -> list[T]:
@@ -39,11 +43,11 @@ def figure(
     x_type: str | None = None,
     layout: Mapping[str, Any] | None = None,
 ) -> Figure:
-    """Traces with titled axes; `x_type` as Plotly names them, None for what the values say."""
-    x_axis: dict[str, Any] = {"title": {"text": label(x, 80)}}
+    """Traces with titled axes (an empty title is none); `x_type` as Plotly names them, None for what the values say."""
+    x_axis: dict[str, Any] = {"title": {"text": _letters(x, 80)}}
     if x_type is not None:
         x_axis["type"] = x_type
-    axes = {"xaxis": x_axis, "yaxis": {"title": {"text": label(y, 80)}}}
+    axes = {"xaxis": x_axis, "yaxis": {"title": {"text": _letters(y, 80)}}}
     return {"data": list(traces), "layout": axes | dict(layout or {})}
 
 
@@ -75,11 +79,11 @@ def cloud(name: str, dots: Sequence[Dot], **more: Any) -> dict[str, Any]:
     } | more
 
 
-def bars(counts: Mapping[str, int], x: str) -> Figure:
-    """Counts by name, the largest on top."""
+def bars(counts: Mapping[str, int], x: str, y: str) -> Figure:
+    """Counts by name, the largest on top. `x`, `y`: titles of the counts and of the names."""
     names = sorted(counts, key=lambda n: counts[n])
     trace = {"type": "bar", "orientation": "h", "x": [counts[n] for n in names], "y": [label(n) for n in names]}
-    return figure([trace] if names else [], x, "")
+    return figure([trace] if names else [], x, y)
 
 
 def at(time: datetime) -> str:

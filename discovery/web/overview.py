@@ -13,6 +13,7 @@ from discovery.cli.board import spread_of
 from discovery.cli.terminal import dollars, duration, number, signed
 from discovery.web.charts import Dot, Figure, at, bars, cloud, figure, line, thinned
 from discovery.web.rendering import link, when
+from sandbox.failure import FailureKind
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -51,12 +52,13 @@ def _live(archive: Archive, stats: CampaignStats) -> dict[str, Any]:
     running = archive.running(record.id)
     return {
         "status": record.status,
+        "end": [one_line(line, 1000) for line in stats.end.lines],
         "alive": record.status in ALIVE,
         "tiles": _tiles(archive, stats, running),
         "charts": {
             "leader": _leader_chart(stats),
             "scores": _scores_chart(record.name, record.ranking.metric, stats.scored),
-            "failures": bars(dict(_failures(stats)), "count"),
+            "failures": bars(dict(_failures(stats)), "count", "kind"),
             "throughput": _throughput_chart(stats.scored),
         },
         "running": [
@@ -99,6 +101,7 @@ def _tiles(archive: Archive, stats: CampaignStats, running: Sequence[RunningTria
             duration(stats.device_hours * 3600),
             f"{duration(stats.hours_saved * 3600)} saved by finding copies",
         ),
+        ("Copies", f"{stats.copies.total:,} of {stats.proposals:,} proposals", stats.copies.parts),
         ("Money", "not known" if stats.usd is None else dollars(stats.usd), _each(stats)),
         ("Tokens", tokens if stats.prompt_tokens else "0", per),
     ]
@@ -175,8 +178,11 @@ def _scores_chart(campaign: str, metric: str, scored: Sequence[Scored]) -> Figur
 
 
 def _failures(stats: CampaignStats) -> dict[str, int]:
-    """By kind, whether the checks or the training found it."""
+    """By kind, whether the checks or the training found it; copies of known losses apart from those of its own."""
     kinds = dict(stats.check_failures)
+    kinds.pop(FailureKind.DUPLICATE, None)
+    of = {"copy of a known loss": stats.copies.known, "copy of its own": stats.copies.own}
+    kinds |= {label: count for label, count in of.items() if count}
     for kind, count in stats.training_failures.items():
         kinds[kind] = kinds.get(kind, 0) + count
     return kinds

@@ -18,7 +18,6 @@ from db.archive import Archive, ArchiveError
 from db.records import Prompt, PromptPart, Reply
 from discovery.browse.campaign_stats import CampaignStats, campaign_stats
 from discovery.campaign import Campaign
-from discovery.changes import changed_keys
 from discovery.cli.terminal import dollars
 from discovery.config import BudgetConfig, make_config
 from discovery.config_errors import ConfigError
@@ -190,13 +189,6 @@ def test_bad_settings_are_refused_before_anything_starts(tmp_path: Path, changes
         Campaign(make_config(settings(tmp_path, **changes)))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "archive.db").exists()
-
-
-def test_changed_settings_are_named_by_their_dotted_keys() -> None:
-    before = {"seed": 0, "budget": {"candidates": 3, "tokens": None}, "options": {}, "gone": 1}
-    after = {"seed": 0, "budget": {"candidates": 4, "tokens": None}, "options": {"x": {"y": 1}}}
-    assert changed_keys(before, after) == ["budget.candidates", "gone", "options", "options.x.y"]
-    assert changed_keys(before, before) == []
 
 
 def test_more_gpus_than_there_are_is_an_error_and_not_a_wait() -> None:

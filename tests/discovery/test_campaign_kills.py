@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from db.endings import Reason
 from tests.support import processes
 from tests.support.campaigns import kept
 from tests.support.chat_server import ChatServer
@@ -26,6 +27,8 @@ def test_killed_in_the_search_and_in_a_promotion(tmp_path: Path) -> None:
             assert run.end() == -signal.SIGKILL
             assert len(run.seen) > 5
             assert run.left() == []
+        killed = kept(tmp_path / "archive.db")
+        assert (killed.status, killed.ended) == ("abandoned", None)
         with Command(tmp_path, plan) as run:
             run.wait_for(lambda: started(tmp_path, variant=1) >= 4)
             run.kill()
@@ -52,6 +55,9 @@ def test_ctrl_c_ends_soon_and_the_same_command_resumes(tmp_path: Path) -> None:
             assert "Traceback" not in run.text()
         found = kept(tmp_path / "archive.db")
         assert found.status == "interrupted"
+        assert found.ended is not None
+        assert found.ended.reason is Reason.INTERRUPTED
+        assert "during: search" in found.ended.detail
         assert {t.status for t in found.trials.values()} <= {"pending", "done"}
         with Command(tmp_path, campaign(tmp_path, server, seconds=0.0)) as run:
             assert run.end() == 0, run.text()

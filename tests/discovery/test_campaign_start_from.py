@@ -123,8 +123,8 @@ def test_a_wrong_file_ends_it_before_anything_starts(name, content, said, tmp_pa
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("nowhere", "is no file or folder, no id of a candidate"),
-        ("zzzz", "is no file or folder, no id of a candidate"),
+        ("nowhere", "is no file or folder, and no other campaign"),
+        ("zzzz", "is no file or folder, and no other campaign"),
         ("ab", "has no candidate 'ab'"),
     ],
 )

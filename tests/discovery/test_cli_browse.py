@@ -246,7 +246,7 @@ def test_duplicates_are_counted_as_trials_saved(tmp_path):
         trial = stored.ensure_trial(campaign, made(0).id, TASK.id, 0)
         stored.finish_trial(trial.id, stored.start_attempt(trial.id, "w"), report(0, 0.5))
         found = campaign_stats(stored, campaign)
-    assert (found.duplicates, found.trials_saved) == (1, 3)
+    assert (found.copies.total, found.trials_saved) == (1, 3)
     assert found.hours_saved == pytest.approx(3 * found.device_hours)
     assert found.device_hours > 0
 
@@ -256,7 +256,11 @@ def test_tail_of_a_finished_campaign_ends(archive):
     assert ended.code == 0
     lines = ended.stdout.splitlines()
     assert "refused" in lines[1]
-    assert lines[-2:] == [f"leads so far: winner ({WINNER.short_id}) frontier 0.8750", "small: finished, 8 trials done"]
+    assert lines[-3:] == [
+        f"leads so far: winner ({WINNER.short_id}) frontier 0.8750",
+        "small: finished, 8 trials done",
+        "the reason was not recorded",
+    ]
     events = [json.loads(x) for x in discovery("tail", "small", "--archive", archive, "--json").stdout.splitlines()]
     assert [e["event"] for e in events][-3:] == ["verdict", "leader", "end"]
 
@@ -301,7 +305,8 @@ def test_tail_follows_what_another_process_writes(tmp_path, ends_by):
             elif ends_by == "its driver's death":
                 stored.close()
                 last = running.stdout.readline()
-                assert last == "live: abandoned, 1 trials done; its driver is gone, `discovery run` goes on from here\n"
+                assert last == "live: abandoned, 1 trials done\n"
+                assert "its driver was killed and left no reason" in running.stdout.readline()
             else:
                 running.send_signal(signal.SIGINT)
             rest, errors = running.communicate(timeout=30)

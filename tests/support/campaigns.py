@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.sleep_evaluator import SleepEvaluator
 from db.archive import Archive
+from db.endings import Ending
 from db.records import Proposal, TrialRecord
 from discovery.config import CampaignConfig, make_config
 from evaluators.base import Task, TrialReport
@@ -125,6 +126,7 @@ class Kept:
     attempts: int
     lost_requests: int = 0
     lost_tokens: int = 0
+    ended: Ending | None = None
 
     @property
     def asked(self) -> list[Proposal]:
@@ -153,4 +155,6 @@ def kept(archive_path: Path | str, name: str = "small") -> Kept:
         trials = {(t.candidate_id, t.task_id, t.seed): t for t in found}
         assert len(trials) == len(found), "a trial is stored twice"
         totals = archive.totals(name)
-        return Kept(record.status, proposals, trials, totals.attempts, totals.lost_requests, totals.lost_tokens)
+        return Kept(
+            record.status, proposals, trials, totals.attempts, totals.lost_requests, totals.lost_tokens, record.ended
+        )

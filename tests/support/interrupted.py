@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from db.endings import Reason
 from tests.support.campaigns import BASELINES, EVALUATOR, Kept, endpoint, settings
 from tests.support.chat_server import ChatServer
 
@@ -45,6 +46,8 @@ def started(folder: Path, variant: int = 0) -> int:
 def check_exact(found: Kept, server: ChatServer, stops: int, lost: int = 0) -> None:
     """The archive is that of a campaign that never stopped, apart from `stops` interruptions and `lost` attempts."""
     assert found.status == "finished"
+    assert found.ended is not None
+    assert found.ended.reason is Reason.PROPOSALS
     assert len(found.asked) == len(found.accepted) == PROPOSALS
     assert sorted(p.index for p in found.proposals) == list(range(PROPOSALS + len(BASELINES)))
     trials = found.trials.values()

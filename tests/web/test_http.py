@@ -117,7 +117,7 @@ def test_nothing_can_be_written(running: Running, method: str) -> None:
     ("path", "status", "said"),
     [
         ("/nothing", 404, "There is no such page."),
-        ("/candidate/zz", 404, "'zz' is not a candidate id: ids are hexadecimal and may be shortened"),
+        ("/candidate/zz", 404, "has no candidate 'zz', by id or by name"),
         ("/candidate/0123456789", 404, "has no candidate '0123456789'"),
         ("/campaign?name=smal", 404, "has no campaign 'smal'"),
         ("/campaign", 400, "name"),

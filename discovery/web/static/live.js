@@ -33,6 +33,7 @@
     running.replaceChildren(...live.running.map(row));
     document.getElementById("idle").hidden = live.running.length > 0;
     for (const [id, figure] of Object.entries(live.charts)) charts.set(id, figure);
+    document.getElementById("end").textContent = live.end.join(". ");
     status.textContent = live.status;
     status.className = `tag ${live.status === "running" || live.status === "finished" ? live.status : "plain"}`;
   };

@@ -27,29 +27,45 @@ class Quantity:
     higher_is_better: bool
     unit: str
     description: str
+    lower: float | None = None
+    upper: float | None = None
 
 
 QUANTITIES = (
-    Quantity("frontier", True, "ratio", _FRONTIER.format(f"{d.KL_BUDGET:g}") + "; all checkpoints of all betas"),
+    Quantity("frontier", True, "ratio", _FRONTIER.format(f"{d.KL_BUDGET:g}") + "; all checkpoints of all betas", 0.0, 1.0),
     *(
-        Quantity(f"frontier_kl{b:g}", True, "ratio", _FRONTIER.format(f"{b:g}") + "; all checkpoints of all betas")
+        Quantity(
+            f"frontier_kl{b:g}", True, "ratio", _FRONTIER.format(f"{b:g}") + "; all checkpoints of all betas", 0.0, 1.0
+        )
         for b in d.OTHER_KL_BUDGETS
     ),
-    Quantity("frontier_final", True, "ratio", _FRONTIER.format(f"{d.KL_BUDGET:g}") + "; last checkpoints only"),
+    Quantity("frontier_final", True, "ratio", _FRONTIER.format(f"{d.KL_BUDGET:g}") + "; last checkpoints only", 0.0, 1.0),
     Quantity(f"reward_at_kl{d.REWARD_AT_KL:g}", True, "reference deviations", "height of the frontier at that KL"),
-    Quantity("ranking_accuracy", True, "share", "held-out labels that log pi/ref ranks right at the end, mean over betas"),
-    Quantity("ideal_ranking_accuracy", True, "share", "what the planted reward itself reaches on those labels"),
-    Quantity("chosen_fell", False, "share", "share of betas at which the mean chosen log-prob of training pairs fell"),
+    Quantity("ranking_accuracy", True, "share", "held-out labels that log pi/ref ranks right at the end, mean over betas",
+             0.0, 1.0),
+    Quantity("ideal_ranking_accuracy", True, "share", "what the planted reward itself reaches on those labels", 0.0, 1.0),
+    Quantity("chosen_fell", False, "share", "share of betas at which the mean chosen log-prob of training pairs fell",
+             0.0, 1.0),
     Quantity("chosen_change", True, "nats", "change of the mean chosen log-prob of training pairs, mean over betas"),
-    Quantity("final_kl", False, "nats", "KL to the reference at the end, mean over betas"),
+    Quantity("final_kl", False, "nats", "KL to the reference at the end, mean over betas", 0.0),
 )  # fmt: skip
 
 
 def metric_specs() -> tuple[MetricSpec, ...]:
     """Every metric of a report: the means over regimes, then the same per regime."""
-    means = [MetricSpec(q.name, q.higher_is_better, q.unit, f"{q.description}; mean over regimes") for q in QUANTITIES]
+    means = [
+        MetricSpec(q.name, q.higher_is_better, q.unit, f"{q.description}; mean over regimes", q.lower, q.upper)
+        for q in QUANTITIES
+    ]
     worlds = [
-        MetricSpec(f"{q.name}/{regime.name}", q.higher_is_better, q.unit, f"{q.description}; {regime.name} alone")
+        MetricSpec(
+            f"{q.name}/{regime.name}",
+            q.higher_is_better,
+            q.unit,
+            f"{q.description}; {regime.name} alone",
+            q.lower,
+            q.upper,
+        )
         for q in QUANTITIES
         for regime in d.REGIMES
     ]

@@ -45,12 +45,17 @@ class SentimentEvaluator:
             "reward_at_kl", True, "SFT std", "height of the reward-KL frontier at the KL budget; the SFT model is 0"
         ),
         MetricSpec(
-            "win_rate_at_kl", True, "share", "the same frontier of the win rate against the SFT model, which is 0.5"
+            "win_rate_at_kl",
+            True,
+            "share",
+            "the same frontier of the win rate against the SFT model, which is 0.5",
+            0.0,
+            1.0,
         ),
         MetricSpec(
             "final_reward", True, "SFT std", "mean over betas of the final policy's reward above the SFT model's"
         ),
-        MetricSpec("final_kl", False, "nats", "mean over betas of the final policy's KL to the SFT model"),
+        MetricSpec("final_kl", False, "nats", "mean over betas of the final policy's KL to the SFT model", 0.0),
         MetricSpec(
             "chosen_logp_change",
             True,

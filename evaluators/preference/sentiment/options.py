@@ -28,7 +28,7 @@ class SentimentOptions:
     label_column: str = option(
         "label", "column that holds the binary label (0/1, false/true, neg/pos, negative/positive)"
     )
-    max_texts: int | None = option(None, "use only this many texts, drawn at random; none uses all")
+    max_texts: int | None = option(None, "use only this many texts, drawn at random; null uses all")
     # preparation, done once and shared by all trials
     prepare_seed: int = option(0, "seed of the split, the classifier, the SFT model and the pool of pairs")
     prepare_threads: int = option(2, "CPU threads of the preparation")

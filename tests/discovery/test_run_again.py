@@ -1,0 +1,154 @@
+"""Running a campaign again: nothing is started where nothing is left to do, and no change of the settings is silent."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from db.archive import Archive
+from db.endings import Reason
+from discovery.campaign import Campaign, CampaignResult
+from discovery.changes import FREE, REFUSED, SAID, said_changes
+from discovery.config import CampaignConfig
+from discovery.config_errors import model_of
+from discovery.executor import RayExecutor
+from discovery.protocols import Finite
+from evaluators.options import OptionsError
+from evaluators.plugins import load_plugin
+from sandbox.failure import InfrastructureError
+from tests.support.campaigns import EVALUATOR, config, kept
+
+STARTED = "Ray was asked for"
+
+
+def changes_of(folder: Path, **changes: Any) -> dict[str, Any]:
+    promotion = {
+        "evaluator": EVALUATOR, "top": 1, "baselines": ["dpo"], "seeds": [1000],
+        "options": {"folder": str(folder), "variant": 1},
+    }  # fmt: skip
+    return {"proposer": {"kind": "none"}, "promotions": [promotion], **changes}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CampaignResult]:
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, Campaign(config(folder, **changes_of(folder))).run()
+
+
+@pytest.fixture
+def again(finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the finished campaign's archive, where starting Ray is an error."""
+
+    async def start(self: RayExecutor) -> None:
+        raise InfrastructureError(STARTED)
+
+    monkeypatch.setattr(RayExecutor, "start", start)
+    shutil.copy(finished[0] / "archive.db", tmp_path / "archive.db")
+    return tmp_path
+
+
+def run_again(folder: Path, made_in: Path, **changes: Any) -> CampaignResult:
+    wanted = config(made_in, **changes_of(made_in, **changes))
+    return Campaign(wanted.model_copy(update={"archive": str(folder / "archive.db"), "log_dir": str(folder)})).run()
+
+
+def test_a_finished_campaign_shows_its_board_without_starting_anything(finished, again: Path) -> None:
+    before = time.process_time()
+    result = run_again(again, finished[0])
+    assert time.process_time() - before < 2
+    assert result.ending == finished[1].ending
+    assert result.ending.reason is Reason.EXHAUSTED
+    assert result.board == finished[1].board
+    assert [len(stage.rows) for stage in result.board.stages] == [2, 1]
+    found = kept(again / "archive.db")
+    assert (found.status, found.ended) == ("finished", result.ending)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"baselines": ["dpo", "hinge", "ipo"]},
+        {"proposer": {"kind": "evolve"}, "budget": {"candidates": 1}},
+        {"start_from": ["soft.py"]},
+        {"promotions": [{"evaluator": EVALUATOR, "baselines": ["hinge"], "seeds": [2000], "options": {"variant": 2}}]},
+    ],
+    ids=["a baseline more", "somebody proposes", "a loss to start from", "another promotion"],
+)
+def test_what_is_new_is_done(changes: dict[str, Any], finished, again: Path, monkeypatch) -> None:
+    monkeypatch.chdir(again)
+    (again / "soft.py").write_text(
+        "import torch.nn.functional as F\n\n\ndef loss(policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, "
+        "reference_rejected_logps, beta):\n    d = policy_chosen_logps - policy_rejected_logps\n"
+        "    d = d - reference_chosen_logps + reference_rejected_logps\n"
+        "    return F.softplus(-beta * d) ** 3 + (beta * d - 2.0) ** 2\n"
+    )
+    if "promotions" in changes:
+        changes["promotions"][0]["options"]["folder"] = str(finished[0])
+    with pytest.raises(InfrastructureError, match=STARTED):
+        run_again(again, finished[0], **changes)
+    ended = kept(again / "archive.db").ended
+    assert ended is not None
+    assert (ended.reason, ended.detail) == (Reason.FAULT, STARTED)
+
+
+def test_another_seed_is_refused_in_one_line_and_changes_nothing(finished, again: Path) -> None:
+    before = (again / "archive.db").read_bytes()
+    with pytest.raises(OptionsError, match="started with seed 0, not 1") as caught:
+        run_again(again, finished[0], seed=1)
+    assert "\n" not in str(caught.value)
+    assert "another name" in str(caught.value)
+    assert (again / "archive.db").read_bytes() == before
+
+
+def test_other_changes_are_said_with_both_values(finished, again: Path) -> None:
+    result = run_again(again, finished[0], limits={"call_s": 1.0}, budget={"candidates": 3, "tokens": 9})
+    (limits,) = (line for line in result.changes if "limits" in line)
+    (budget,) = (line for line in result.changes if "budget" in line)
+    assert "limits.call_s 5.0 -> 1.0 (what was refused or failed under the old limits stays so)" in limits
+    assert "budget.tokens null -> 9" in budget
+    same = run_again(again, finished[0], limits={"call_s": 1.0}, budget={"candidates": 3, "tokens": 9})
+    assert same.changes == ()
+
+
+def leaves(model: type[BaseModel], path: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        inner = model_of(field.annotation)
+        if inner is None or "tuple" in str(field.annotation):
+            yield f"{path}{name}"
+        else:
+            yield from leaves(inner, f"{path}{name}.")
+
+
+@pytest.mark.parametrize("key", sorted(leaves(CampaignConfig)))
+def test_each_setting_is_refused_said_or_free(key: str) -> None:
+    """A new setting has to be put into one of the three."""
+    of = [s for s in (*REFUSED, *SAID, *FREE) if key == s or key.startswith(f"{s}.")]
+    assert len(of) == 1, (key, of)
+
+
+def test_changes_compare_leaves_and_lists(tmp_path: Path) -> None:
+    with Archive(tmp_path / "a.db", create=True) as archive:
+        from db.testing_values import TASK
+
+        start = {"task": TASK, "metric": "score", "higher_is_better": True}
+        record = archive.start_campaign("c", {"baselines": ["dpo"], "prompts": {"user": "a"}}, **start)
+        changed = replace(record, previous_config={"baselines": ("dpo",), "prompts": {"user": None}})
+        assert said_changes(record) == ()
+        (line,) = said_changes(changed)
+        assert "prompts.user null -> a" in line
+        assert "baselines" not in line
+
+
+def test_none_is_a_registered_proposer_that_knows_its_end() -> None:
+    from evaluators.preference.contract import PAIRS
+
+    proposer = load_plugin("proposers", "none")({}, PAIRS, 0)
+    assert isinstance(proposer, Finite)
+    assert proposer.has_ended(0) is not None

@@ -75,6 +75,7 @@ def _known() -> tuple[Mapping[str, str], Mapping[str, set[str]]]:
             else:
                 words[kind] |= _words(made)
     engine.dispose()
+    words["index"] |= words["table"]  # of any columns: a person may have added one that helps
     assert len(exact) == len(SEARCH_INDEX) + len(_SEARCH_TABLES) - 1
     return exact, words
 

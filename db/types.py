@@ -151,14 +151,21 @@ class BigWhole(Whole):
 
 
 class Real(TypeDecorator[float]):
-    """A float64. PostgreSQL stores NaN and infinities, SQLite infinities; whole numbers are read as floats."""
+    """A finite float64; nothing else is ever written. Whole numbers are read as floats."""
 
     impl = sa.Double
     cache_ok = True
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
-        read: Callable[[Any], Any] = to_float  # written in C: listings read millions
-        return read
+        read: Callable[[Any], float | None] = to_float  # written in C: listings read millions
+
+        def checked(value: Any) -> float | None:
+            number = read(value)
+            if number is None or math.isfinite(number):
+                return number
+            raise ValueError("a number that is not finite")
+
+        return checked
 
 
 class Blob(_Checked):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _BESIDE = 4  # baselines whose curves are drawn too
 _CURVES, _SEEDS, _POINTS = 8, 6, 300  # training curves, lines in each, points of each
-_MEAN = ".mean"  # NAME.mean: what is kept of an array that is not kept whole
+_MEAN, _LAST = ".mean", ".last"  # NAME.mean and NAME.last: what is kept of an array that is not kept whole
 _CHECKPOINTS = "checkpoints"  # an array with the steps at which others were measured
 
 
@@ -137,7 +137,7 @@ def _curves_of(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     for name, values in arrays.items():
         if name.endswith(_MEAN) and values.ndim == 1 and _is_curve(values):
             found[name.removesuffix(_MEAN)] = values
-        elif values.ndim >= 2 and _is_curve(values):
+        elif values.ndim >= 2 and _is_curve(values) and not name.endswith(_LAST):
             found[name] = means_along(values)
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,9 @@ def test_a_trial_takes_little(reported: Any, tmp_path: Path) -> None:
             assert made.candidate is not None
             archive.record_known(campaign, made)
             trial = archive.ensure_trial(campaign, made.candidate.id, TASK.id, 0)
-            archive.finish_trial(trial.id, archive.start_attempt(trial.id, "w"), report(0, 0.5, **reported()))
+            archive.finish_trial(
+                trial.id, archive.start_attempt(trial.id, "w"), replace(report(0, 0.5), arrays=reported())
+            )
             with archive._read() as connection:
                 (sizes[all_arrays],) = connection.execute(sa.select(sa.func.length(trial_arrays.c.data))).one()
             stored = archive.arrays(trial.id)

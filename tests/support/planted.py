@@ -105,7 +105,7 @@ def many_members(count: int = 20_000) -> bytes:
     return packed.getvalue()
 
 
-def with_arrays(data: bytes) -> Plant:
+def with_arrays(data: bytes | int) -> Plant:
     return said("INSERT OR REPLACE INTO trial_arrays SELECT id, 1, ? FROM trials WHERE status = 'done'", data)
 
 
@@ -176,7 +176,7 @@ ODD: Mapping[str, Plant] = {
     "rather large texts": said("UPDATE proposals SET name = ?, thought = ?", "n" * 9_000_000, "t" * 9_000_000),
     "large campaign's name": said("UPDATE campaigns SET name = ?", "n" * 9_000_000),
     "large code": said("UPDATE candidates SET source = ?", "a = 1\n" * 1_500_000),
-    "bytes that are a number": said("UPDATE trial_arrays SET data = ?", HUGE),
+    "bytes that are a number": with_arrays(HUGE),
     "code that is a number": said("UPDATE candidates SET source_bytes = ?", HUGE),
     "fingerprint that is a number": said("UPDATE candidates SET fingerprint = ?, fingerprint_rows = 2", HUGE),
     "fingerprint of no rows": said("UPDATE candidates SET fingerprint = x'00', fingerprint_rows = 0"),

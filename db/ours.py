@@ -81,7 +81,8 @@ def _known() -> tuple[Mapping[str, str], Mapping[str, set[str]]]:
 
 
 # relations of our names, and what hangs on them: views and foreign tables, rules, row security, triggers, heirs, generated
-# columns, and functions in checks, defaults and indexes (a sequence's next number apart)
+# columns, expressions in indexes, and calls in checks and defaults, which PostgreSQL writes as a word and a parenthesis (a
+# sequence's next number apart)
 _POSTGRESQL = """
 WITH ours AS (SELECT c.oid, c.relname, c.relkind, c.relhasrules, c.relrowsecurity FROM pg_class c
               WHERE c.oid IN (SELECT to_regclass(quote_ident(name)) FROM unnest(CAST(%(names)s AS text[])) AS name))
@@ -92,9 +93,10 @@ UNION SELECT a.attname FROM pg_attribute a JOIN ours ON ours.oid = a.attrelid WH
 UNION SELECT ours.relname FROM pg_index x JOIN ours ON ours.oid = x.indrelid
       WHERE x.indexprs IS NOT NULL OR x.indpred IS NOT NULL
 UNION SELECT k.conname FROM pg_constraint k JOIN ours ON ours.oid = k.conrelid
-      JOIN pg_depend d ON d.classid = 'pg_constraint'::regclass AND d.objid = k.oid AND d.refclassid = 'pg_proc'::regclass
+      WHERE k.contype = 'c' AND pg_get_constraintdef(k.oid) ~ '[[:alnum:]_"][(]'
 UNION SELECT ours.relname FROM pg_attrdef f JOIN ours ON ours.oid = f.adrelid
-      JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_proc'::regclass
+      WHERE pg_get_expr(f.adbin, f.adrelid) ~ '[[:alnum:]_"][(]'
+        AND pg_get_expr(f.adbin, f.adrelid) !~ '^nextval[(]''[^'']*''::regclass[)]$'
 """
 
 

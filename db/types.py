@@ -20,6 +20,7 @@ from sqlalchemy.engine.processors import to_float
 from sqlalchemy.types import TypeDecorator
 
 from db.redact import redact_secrets
+from evaluators.base import LARGEST
 
 # PostgreSQL refuses NUL, and neither database can encode half of a surrogate pair
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -151,7 +152,7 @@ class BigWhole(Whole):
 
 
 class Real(TypeDecorator[float]):
-    """A finite float64; nothing else is ever written. Whole numbers are read as floats."""
+    """A float64 of at most `LARGEST`; nothing else is ever written. Whole numbers are read as floats."""
 
     impl = sa.Double
     cache_ok = True
@@ -161,9 +162,9 @@ class Real(TypeDecorator[float]):
 
         def checked(value: Any) -> float | None:
             number = read(value)
-            if number is None or math.isfinite(number):
+            if number is None or abs(number) <= LARGEST:
                 return number
-            raise ValueError("a number that is not finite")
+            raise ValueError(f"a number that is not finite or over {LARGEST:g}")
 
         return checked
 

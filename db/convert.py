@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -12,7 +11,7 @@ from sqlalchemy.engine import RowMapping
 from db.arrays import pack_fingerprint, unpack_fingerprint
 from db.records import Proposal, Reply
 from db.types import is_storable, plain
-from evaluators.base import Metric, TrialReport
+from evaluators.base import LARGEST, Metric, TrialReport
 from sandbox.candidate import Candidate
 from sandbox.failure import Failure, FailureKind
 from sandbox.reports import Fingerprint, GateReport, Match, Nearest, ProbeReport, Properties, Violation
@@ -176,7 +175,7 @@ def metric_columns(trial_id: int, position: int, metric: Metric) -> Columns:
         "value": float(metric.value),
         "higher_is_better": metric.higher_is_better,
         "unit": _word(metric.unit),
-        "stderr": None if stderr is None or not math.isfinite(stderr) else float(stderr),
+        "stderr": float(stderr) if stderr is not None and abs(stderr) <= LARGEST else None,
     }
 
 

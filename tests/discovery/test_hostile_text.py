@@ -212,14 +212,16 @@ def test_printing_goes_through_it() -> None:
     assert "[red]o[/red]" in out.getvalue()
 
 
-def test_only_the_consoles_own_styles_act_on_a_terminal() -> None:
+def test_only_the_consoles_own_styles_act_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
     out = io.StringIO()
     console = CleanConsole(CleanStream(out), 200)  # type: ignore[arg-type]
-    console._force_terminal = True
     console.print(Text(HOSTILE, style="bold"))
     console.print(HOSTILE)
     shown = out.getvalue()
-    assert "\x1b[1m" in shown or not console.is_terminal
+    assert "\x1b[1m" in shown
     for sequence in ("\x1b[2J", "\x1b]0", "\x1b]8", "\x07", "\x9b", "\u202e"):
         assert sequence not in shown
     assert "[red]o[/red]" in shown

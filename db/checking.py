@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +12,16 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from db import models as m
-from db.arrays import ARRAYS_SCHEMA, unpack_arrays
-from db.convert import candidate_of, search_text
+from db.arrays import ARRAYS_SCHEMA, BROKEN, unpack_arrays
+from db.convert import candidate_of, fingerprint_of, gate_of, probe_of, search_text
 from db.endings import Reason
-from db.engine import explained, for_reading
+from db.engine import UNREADABLE, explained, for_reading
 from db.plain_sql import read, run_plain
 from db.records import Prompt, PromptPart, Ranking
 from db.schema import open_archive
 from db.session import ranking_of
 from db.standings import averages, place_of
-from db.types import plain
+from db.types import Blob, Real, Whole, plain
 from sandbox.text import one_line
 
 _CHUNK = 1_000  # rows held in memory
@@ -55,7 +54,7 @@ def check(url: str | Path, tell: Callable[[str], None] = lambda what: None) -> I
                 tell(name)
                 try:
                     yield from look(connection)
-                except (ValueError, TypeError, LookupError) as error:  # `_values` names the row, or `_links` does
+                except UNREADABLE as error:  # `_values` names the row, or `_links` does
                     yield Problem(f"{name} cannot be looked at to the end", one_line(repr(error), 200))
     finally:
         engine.dispose()
@@ -124,11 +123,11 @@ def _reads(connection: Connection, column: sa.Column[Any], value: Any) -> bool:
 
 
 # the driver's types of a column's values; others are stored as texts
-_STORED: tuple[tuple[type[sa.types.TypeEngine[Any]], tuple[type, ...]], ...] = (
-    (sa.LargeBinary, (bytes,)),
+_STORED: tuple[tuple[Any, tuple[type, ...]], ...] = (
+    (Blob, (bytes,)),
     (sa.Boolean, (int,)),
-    (sa.Integer, (int,)),
-    (sa.Float, (float, int)),
+    ((Whole, sa.Integer), (int,)),
+    (Real, (float, int)),
 )
 
 
@@ -192,6 +191,17 @@ def _code(connection: Connection) -> Iterator[Problem]:
             yield Problem("a candidate's code is not what its id is the hash of", f"candidate {row.id[:12]}")
 
 
+def _reports(connection: Connection) -> Iterator[Problem]:
+    """What gate and probe said, which is stored as JSON of any form."""
+    c = m.candidates.c
+    for row in _streamed(connection, sa.select(c.id, c.gate, c.probe, c.fingerprint, c.fingerprint_rows)):
+        try:
+            gate_of(row.gate)
+            probe_of(row.probe, fingerprint_of(row._mapping))
+        except UNREADABLE:
+            yield Problem("a report of gate or probe that cannot be read", f"candidate {row.id[:12]}")
+
+
 def _prompts(connection: Connection) -> Iterator[Problem]:
     for row in _streamed(connection, sa.select(m.prompt_parts)):
         if PromptPart(row.role, row.text).sha256 != row.sha256:
@@ -224,7 +234,7 @@ def _arrays(connection: Connection) -> Iterator[Problem]:
             continue
         try:
             unpack_arrays(row.data)
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile):
+        except BROKEN:
             yield Problem("damaged arrays", f"trial {row.trial_id}")
 
 
@@ -276,6 +286,7 @@ _LOOKS: Mapping[str, Callable[[Connection], Iterator[Problem]]] = {
     "values": _values,
     "states of trials, proposals and campaigns": _states,
     "hashes of code": _code,
+    "reports": _reports,
     "hashes of prompts": _prompts,
     "arrays": _arrays,
     "search texts": _texts,

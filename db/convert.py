@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,12 +11,13 @@ from sqlalchemy.engine import RowMapping
 from db.arrays import pack_fingerprint, unpack_fingerprint
 from db.records import Proposal, Reply
 from db.types import is_storable, plain
-from evaluators.base import Metric, TrialReport
+from evaluators.base import LARGEST, Metric, TrialReport
 from sandbox.candidate import Candidate
 from sandbox.failure import Failure, FailureKind
 from sandbox.reports import Fingerprint, GateReport, Match, Nearest, ProbeReport, Properties, Violation
 
 Columns = dict[str, Any]
+_MOST_POINTS = 1_000  # of a loss curve; probes store 41
 
 
 def failure_columns(failure: Failure | None) -> Columns:
@@ -79,9 +79,15 @@ def probe_of(value: Mapping[str, Any] | None, fingerprint: Fingerprint | None) -
         properties=properties,
         fingerprint=fingerprint,
         facts={name: float(v) for name, v in value["facts"].items()},  # float reads "nan" and "inf" too
-        curve=tuple(float(v) for v in value.get("curve", ())),
+        curve=_curve_of(value.get("curve", ())),
         nearest=_nearest_of(value.get("nearest")),
     )
+
+
+def _curve_of(values: Sequence[Any]) -> tuple[float, ...]:
+    if len(values) > _MOST_POINTS:
+        raise ValueError(f"a curve of {len(values):,} points")
+    return tuple(float(v) for v in values)
 
 
 def _nearest_of(value: Mapping[str, Any] | None) -> Nearest | None:
@@ -169,7 +175,7 @@ def metric_columns(trial_id: int, position: int, metric: Metric) -> Columns:
         "value": float(metric.value),
         "higher_is_better": metric.higher_is_better,
         "unit": _word(metric.unit),
-        "stderr": None if stderr is None or not math.isfinite(stderr) else float(stderr),
+        "stderr": float(stderr) if stderr is not None and abs(stderr) <= LARGEST else None,
     }
 
 

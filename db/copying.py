@@ -11,13 +11,12 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.types import TypeDecorator
 
-from db.engine import Target, explained, for_reading, for_writing
+from db.engine import UNREADABLE, Target, explained, for_reading, for_writing, unreadable
 from db.errors import ArchiveError
 from db.models import leases, metadata
 from db.schema import open_archive
-from db.types import UTCDateTime
+from db.types import HashText, SafeJSON, SafeText, SourceText, StoredText
 
 _CHUNK = 1_000  # rows held in memory
 
@@ -74,10 +73,14 @@ class _Snapshot:
         """By primary key, texts by their bytes, in whatever language the database sorts otherwise; few in memory."""
         by_language = self.connection.dialect.name == "postgresql"
         keys = (
-            c.collate("C") if by_language and isinstance(c.type, sa.String) else c for c in table.primary_key.columns
+            c.collate("C") if by_language and isinstance(c.type, (HashText, StoredText)) else c
+            for c in table.primary_key.columns
         )
         with explained(self.target):
-            yield from self.connection.execute(sa.select(table).order_by(*keys))
+            try:
+                yield from self.connection.execute(sa.select(table).order_by(*keys))
+            except UNREADABLE as error:
+                raise unreadable(self.target, error) from error
 
 
 @contextmanager
@@ -89,11 +92,12 @@ def _snapshot(target: Target, engine: Engine) -> Iterator[_Snapshot]:
 
 
 def _as_stored(table: sa.Table) -> sa.Table:
-    """The table with plain column types: what is stored has been cleaned once, and is not changed again."""
+    """The table with types that change nothing: what is stored has been cleaned once, and is not changed again."""
 
     def plain(kind: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
-        is_cleaning = isinstance(kind, TypeDecorator) and not isinstance(kind, UTCDateTime)
-        return kind.impl_instance if is_cleaning else kind  # type: ignore[attr-defined]
+        if isinstance(kind, SafeJSON):
+            return kind.impl_instance
+        return StoredText() if isinstance(kind, (SafeText, SourceText)) else kind
 
     columns = [sa.Column(c.name, plain(c.type), primary_key=c.primary_key) for c in table.columns]
     return sa.Table(table.name, sa.MetaData(), *columns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,12 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from db.errors import ArchiveError
+from db.limits import watch
 from db.redact import redact_secrets, redact_url
+from db.types import read_json
 from sandbox.text import one_line
 
 _BUSY_MS = 5_000  # how long a statement waits for another writer before it gives up
@@ -33,6 +36,9 @@ _UNFINISHED = re.compile(r"(sqlite|postgres\w*)(\+\w*)?:", re.ASCII)  # a URL wi
 _LOG_PAGES = (
     10_000  # 40 MB of SQLite's log before it goes into the file: a page that changes often is written there once
 )
+MAX_VALUE = 64 * 2**20  # bytes of one text or blob, and of one row: SQLite itself takes up to a thousand million
+_POOL: Mapping[str, int] = {"pool_size": 5, "max_overflow": 60}  # threads that read at once are limited elsewhere
+_TRUSTED = "archive_trusted"  # whether a connection runs triggers: it writes, to an archive that has been looked at
 _WRITES = "archive_writes"  # execution option of transactions that will write
 
 
@@ -80,12 +86,12 @@ def connect_engine(target: Target) -> Engine:
     """An engine for the target; connects on first use. Raises ArchiveError if the database's driver is not installed."""
     try:
         if target.url.get_backend_name() == "sqlite":
-            engine = sa.create_engine(target.url)
+            engine = sa.create_engine(target.url, json_deserializer=read_json, **_POOL)
             event.listen(engine, "connect", _set_up_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
             return engine
         wait = {} if "connect_timeout" in target.url.query else {"connect_timeout": _CONNECT_S}
-        return sa.create_engine(target.url, pool_pre_ping=True, connect_args=wait)
+        return sa.create_engine(target.url, pool_pre_ping=True, connect_args=wait, json_deserializer=read_json, **_POOL)
     except ImportError as error:
         raise ArchiveError("PostgreSQL needs psycopg: pip install 'objective-discovery[postgres]'") from error
     except (ArgumentError, TypeError, ValueError) as error:
@@ -102,12 +108,15 @@ def for_writing(engine: Engine) -> Engine:
     return engine.execution_options(**{_WRITES: True})
 
 
-def _set_up_sqlite(connection: Any, record: object) -> None:
+def _set_up_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # transactions are begun by `_begin_sqlite`, not guessed by the driver
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE)
+    watch(connection, record.info)
     cursor = connection.cursor()
     # NORMAL with WAL: nothing is lost when a process dies; losing power may lose the last moments, never the file
     pragmas = (
         "foreign_keys=ON", f"busy_timeout={_BUSY_MS}", "synchronous=NORMAL", f"wal_autocheckpoint={_LOG_PAGES}",
+        "trusted_schema=OFF", "cell_size_check=ON",
     )  # fmt: skip
     for pragma in pragmas:
         cursor.execute(f"PRAGMA {pragma}")
@@ -115,9 +124,15 @@ def _set_up_sqlite(connection: Any, record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    statement = "BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITES, False) else "BEGIN"
+    writes = connection.get_execution_options().get(_WRITES, False)
+    statement = "BEGIN IMMEDIATE" if writes else "BEGIN"
     driver: Any = connection.connection.driver_connection
     try:
+        if (
+            writes and _TRUSTED not in connection.info
+        ):  # our triggers fill a virtual table; who reads needs none of that
+            driver.execute("PRAGMA trusted_schema=ON")
+            connection.info[_TRUSTED] = True
         driver.execute(statement)  # not a statement of SQLAlchemy's: that would take ten times as long
     except sqlite3.Error as error:
         raise OperationalError(statement, None, error) from error
@@ -137,6 +152,10 @@ def enable_wal(engine: Engine) -> None:
 
 # a fragment of the database's message (lower case) -> what to tell people, {} being the archive
 _LOST = "the connection to the archive {} was lost: run the same command again, it goes on where it stopped"
+_SLOW = (
+    "reading the archive {} took longer than it may: ask for less, run `discovery archive check` if that is strange, "
+    "or look again when the machine is less busy"
+)
 _SYMPTOMS = {
     "disk is full": "no disk space left for the archive {}: free some and run the same command again",
     "no space left": "no disk space left for the archive {}: free some and run the same command again",
@@ -150,6 +169,15 @@ _SYMPTOMS = {
     "terminating connection": _LOST,
     "permission denied": "the archive {} refuses this account: grant it access, or use another account",
     "file is not a database": "{} is not an archive, or it is damaged: name another file, or restore a backup",
+    "too big": "the archive {} holds a value that is too large to be read: name another file, or restore a backup",
+    "integer overflow": "the archive {} holds numbers that no campaign writes: name another, or restore a backup",
+    "could not decode to utf-8": "the archive {} holds text that is none: name another file, or restore a backup",
+    "no such table": "the archive {} is damaged, since a table of it is gone: restore a backup",
+    "no such column": "the archive {} is damaged, since a column of it is gone: restore a backup",
+    'relation "': "the archive {} is damaged, since a table of it is gone: restore a backup",
+    'column "': "the archive {} is damaged, since a column of it is gone: restore a backup",
+    "interrupted": _SLOW,
+    "statement timeout": _SLOW,
     "malformed": "the archive {} is damaged: restore a backup, or recover it with the sqlite3 tool",
     "unable to open": "the archive {} cannot be opened: check that its folder exists and is writable",
     "authentication failed": "the database refused the password of the archive {}: check the user and the password",
@@ -167,10 +195,12 @@ _SYMPTOMS = {
 # whose fault it is, whenever it comes up; the rest is the machine's, or the URL's if it comes up before anything worked
 _ASKED_WRONGLY = (
     "file is not a database", "malformed", "authentication failed", "no password supplied", '" does not exist',
+    "too big", "integer overflow", "could not decode to utf-8", "no such table", "no such column", 'relation "',
+    'column "',
 )  # fmt: skip
 _OF_THE_MACHINE = (
     "disk is full", "no space left", "could not extend file", "disk i/o error", "is locked", "lock timeout",
-    "the database system is", "terminating connection",
+    "the database system is", "terminating connection", "interrupted", "statement timeout",
 )  # fmt: skip
 
 
@@ -189,6 +219,18 @@ def explain(error: SQLAlchemyError, target: Target, opening: bool = False) -> Ar
         if error.connection_invalidated:
             return ArchiveError(_LOST.format(target.shown), fault=True)
     return ArchiveError(f"the archive {target.shown} failed: {text}", fault=not opening)
+
+
+# what comes of values that have another type, form or range than anything that this program stores
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
+
+
+def unreadable(target: Target, error: Exception) -> ArchiveError:
+    """The archive holds a value that nothing here has written."""
+    return ArchiveError(
+        f"the archive {target.shown} holds something that no campaign writes ({one_line(str(error), 120)}): "
+        "`discovery archive check` names it; restore a backup, or take another archive"
+    )
 
 
 @contextmanager

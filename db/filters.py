@@ -21,6 +21,7 @@ from sandbox.text import one_line
 Operator = Literal["<", "<=", ">", ">=", "==", "!="]
 
 MAX_LENGTH = 1_000  # characters of an expression
+MAX_COMPARISONS = 20  # each may look up a metric of every candidate
 MAX_DEPTH = 20  # parentheses and `not`s within each other
 _TURNED: dict[str, Operator] = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 _WORDS = ("and", "or", "not")
@@ -129,6 +130,7 @@ class _Parser:
         self._tokens = _tokens(text)
         self._next = 0
         self._depth = 0
+        self._compared = 0
 
     def whole(self) -> Expression:
         expression = self._either()
@@ -181,6 +183,9 @@ class _Parser:
         return inner
 
     def _comparison(self) -> Comparison:
+        self._compared += 1
+        if self._compared > MAX_COMPARISONS:
+            raise FilterError(f"it has more than {MAX_COMPARISONS} comparisons", self._peek().at)
         left, operator = self._operand(), self._take()
         if operator.kind != "operator":
             known = "a comparison such as > 0.5 is due"

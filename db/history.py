@@ -71,7 +71,7 @@ class Histories(Session):
                 sa.select(standings.c.measured_at.label("at"), *named)
                 .join_from(standings, proposals, proposals.c.id == standings.c.proposal_id)
                 .where(standings.c.campaign_id == self._campaign(connection, campaign))
-                .where(standings.c.measured_at.is_not(None))
+                .where(standings.c.measured_at.is_not(None), standings.c.score.is_not(None))
                 .order_by(standings.c.measured_at, standings.c.number)
             )
             return [Scored(*row) for row in connection.execute(query)]

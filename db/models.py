@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, Table, UniqueConstraint
 
-from db.types import RowId, SafeJSON, SafeText, SourceText, UTCDateTime
+from db.types import BigWhole, Blob, HashText, Real, RowId, SafeJSON, SafeText, SourceText, UTCDateTime, Whole
 
 SCHEMA_VERSION = "0006"  # revision of the newest migration
 VERSION_TABLE = "archive_version"
@@ -23,19 +23,19 @@ metadata = sa.MetaData(
     }
 )
 
-Hash = sa.String(64)  # sha256, hex
+Hash = HashText  # sha256, hex
 
 tasks = Table(
     "tasks",
     metadata,
     Column("id", Hash, primary_key=True),
     Column("evaluator", SafeText, nullable=False),
-    Column("version", sa.Integer, nullable=False),
-    Column("options", SafeJSON, nullable=False),
+    Column("version", Whole, nullable=False),
+    Column("options", SafeJSON(dict), nullable=False),
     Column("source", SafeText, nullable=False),
     Column("licence", SafeText, nullable=False),
     Column("data_sha256", SafeText, nullable=False),
-    Column("facts", SafeJSON),  # what preparing it measured; NULL until it has been prepared
+    Column("facts", SafeJSON(dict)),  # what preparing it measured; NULL until it has been prepared
     Column("created_at", UTCDateTime, nullable=False),
 )
 
@@ -44,12 +44,12 @@ campaigns = Table(
     metadata,
     Column("id", RowId, primary_key=True),
     Column("name", SafeText, nullable=False, unique=True),
-    Column("config", SafeJSON, nullable=False),
+    Column("config", SafeJSON(dict), nullable=False),
     Column("status", SafeText, nullable=False),
     Column("task_id", Hash, ForeignKey("tasks.id"), nullable=False),  # with metric and seeds: what ranks
     Column("metric", SafeText, nullable=False),
     Column("higher_is_better", sa.Boolean, nullable=False),
-    Column("seeds", SafeJSON),  # seeds that count for the ranking; NULL: all of them
+    Column("seeds", SafeJSON(list)),  # seeds that count for the ranking; NULL: all of them
     Column("created_at", UTCDateTime, nullable=False),
     Column("finished_at", UTCDateTime),
     Column("end_reason", SafeText),  # NULL while it runs, and where its driver was killed (see `db/endings.py`)
@@ -62,11 +62,11 @@ leases = Table(
     "leases",
     metadata,
     Column("campaign_id", RowId, ForeignKey("campaigns.id"), primary_key=True, autoincrement=False),
-    Column("epoch", sa.Integer, nullable=False),
+    Column("epoch", Whole, nullable=False),
     Column("held", sa.Boolean, nullable=False),  # false once its driver has ended in order
-    Column("beats", sa.BigInteger, nullable=False),  # grows every few seconds while the driver lives
+    Column("beats", BigWhole, nullable=False),  # grows every few seconds while the driver lives
     Column("host", SafeText, nullable=False),
-    Column("pid", sa.BigInteger, nullable=False),
+    Column("pid", BigWhole, nullable=False),
     Column("process", SafeText, nullable=False),  # what names a process of the machine for good: boot, start time
     Column("since", UTCDateTime, nullable=False),
     Column("beat_at", UTCDateTime, nullable=False),
@@ -78,12 +78,12 @@ candidates = Table(
     Column("id", Hash, primary_key=True),
     Column("contract", SafeText, nullable=False),
     Column("source", SourceText, nullable=False),
-    Column("source_bytes", sa.LargeBinary),  # the exact text where `source` could not hold it (NUL, lone surrogates)
-    Column("parameters", SafeJSON, nullable=False),
-    Column("gate", SafeJSON),
-    Column("probe", SafeJSON),
-    Column("fingerprint", sa.LargeBinary),  # float64, little-endian, row by row
-    Column("fingerprint_rows", sa.Integer),
+    Column("source_bytes", Blob),  # the exact text where `source` could not hold it (NUL, lone surrogates)
+    Column("parameters", SafeJSON(list), nullable=False),
+    Column("gate", SafeJSON(dict)),
+    Column("probe", SafeJSON(dict)),
+    Column("fingerprint", Blob),  # float64, little-endian, row by row
+    Column("fingerprint_rows", Whole),
     Column("created_at", UTCDateTime, nullable=False),
 )
 
@@ -106,7 +106,7 @@ prompt_links = Table(
     "prompt_links",
     metadata,
     Column("prompt_id", RowId, ForeignKey("prompts.id"), primary_key=True, autoincrement=False),
-    Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    Column("position", Whole, primary_key=True, autoincrement=False),
     Column("part_sha256", Hash, ForeignKey("prompt_parts.sha256"), nullable=False, index=True),
 )
 
@@ -115,27 +115,27 @@ proposals = Table(
     metadata,
     Column("id", RowId, primary_key=True),
     Column("campaign_id", RowId, ForeignKey("campaigns.id"), nullable=False),
-    Column("number", sa.Integer, nullable=False),
+    Column("number", Whole, nullable=False),
     Column("state", SafeText, nullable=False),
     Column("origin", SafeText, nullable=False),
     Column("proposer", SafeText, nullable=False),
     Column("name", SafeText, nullable=False),
     Column("thought", SafeText, nullable=False),
-    Column("repair_of", sa.Integer),  # number of another proposal of the campaign
+    Column("repair_of", Whole),  # number of another proposal of the campaign
     Column("prompt_id", RowId, ForeignKey("prompts.id")),
     Column("reply_text", SafeText),  # NULL where nobody was asked (known objectives, files)
     Column("reply_model", SafeText),
-    Column("reply_latency_s", sa.Double),
-    Column("reply_attempts", sa.Integer),
-    Column("prompt_tokens", sa.BigInteger),
-    Column("completion_tokens", sa.BigInteger),
+    Column("reply_latency_s", Real),
+    Column("reply_attempts", Whole),
+    Column("prompt_tokens", BigWhole),
+    Column("completion_tokens", BigWhole),
     Column("candidate_id", Hash, ForeignKey("candidates.id"), index=True),
     Column("failure_kind", SafeText),
     Column("failure_message", SafeText),
     Column("duplicate_of", SafeText),
     Column("created_at", UTCDateTime, nullable=False),
     Column("judged_at", UTCDateTime),
-    Column("reply_cost", sa.Double),  # US dollars; NULL where nobody knows the price
+    Column("reply_cost", Real),  # US dollars; NULL where nobody knows the price
     UniqueConstraint("campaign_id", "number"),
     CheckConstraint("state IN ('replied', 'judged')", name="state"),
     Index("ix_proposals_judged", "campaign_id", "judged_at"),
@@ -178,19 +178,19 @@ requests = Table(
     metadata,
     Column("id", RowId, primary_key=True),
     Column("campaign_id", RowId, ForeignKey("campaigns.id"), nullable=False, index=True),
-    Column("number", sa.Integer, nullable=False),  # of the proposal that was asked for
+    Column("number", Whole, nullable=False),  # of the proposal that was asked for
     Column("lost", sa.Boolean, nullable=False),
-    Column("prompt_tokens", sa.BigInteger, nullable=False),  # the most that the question can have taken
-    Column("completion_tokens", sa.BigInteger, nullable=False),
+    Column("prompt_tokens", BigWhole, nullable=False),  # the most that the question can have taken
+    Column("completion_tokens", BigWhole, nullable=False),
     Column("sent_at", UTCDateTime, nullable=False),
-    Column("cost", sa.Double),  # US dollars, at these tokens; NULL where nobody knows the price
+    Column("cost", Real),  # US dollars, at these tokens; NULL where nobody knows the price
 )
 
 proposal_parents = Table(
     "proposal_parents",
     metadata,
     Column("proposal_id", RowId, ForeignKey("proposals.id"), primary_key=True, autoincrement=False),
-    Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    Column("position", Whole, primary_key=True, autoincrement=False),
     # no foreign key: a reply that has been paid for must never be refused because of a parent
     Column("parent_id", Hash, nullable=False, index=True),
 )
@@ -203,16 +203,16 @@ standings = Table(
     Column("campaign_id", RowId, ForeignKey("campaigns.id"), primary_key=True, autoincrement=False),
     Column("candidate_id", Hash, ForeignKey("candidates.id"), primary_key=True),
     Column("proposal_id", RowId, ForeignKey("proposals.id"), nullable=False),
-    Column("number", sa.Integer, nullable=False),
+    Column("number", Whole, nullable=False),
     Column("origin", SafeText, nullable=False),
     Column("proposer", SafeText, nullable=False),
     Column("status", SafeText, nullable=False),
     Column("failure_kind", SafeText),
     Column("failure_message", SafeText),
-    Column("score", sa.Double),  # mean of the ranking metric; NULL while unranked
-    Column("sort_key", sa.Double),  # the score turned so that lower is better; NULL while unranked
-    Column("trials_done", sa.Integer, nullable=False),
-    Column("trials_failed", sa.Integer, nullable=False),
+    Column("score", Real),  # mean of the ranking metric; NULL while unranked
+    Column("sort_key", Real),  # the score turned so that lower is better; NULL while unranked
+    Column("trials_done", Whole, nullable=False),
+    Column("trials_failed", Whole, nullable=False),
     Column("unconfined", sa.Boolean, server_default=sa.false(), nullable=False),  # any trial ran without the sandbox
     Column("measured_at", UTCDateTime),  # when the last of the trials that rank it ended; NULL while unranked
     CheckConstraint("status IN ('refused', 'accepted', 'ranked', 'failed')", name="status"),
@@ -232,7 +232,7 @@ means = Table(
     Column("proposal_id", RowId, ForeignKey("proposals.id"), primary_key=True, autoincrement=False),
     Column("name", SafeText, primary_key=True),
     Column("campaign_id", RowId, ForeignKey("campaigns.id"), nullable=False),
-    Column("value", sa.Double, nullable=False),
+    Column("value", Real, nullable=False),
     Index("ix_means_value", "campaign_id", "name", "value", "proposal_id"),
     sqlite_with_rowid=False,
 )
@@ -244,16 +244,16 @@ trials = Table(
     Column("campaign_id", RowId, ForeignKey("campaigns.id"), nullable=False),
     Column("task_id", Hash, ForeignKey("tasks.id"), nullable=False),
     Column("candidate_id", Hash, ForeignKey("candidates.id"), nullable=False),
-    Column("seed", sa.BigInteger, nullable=False),
+    Column("seed", BigWhole, nullable=False),
     Column("status", SafeText, nullable=False),
-    Column("attempts", sa.Integer, nullable=False),
+    Column("attempts", Whole, nullable=False),
     Column("failure_kind", SafeText),
     Column("failure_message", SafeText),
-    Column("details", SafeJSON),  # timings, device, threads, versions, memory
+    Column("details", SafeJSON(dict)),  # timings, device, threads, versions, memory
     Column("created_at", UTCDateTime, nullable=False),
     Column("finished_at", UTCDateTime),
     Column("device", SafeText),  # NULL until one attempt has reported
-    Column("seconds", sa.Double, server_default="0", nullable=False),  # that its attempts held a worker, lost ones too
+    Column("seconds", Real, server_default="0", nullable=False),  # that its attempts held a worker, lost ones too
     UniqueConstraint("campaign_id", "task_id", "candidate_id", "seed", name="uq_trials_once"),
     CheckConstraint("status IN ('pending', 'running', 'done', 'failed')", name="status"),
     Index("ix_trials_candidate", "candidate_id", "campaign_id"),
@@ -266,7 +266,7 @@ attempts = Table(
     "attempts",
     metadata,
     Column("trial_id", RowId, ForeignKey("trials.id"), primary_key=True, autoincrement=False),
-    Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    Column("number", Whole, primary_key=True, autoincrement=False),
     Column("worker", SafeText, nullable=False),
     Column("started_at", UTCDateTime, nullable=False),
     Column("ended_at", UTCDateTime),  # NULL while it runs
@@ -280,11 +280,11 @@ metrics = Table(
     metadata,
     Column("trial_id", RowId, ForeignKey("trials.id"), primary_key=True, autoincrement=False),
     Column("name", SafeText, primary_key=True),
-    Column("position", sa.Integer, nullable=False),  # order in the report
-    Column("value", sa.Double, nullable=False),
+    Column("position", Whole, nullable=False),  # order in the report
+    Column("value", Real, nullable=False),
     Column("higher_is_better", sa.Boolean, nullable=False),
     Column("unit", SafeText, nullable=False),
-    Column("stderr", sa.Double),
+    Column("stderr", Real),
     sqlite_with_rowid=False,
 )
 
@@ -292,8 +292,8 @@ trial_arrays = Table(
     "trial_arrays",
     metadata,
     Column("trial_id", RowId, ForeignKey("trials.id"), primary_key=True, autoincrement=False),
-    Column("schema", sa.Integer, nullable=False),
-    Column("data", sa.LargeBinary, nullable=False),
+    Column("schema", Whole, nullable=False),
+    Column("data", Blob, nullable=False),
 )
 
 # Alembic's own bookkeeping, created here so that a fresh archive needs no migration run.

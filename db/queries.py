@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from sqlalchemy.engine import Connection, RowMapping
 
 from db import lease as leasing
-from db.arrays import ARRAYS_SCHEMA, fingerprint_table, unpack_arrays
+from db.arrays import ARRAYS_SCHEMA, BROKEN, fingerprint_table, unpack_arrays
 from db.convert import candidate_of, failure_of, fingerprint_of, gate_of, probe_of, reply_of
 from db.endings import ending_of
 from db.errors import ArchiveError
@@ -125,7 +124,11 @@ class Queries(Session):
             return _load_trials(connection, sa.and_(*where))
 
     def arrays(self, trial_id: int) -> dict[str, NDArray[Any]]:
-        """A trial's arrays by name; empty if it reported none. What each holds is in its evaluator's `arrays_doc`."""
+        """A trial's arrays by name; empty if it reported none. What each holds is in its evaluator's `arrays_doc`.
+
+        Where a trial was stored with less than its evaluator reported (`db.arrays.kept_arrays`), ``NAME.at`` says which
+        points of the last axis of ``NAME`` are there.
+        """
         with self._read() as connection:
             row = connection.execute(sa.select(trial_arrays).where(trial_arrays.c.trial_id == trial_id)).first()
         if row is None:
@@ -134,8 +137,10 @@ class Queries(Session):
             raise ArchiveError(f"the arrays of trial {trial_id} have schema {row.schema}; this program reads 1")
         try:
             return unpack_arrays(row.data)
-        except (ValueError, OSError, zipfile.BadZipFile) as error:
-            raise ArchiveError(f"the arrays of trial {trial_id} of {self.url} are damaged", fault=True) from error
+        except BROKEN as error:
+            raise ArchiveError(
+                f"the arrays of trial {trial_id} of {self.url} are damaged, or none: restore a backup"
+            ) from error
 
     def fingerprints(self, campaign: CampaignRef) -> tuple[tuple[str, ...], NDArray[np.float64]]:
         """Ids of a campaign's accepted candidates and their fingerprints, (candidates, rows, columns) float64.
@@ -153,8 +158,8 @@ class Queries(Session):
                 )
                 .order_by(standings.c.number)
             ).all()
-        tables = [fingerprint_table(r.fingerprint, r.fingerprint_rows) for r in rows]
-        return tuple(r.id for r in rows), np.stack(tables) if tables else np.empty((0, 0, 0))
+            tables = [fingerprint_table(r.fingerprint, r.fingerprint_rows) for r in rows]
+            return tuple(r.id for r in rows), np.stack(tables) if tables else np.empty((0, 0, 0))
 
     def totals(self, campaign: CampaignRef) -> Totals:
         """What a campaign cost and where it went."""

@@ -13,6 +13,8 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 from db.engine import Target, connect_engine, enable_wal, explained, for_writing, parse_target
 from db.errors import ArchiveError
 from db.models import SCHEMA_VERSION, VERSION_TABLE, metadata, version_table
+from db.ours import foreign_parts
+from sandbox.text import one_line
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -127,6 +129,12 @@ def _version(connection: Connection, target: Target) -> str | None:
     """The archive's schema version, None for an empty database. Raises ArchiveError for somebody else's."""
     tables = sa.inspect(connection).get_table_names()
     if VERSION_TABLE in tables:
+        foreign = next(iter(foreign_parts(connection)), None)
+        if foreign is not None:
+            raise ArchiveError(
+                f"{target.shown} is no archive as this program makes them: {one_line(foreign, 60)!r} in it is of "
+                "another's making; name another file, or restore a backup"
+            )
         found = connection.execute(sa.select(version_table.c.version_num)).scalar()
         if isinstance(found, str) and found.isdigit():
             return found

@@ -13,8 +13,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from db import lease as leasing
-from db.engine import explained, for_reading, for_writing
+from db.engine import UNREADABLE, explained, for_reading, for_writing, unreadable
 from db.errors import ArchiveError
+from db.limits import limited
 from db.models import campaigns, version_table
 from db.naming import candidate_named
 from db.records import Ranking
@@ -41,6 +42,8 @@ def new_id(result: sa.CursorResult[Any]) -> int:
 def ranking_of(row: RowMapping) -> Ranking:
     """The ranking in a row of `campaigns`."""
     seeds = None if row["seeds"] is None else tuple(row["seeds"])
+    if not all(type(seed) is int for seed in seeds or ()):
+        raise ValueError("seeds that are no whole numbers")
     return Ranking(row["task_id"], row["metric"], row["higher_is_better"], seeds)
 
 
@@ -61,18 +64,23 @@ class Session:
     them, it writes nothing more at all, also not to what belongs to no campaign, such as a task's facts.
     """
 
-    def __init__(self, url: str | Path, *, create: bool = False) -> None:
+    def __init__(
+        self, url: str | Path, *, create: bool = False, read_limit_s: float | None = None, all_arrays: bool = False
+    ) -> None:
         """Open the archive at a file path, ``sqlite:///PATH`` or ``postgresql+psycopg://USER@HOST/DATABASE``.
 
         Args:
             url: where it is.
             create: make it, and the folder it is in, if there is none; then it must be writable.
+            read_limit_s: seconds that one read may take; None for no limit.
+            all_arrays: store the arrays of new trials as they are reported, and not only what pages show of them.
 
         Raises:
             ArchiveError: there is none, it cannot be reached or written, or is not an archive of this schema version.
         """
         self._target, self._engine = open_archive(url, create)
         self._reader, self._writer = for_reading(self._engine), for_writing(self._engine)
+        self._read_limit_s, self._all_arrays = read_limit_s, all_arrays
         self._rankings: dict[int, Ranking] = {}
         self._held: dict[int, _Held] = {}
 
@@ -113,9 +121,13 @@ class Session:
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
-        """One consistent snapshot. Raises ArchiveError."""
+        """One consistent snapshot, for as long as a read may take. Raises ArchiveError, also for odd values."""
         with explained(self._target), self._reader.connect() as connection:
-            yield connection
+            try:
+                with limited(connection, self._read_limit_s):
+                    yield connection
+            except UNREADABLE as error:
+                raise unreadable(self._target, error) from error
 
     @contextmanager
     def _write(self, shared: bool = False) -> Iterator[Connection]:
@@ -162,7 +174,7 @@ class Session:
         column = campaigns.c.id if isinstance(ref, int) else campaigns.c.name
         found = connection.execute(sa.select(campaigns.c.id).where(column == ref)).scalar()
         if found is None:
-            names = list(connection.execute(sa.select(campaigns.c.name)).scalars())
+            names = list(connection.execute(sa.select(campaigns.c.name).limit(1_000)).scalars())
             hint = nearest(str(ref), names) if names else "it holds none yet"
             raise ArchiveError(f"{self.url} has no campaign {one_line(str(ref), 80)!r}; {hint}")
         return int(found)

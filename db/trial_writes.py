@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from db.arrays import ARRAYS_SCHEMA, pack_arrays
+from db.arrays import ARRAYS_SCHEMA, kept_arrays, pack_arrays
 from db.convert import failure_columns, failure_of, metric_columns, trial_details
 from db.errors import ArchiveError
 from db.models import attempts, metrics, standings, tasks, trial_arrays, trials
@@ -131,11 +131,14 @@ class TrialWrites(Session):
     def finish_trial(self, trial_id: int, attempt: int, report: TrialReport) -> None:
         """Store a successful trial: metrics, arrays, how it was measured, and the candidate's new score.
 
+        Of the arrays, what `db.arrays.kept_arrays` leaves is stored, unless the archive was opened with `all_arrays`.
+
         Raises:
             ArchiveError: it cannot be stored, or this attempt is not running (it has been recorded, or given up).
             ValueError: an array of the report holds Python objects.
         """
-        arrays = pack_arrays(report.arrays) if report.arrays else None  # outside the transaction: it takes a while
+        kept = report.arrays if self._all_arrays else kept_arrays(report.arrays)
+        arrays = pack_arrays(kept) if kept else None  # outside the transaction: it takes a while
         rows = [metric_columns(trial_id, position, metric) for position, metric in enumerate(report.metrics)]
         with self._write() as connection:
             trial = self._end(connection, trial_id, attempt, "done", details=trial_details(report))

@@ -169,7 +169,7 @@ class Campaign:
         config = self.config
         secrets = [os.environ.get(name, "") for name in self._secret_names()]
         with (
-            Archive(config.archive, create=True) as archive,
+            Archive(config.archive, create=True, all_arrays=config.all_arrays) as archive,
             campaign_log(config.log_dir, config.name, secrets) as log,
             interrupts(self.stop),
         ):

@@ -266,6 +266,13 @@ class CampaignConfig(_Model):
         repr=False,  # a URL may hold a password
         description="Archive: an SQLite file, an SQLAlchemy URL, or `env:NAME` for a URL in an environment variable.",
     )
+    all_arrays: bool = Field(
+        default=False,
+        description=(
+            "Store every trial's arrays as its evaluator reports them, 113 kB for `preference.enumerable`; false: twenty "
+            "points of each curve, averaged over what a trial runs side by side, and where it ends: 7 kB."
+        ),
+    )
     objective: ObjectiveConfig = Field(description="What the search optimises.")
     baselines: Names | None = Field(
         default=None, description="Known objectives measured first, on the same seeds; null: a few of the task family."

@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from sandbox.contract import Contract
 
 if TYPE_CHECKING:
     from sandbox.oracle import LossOracle
+
+
+LARGEST = 1e150  # of a metric: the square of one can still be summed up
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,10 @@ class TrialReport:
         if len(set(names)) != len(names):
             raise ValueError("a metric is reported twice")
         for metric in self.metrics:
-            if not np.isfinite(metric.value):
-                raise ValueError(f"metric {metric.name} is not finite; an evaluator must raise instead")
+            if not abs(metric.value) <= LARGEST:
+                raise ValueError(
+                    f"metric {metric.name} is not finite or over {LARGEST:g}; an evaluator must raise instead"
+                )
 
     def metric(self, name: str) -> Metric:
         """The metric of that name. Raises KeyError if the report has none."""

@@ -20,6 +20,7 @@ class _Dataclass(Protocol):
 
 
 T = TypeVar("T", bound=_Dataclass)
+_COMPARED, _LISTED, _LONGEST = 1_000, 100, 200  # names compared with one, names listed, characters of a name
 
 _NAMES = {
     "str": "text",
@@ -45,9 +46,14 @@ def options_dict(options: _Dataclass) -> dict[str, Any]:
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """`` Did you mean 'x'?`` for the closest known name, or a list of what there is."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}."
+    """`` Did you mean 'x'?`` for the closest known name, or a list of what there is: the first few of very many.
+
+    The time that it takes is bounded, whatever the names are.
+    """
+    few = [k for k in known[:_COMPARED] if len(k) <= _LONGEST]
+    close = difflib.get_close_matches(name[:_LONGEST], few, n=1, cutoff=0.5)
+    listed = ", ".join(sorted(k[:_LONGEST] for k in known[:_COMPARED])[:_LISTED])
+    return f"did you mean {close[0]!r}?" if close else f"known: {listed}{', ...' if len(known) > _LISTED else ''}."
 
 
 def parse_options(cls: type[T], given: Mapping[str, Any] | None, owner: str) -> T:

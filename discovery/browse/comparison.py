@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from db.archive import Archive
 
 _SOURCE = 30_000  # characters of a source that are compared
+_LINES = 1_000  # more than the gate lets through; the time to compare grows with their square
+MOST = 12  # candidates compared at once
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,12 @@ def compare(archive: Archive, prefixes: Sequence[str], campaign: str | None) -> 
         campaign: None takes the newest that has them all; if none has, for each the newest that has it.
 
     Raises:
-        ArchiveError: one is not there. OptionsError: fewer than two, or one twice.
+        ArchiveError: one is not there. OptionsError: fewer than two, more than `MOST`, or one twice.
     """
+    if len(prefixes) > MOST:
+        raise OptionsError(f"{len(prefixes)} candidates are given, and {MOST} can be compared at once; leave some out")
+    if len(set(prefixes)) < max(2, len(prefixes)):
+        raise OptionsError("comparing takes two or more different candidates")
     if campaign is None:
         campaign = archive.newest_with(prefixes)
     entries = [archive.entry(p, campaign) for p in prefixes]
@@ -109,7 +115,7 @@ def seeds_text(seeds: Sequence[int]) -> str:
 
 def code_diff(old: Entry, new: Entry) -> str:
     """Unified diff from one candidate's source to another's, as cleaned text."""
-    a, b = (clean_text(e.candidate.source, _SOURCE).splitlines() for e in (old, new))
+    a, b = (clean_text(e.candidate.source, _SOURCE).splitlines()[:_LINES] for e in (old, new))
     of_a, of_b = (f"{e.candidate.short_id} {one_line(e.name, 60)}" for e in (old, new))
     return "\n".join(difflib.unified_diff(a, b, of_a, of_b, lineterm=""))
 

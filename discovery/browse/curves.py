@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from db.records import Proposal
 from sandbox.reports import CURVE_REACH
+
+_LARGEST = 1e6  # a normalised loss is of the order of one; NaN is none of it
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class LossCurve:
 def stored_curve(proposal: Proposal) -> LossCurve | None:
     """The curve that a proposal's probe measured; None where there is none, or it is not finite."""
     losses = proposal.probe.curve if proposal.probe is not None else ()
-    if proposal.candidate is None or len(losses) < 2 or not all(math.isfinite(v) for v in losses):
+    if proposal.candidate is None or len(losses) < 2 or not all(abs(v) <= _LARGEST for v in losses):
         return None
     step = 2 * CURVE_REACH / (len(losses) - 1)
     margins = tuple(-CURVE_REACH + i * step for i in range(len(losses)))

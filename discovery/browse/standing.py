@@ -51,7 +51,7 @@ def _promotions(archive: Archive, record: CampaignRecord) -> Iterator[Stage]:
 
 def _metric(archive: Archive, record: CampaignRecord, task: str, candidate: str) -> tuple[str, bool] | None:
     """Name and direction: what the settings name, if the task reports it, else its first; None while nothing is done."""
-    done = next((t for t in archive.trials(candidate, record.id, task) if t.status == "done"), None)
+    done = next((t for t in archive.trials(candidate, record.id, task) if t.status == "done" and t.metrics), None)
     if done is None:
         return None
     wanted = [section.get("metric") for section in sections(record)[1:]]

@@ -93,6 +93,6 @@ def check_archive(archive: ArchiveUrl = None, as_json: Json = False) -> None:
 
 def _status() -> Status:
     """A line on stderr that says what is being done, where somebody looks."""
-    from rich.console import Console
+    from discovery.cli.terminal import stderr_console
 
-    return Console(stderr=True).status("opening")
+    return stderr_console().status("opening")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 VARIABLE = "DISCOVERY_ARCHIVE"
 DEFAULT = "runs/discovery.db"
 _FROM_ENVIRONMENT = "env:"
+READ_LIMIT_S = 60.0  # what a hundred thousand candidates take is two
 
 
 def archive_url(given: str | None) -> str:
@@ -28,10 +29,10 @@ def archive_url(given: str | None) -> str:
 
 
 def opened(given: str | None) -> Archive:
-    """The archive, for reading; a context manager. Raises OptionsError, ArchiveError."""
+    """The archive, for reading in bounded time; a context manager. Raises OptionsError, ArchiveError."""
     from db.archive import Archive
 
-    return Archive(archive_url(given))
+    return Archive(archive_url(given), read_limit_s=READ_LIMIT_S)
 
 
 def option_for(url: str, shown: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import typer
 
+from discovery.cli.streams import clean_streams
 from sandbox.text import one_line
 
 BAD_INPUT, FAULT, INTERRUPTED = 2, 1, 130
@@ -49,6 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given  # accepted anywhere, before and after the command's name
     given = [a for a in given if a != "--debug"]
     sys.excepthook = sys.__excepthook__ if debug else _unexpected
+    with clean_streams(sys.stdout, sys.stderr):
+        return _ended(given, debug)
+
+
+def _ended(given: list[str], debug: bool) -> int:
+    """Run a command up to its exit code. Raises faults of ours."""
     from discovery.cli.app import app
 
     try:

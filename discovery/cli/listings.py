@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     Means = dict[tuple[str, str], dict[str, float]]  # by campaign and candidate, then by metric
 
+_SEARCHED = 1_000  # characters of a text to search for
 _CAMPAIGN_COLUMNS = (
     "id", "name", "status", "evaluator", "metric", "candidates", "proposals", "trials_done", "trials_failed", "unconfined",
     "created_at", "finished_at", "end_reason", "end_detail", "leader_id", "leader_name", "leader_score",
@@ -74,6 +75,10 @@ class Filter:
         """Raises OptionsError with the words there are."""
         status: Any = _one_of("--status", self.status, get_args(EntryStatus))
         origin: Any = _one_of("--origin", self.origin, get_args(Origin))
+        if len(self.text or "") > _SEARCHED:
+            raise OptionsError(
+                f"the text to search for has {len(self.text or ''):,} characters, and may have {_SEARCHED:,}"
+            )
         return EntryFilter(status, origin, self.proposer, text=self.text, where=self.expression)
 
     def order(self) -> Sort | None:

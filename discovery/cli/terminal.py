@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import IO, TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
+from discovery.cli.streams import unfiltered
 from discovery.json_values import plain
-from sandbox.text import one_line
+from sandbox.text import one_line, visible
 
 if TYPE_CHECKING:
     from discovery.browse.campaign_stats import End
@@ -19,10 +22,27 @@ if TYPE_CHECKING:
 PIPED_WIDTH = 120
 
 
-def stdout_console() -> Console:
+class CleanConsole(Console):
+    """A console of which only the styles act on the terminal: no text does, and none is read as markup."""
+
+    def __init__(self, file: IO[str], width: int | None = None) -> None:
+        super().__init__(file=unfiltered(file), width=width, markup=False, emoji=False, highlight=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """What everything that is printed comes down to: pieces of text in a style, and the console's own controls."""
+        for piece in super().render(renderable, options):
+            yield piece if piece.control else Segment(visible(piece.text), piece.style)
+
+
+def stdout_console() -> CleanConsole:
     """A console on stdout; into a file or pipe it is wide, unless COLUMNS says otherwise."""
     piped = not sys.stdout.isatty() and not os.environ.get("COLUMNS")
-    return Console(width=PIPED_WIDTH if piped else None, highlight=False)
+    return CleanConsole(sys.stdout, PIPED_WIDTH if piped else None)
+
+
+def stderr_console() -> CleanConsole:
+    """A console on stderr, for what is said beside the result."""
+    return CleanConsole(sys.stderr)
 
 
 def words(text: str, style: str = "", limit: int = 200) -> Text:

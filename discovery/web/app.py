@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from collections.abc import Awaitable, Callable
+from functools import cache, partial, wraps
 from http import HTTPStatus
 from importlib.metadata import version
 from importlib.resources import files
@@ -12,21 +13,25 @@ from typing import Annotated, Any
 from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Query, Request
+from fastapi import Path as PathPart
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
+from pydantic import Field
 from starlette.exceptions import HTTPException
 
 from db.archive import Archive
 from db.errors import ArchiveError
 from db.filters import FilterError
 from db.redact import redact_secrets
+from discovery.browse.comparison import MOST
 from discovery.cli.border import message_of, say_error
 from discovery.exporters.base import ExportError
 from discovery.json_values import plain
 from discovery.web import candidate, candidates, compare, family, overview, pareto
 from discovery.web.exports import Exports
-from discovery.web.rendering import page
+from discovery.web.rendering import page, shown_values
 from discovery.web.security import LOGIN, Access, Guard
+from discovery.web.turns import Turns
 from evaluators.options import OptionsError
 from sandbox.failure import CandidateError, InfrastructureError
 from sandbox.text import one_line
@@ -43,7 +48,11 @@ _STATUS: dict[type[Exception], HTTPStatus] = {  # the most particular first
     CandidateError: HTTPStatus.UNPROCESSABLE_ENTITY,
     InfrastructureError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
-Campaign = Annotated[str | None, Query()]
+_PAGES, _EXPORTS = 20, 1  # requests answered at once: fewer than there are threads; an export runs the loss
+Name = Annotated[str, Query(max_length=300)]
+Campaign = Annotated[str | None, Query(max_length=300)]
+Ids = Annotated[list[Annotated[str, Field(max_length=64)]], Query(alias="id", max_length=MOST)]
+Prefix = Annotated[str, PathPart(max_length=64)]
 
 
 def create_app(archive: Archive, access: Access) -> FastAPI:
@@ -68,22 +77,29 @@ def _html(archive: Archive, template: str, values: dict[str, Any], status: int =
     return HTMLResponse(page(template, common | values), status)
 
 
-def _add_pages(app: FastAPI, archive: Archive) -> None:
-    exports = Exports(archive)
+def _in_turn(turns: Turns, answer: Callable[..., Response]) -> Callable[..., Awaitable[Response]]:
+    """The same answer, given in a turn; its parameters are seen through it."""
 
-    @app.get("/")
+    @wraps(answer)
+    async def given(**parameters: Any) -> Response:
+        found: Response = await turns.take(partial(answer, **parameters))
+        return found
+
+    return given
+
+
+def _add_pages(app: FastAPI, archive: Archive) -> None:
+    exports, turns, export_turns = Exports(archive), Turns(_PAGES), Turns(_EXPORTS)
+
     def campaigns() -> Response:
         return _html(archive, "campaigns.html", overview.campaigns(archive))
 
-    @app.get("/campaign")
-    def one_campaign(name: str) -> Response:
+    def one_campaign(name: Name) -> Response:
         return _html(archive, "campaign.html", overview.campaign(archive, name))
 
-    @app.get("/campaign/live")
-    def live(name: str) -> Response:
-        return JSONResponse(plain(overview.live(archive, name)))
+    def live(name: Name) -> Response:
+        return JSONResponse(shown_values(plain(overview.live(archive, name))))
 
-    @app.get("/candidates")
     def listing(wanted: Annotated[candidates.Wanted, Query()]) -> Response:
         try:
             return _html(archive, "candidates.html", candidates.listing(archive, wanted))
@@ -92,27 +108,36 @@ def _add_pages(app: FastAPI, archive: Archive) -> None:
             values = candidates.refused(archive, wanted, said)
             return _html(archive, "candidates.html", values, HTTPStatus.BAD_REQUEST)
 
-    @app.get("/candidate/{prefix}")
-    def one_candidate(prefix: str, campaign: Campaign = None) -> Response:
+    def one_candidate(prefix: Prefix, campaign: Campaign = None) -> Response:
         return _html(archive, "candidate.html", candidate.candidate(archive, prefix, campaign or None))
 
-    @app.get("/candidate/{prefix}/export/{name}")
-    def export(prefix: str, name: str, campaign: Campaign = None) -> Response:
+    def export(prefix: Prefix, name: Annotated[str, PathPart(max_length=100)], campaign: Campaign = None) -> Response:
         made = exports.export(prefix, name, campaign or None)
         headers = {"Content-Disposition": f'attachment; filename="{made.file_name}"'}
         return Response(made.content, media_type=made.media_type, headers=headers)
 
-    @app.get("/candidate/{prefix}/lineage")
-    def lineage(prefix: str, campaign: Campaign = None) -> Response:
+    def lineage(prefix: Prefix, campaign: Campaign = None) -> Response:
         return _html(archive, "lineage.html", family.lineage(archive, prefix, campaign or None))
 
-    @app.get("/compare")
-    def side_by_side(ids: Annotated[list[str], Query(alias="id")] = [], campaign: Campaign = None) -> Response:  # noqa: B006
+    def side_by_side(ids: Ids = [], campaign: Campaign = None) -> Response:  # noqa: B006
         return _html(archive, "compare.html", compare.compared(archive, ids, campaign or None))
 
-    @app.get("/pareto")
-    def metrics(campaign: str, x: str | None = None, y: str | None = None) -> Response:
+    def metrics(campaign: Name, x: Campaign = None, y: Campaign = None) -> Response:
         return _html(archive, "pareto.html", pareto.plot(archive, campaign, x or None, y or None))
+
+    pages: dict[str, Callable[..., Response]] = {
+        "/": campaigns,
+        "/campaign": one_campaign,
+        "/campaign/live": live,
+        "/candidates": listing,
+        "/candidate/{prefix}": one_candidate,
+        "/candidate/{prefix}/lineage": lineage,
+        "/compare": side_by_side,
+        "/pareto": metrics,
+    }
+    for path, answer in pages.items():
+        app.get(path)(_in_turn(turns, answer))
+    app.get("/candidate/{prefix}/export/{name}")(_in_turn(export_turns, export))
 
 
 @cache

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from db.arrays import means_along
 from db.measurements import Trials, by_measurement
 from db.records import Entry, EntryFilter
 from discovery.browse.comparison import code_diff
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _BESIDE = 4  # baselines whose curves are drawn too
 _CURVES, _SEEDS, _POINTS = 8, 6, 300  # training curves, lines in each, points of each
+_MEAN, _LAST = ".mean", ".last"  # NAME.mean and NAME.last: what is kept of an array that is not kept whole
 _CHECKPOINTS = "checkpoints"  # an array with the steps at which others were measured
 
 
@@ -124,11 +126,9 @@ def _training(archive: Archive, group: Trials) -> list[tuple[str, str, Figure]]:
     lines: dict[str, list[dict[str, Any]]] = {}
     for trial in [t for t in group.trials if t.status == "done"][:_SEEDS]:
         arrays = archive.arrays(trial.id)
-        steps = arrays.get(_CHECKPOINTS)
-        for name, values in arrays.items():
-            if values.ndim >= 2 and values.shape[-1] >= 2 and np.issubdtype(values.dtype, np.number):
-                x, y = _along(values, steps)
-                lines.setdefault(name, []).append(line(f"seed {trial.seed}", x, y, line={"width": 1.5}))
+        for name, means in _curves_of(arrays).items():
+            x, y = (thinned(v.tolist(), _POINTS) for v in (_steps(arrays, name, len(means)), means))
+            lines.setdefault(name, []).append(line(f"seed {trial.seed}", x, y, line={"width": 1.5}))
     meanings = _meanings(archive.task(group.task_id).task.evaluator)
     return [
         (name, one_line(meanings.get(name, ""), 200), figure(found, "step", name))
@@ -136,14 +136,28 @@ def _training(archive: Archive, group: Trials) -> list[tuple[str, str, Figure]]:
     ]
 
 
-def _along(values: NDArray[Any], steps: NDArray[Any] | None) -> tuple[list[float], list[float]]:
-    """Means over all axes but the last: (..., S) becomes at most 300 points. NaN is left out of a mean."""
-    table = values.reshape(-1, values.shape[-1]).astype(float)
-    finite = np.isfinite(table)
-    counts = finite.sum(0)
-    means = np.where(counts > 0, np.where(finite, table, 0.0).sum(0) / np.maximum(counts, 1), np.nan)
-    at = steps if steps is not None and steps.shape == means.shape else np.arange(len(means))
-    return thinned(at.tolist(), _POINTS), thinned(means.tolist(), _POINTS)
+def _curves_of(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Means along the last axis, by the name of the array that the evaluator reported."""
+    found: dict[str, NDArray[Any]] = {}
+    for name, values in arrays.items():
+        if name.endswith(_MEAN) and values.ndim == 1 and _is_curve(values):
+            found[name.removesuffix(_MEAN)] = values
+        elif values.ndim >= 2 and _is_curve(values) and not name.endswith(_LAST):
+            found[name] = means_along(values)
+    return found
+
+
+def _is_curve(values: NDArray[Any]) -> bool:
+    return values.size > 0 and values.shape[-1] >= 2 and np.issubdtype(values.dtype, np.number)
+
+
+def _steps(arrays: Mapping[str, NDArray[Any]], name: str, length: int) -> NDArray[Any]:
+    """Where a curve's points lie: at checkpoints if it has as many of them, else at the points that were kept of it."""
+    at, of_steps, steps = (arrays.get(n) for n in (f"{name}.at", f"{_CHECKPOINTS}.at", _CHECKPOINTS))
+    same = at is None or (of_steps is not None and np.array_equal(at, of_steps))
+    if steps is not None and steps.shape == (length,) and same:
+        return steps
+    return at if at is not None and at.shape == (length,) else np.arange(length)
 
 
 def _meanings(evaluator: str) -> Mapping[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from pydantic import BaseModel, Field
 
@@ -17,19 +17,21 @@ if TYPE_CHECKING:
 
 PATH = "/candidates"
 PER_PAGE = 50
+MOST_COLUMNS = 50
+Typed = Annotated[str, Field(max_length=2_000)]  # more than any of them can mean
 
 
 class Wanted(BaseModel):
     """The query of the address. Everything that is empty means any."""
 
-    campaign: str = ""
-    status: str = ""
-    origin: str = ""
-    proposer: str = ""
-    search: str = ""
-    where: str = ""
-    sort: str = ""
-    col: list[str] = Field(default_factory=list)
+    campaign: Typed = ""
+    status: Typed = ""
+    origin: Typed = ""
+    proposer: Typed = ""
+    search: Typed = ""
+    where: Typed = ""
+    sort: Typed = ""
+    col: list[Typed] = Field(default_factory=list, max_length=MOST_COLUMNS)
     page: int = Field(default=1, ge=1, le=10**9)
 
     def filter(self) -> Filter:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shlex
-import threading
 import zipfile
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -36,10 +35,10 @@ class Download:
 
 
 class Exports:
-    """One at a time: each runs the loss in confined processes."""
+    """Each runs the loss in confined processes, so whoever asks for them does so one at a time."""
 
     def __init__(self, archive: Archive) -> None:
-        self._archive, self._turn = archive, threading.Lock()
+        self._archive = archive
 
     def export(self, prefix: str, name: str, campaign: str | None) -> Download:
         """Raises OptionsError for an unknown format, ArchiveError, ExportError, InfrastructureError."""
@@ -54,7 +53,7 @@ class Exports:
         command = shlex.join(
             ["discovery", "export", entry.candidate.short_id, "--format", name, "-o", stem + exporter.suffix]
         )
-        with self._turn, ExitStack() as stack:
+        with ExitStack() as stack:
             server = None
             if runs_candidates():
                 from sandbox.server import OracleServer

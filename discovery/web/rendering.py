@@ -16,7 +16,7 @@ from db.records import Entry
 from discovery.cli.board import spread_of
 from discovery.cli.terminal import number, signed
 from discovery.json_values import plain
-from sandbox.text import clean_text, one_line
+from sandbox.text import clean_text, one_line, visible
 
 LONG = 200_000  # characters of a text that are shown
 
@@ -29,6 +29,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     made.filters |= {
         "number": number,
@@ -43,6 +44,18 @@ def _environment() -> Environment:
     }
     made.globals |= {"link": link, "of_candidate": of_candidate, "chart_data": chart_data}
     return made
+
+
+def _shown(value: Any) -> Any:
+    """What a template's expression shows, before it is escaped; markup is ours and made of clean texts."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def shown_values(value: Any) -> Any:
+    """The same of all texts in plain JSON values."""
+    if isinstance(value, dict):
+        return {visible(k): shown_values(v) for k, v in value.items()}
+    return [shown_values(v) for v in value] if isinstance(value, list) else _shown(value)
 
 
 def page(template: str, values: Mapping[str, Any]) -> str:
@@ -81,10 +94,10 @@ def highlighted_diff(diff: str) -> Markup:
     from pygments.formatters import HtmlFormatter
     from pygments.lexers import DiffLexer
 
-    return Markup(highlight(diff, DiffLexer(), HtmlFormatter(cssclass="code")))
+    return Markup(highlight(clean_text(diff, LONG), DiffLexer(), HtmlFormatter(cssclass="code")))
 
 
 def chart_data(figure: Mapping[str, Any]) -> Markup:
     """JSON for a script element that holds data: nothing in it can end the element."""
-    text = json.dumps(plain(figure), allow_nan=False, separators=(",", ":"))
+    text = json.dumps(shown_values(plain(figure)), allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

@@ -40,6 +40,7 @@ _MODULE_BUILTINS = (
     "setattr",
     "KeyError",
 )
+_PREPARE_S = 1e-3  # for running a module before it is called
 _OUT_OF_MEMORY_HINTS = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "std::bad_alloc")
 
 
@@ -60,7 +61,7 @@ class Entry:
 
 def serve(channel: int, frame: Frame, entry: Entry) -> NoReturn:
     """Answer one byte per request on `channel`; leave by os._exit when the other side is gone."""
-    function: Callable[..., Any] | None = None
+    program: Program | None = None
     calls, waited = 0, SPIN_S
     while True:
         started = time.perf_counter()
@@ -72,12 +73,11 @@ def serve(channel: int, frame: Frame, entry: Entry) -> NoReturn:
         request = frame.read_header()
         try:
             if request.op == Op.LOAD:
-                function = load(
-                    frame.read_text(request.text_bytes).decode("utf-8", "replace"), entry.function, entry.module
-                )
-            elif function is not None:
+                source = frame.read_text(request.text_bytes).decode("utf-8", "replace")
+                program = Program(source, entry.function, entry.module, stateless=entry.grouped)
+            elif program is not None:
                 shape = shape_of(entry.tensors, entry.scalars, request.runs, request.batch, request.itemsize)
-                answer(function, entry, frame, shape)
+                answer(program.call, entry, frame, shape)
             status, text, line = Status.OK, b"", 0
         except BaseException as error:  # noqa: BLE001 - the sandbox border: whatever a candidate raises becomes text
             status, text, line = describe(error)
@@ -85,6 +85,8 @@ def serve(channel: int, frame: Frame, entry: Entry) -> NoReturn:
             Header(request.op, status, request.runs, request.batch, request.itemsize, frame.write_text(text), line)
         )
         os.write(channel, b"!")
+        if program is not None:
+            program.prepare(request.runs)  # while the trainer is busy with the answer
 
 
 def _restricted_import(name: str, *arguments: Any, **keywords: Any) -> ModuleType:
@@ -93,16 +95,64 @@ def _restricted_import(name: str, *arguments: Any, **keywords: Any) -> ModuleTyp
     return builtins.__import__(name, *arguments, **keywords)
 
 
+class Program:
+    """A candidate's module, compiled once and run anew for every call: what a call leaves in it is gone with the call.
+
+    So a list at module level or in a default is no memory, whatever the gate has overlooked. Running a module again takes
+    about as long as two operations on tensors, and `prepare` does it while nobody waits.
+
+    Raises:
+        ContractError: the module has no such function.
+    """
+
+    def __init__(self, source: str, function: str, module: bool = False, stateless: bool = False) -> None:
+        """`module`: it may define classes. `stateless`: it has nowhere to keep anything, so that it is run only once."""
+        self._function, self._stateless = function, stateless
+        self._allowed = {name: getattr(builtins, name) for name in (*BUILTINS, *(_MODULE_BUILTINS if module else ()))}
+        self._allowed["__import__"] = _restricted_import
+        self._code = compile(source, FILENAME, "exec", dont_inherit=True)
+        self._run_s = 0.0
+        self._ready = [self._run()]  # namespaces that no call has seen
+        self.entry()
+
+    def entry(self) -> Callable[..., Any]:
+        """The candidate's function in the namespace that the next call will get."""
+        entry = self._ready[-1].get(self._function)
+        if not callable(entry):
+            raise ContractError(f"no function {self._function!r}")
+        return entry  # type: ignore[no-any-return]
+
+    def call(self, **arguments: Any) -> Any:
+        """Call the candidate in a namespace that no call has seen."""
+        if self._stateless:
+            return self._ready[0][self._function](**arguments)
+        namespace = self._ready.pop() if self._ready else self._run()
+        try:
+            return namespace[self._function](**arguments)
+        finally:
+            namespace.clear()  # its functions hold it, and it holds them
+
+    def prepare(self, calls: int) -> None:
+        """Run the module for as many of the next calls as take little time, and so little memory."""
+        if self._stateless:
+            return
+        calls = min(calls, 1 + int(_PREPARE_S / self._run_s))
+        with suppress(BaseException):  # where running it fails or is too much, the next call finds out, and says so
+            while len(self._ready) < calls:
+                self._ready.append(self._run())
+
+    def _run(self) -> dict[str, Any]:
+        """The module in a namespace with few builtins."""
+        started = time.perf_counter()
+        namespace = {"__builtins__": self._allowed.copy(), "__name__": "candidate", "torch": torch, "math": math}
+        exec(self._code, namespace)
+        self._run_s = time.perf_counter() - started
+        return namespace
+
+
 def load(source: str, function: str, module: bool = False) -> Callable[..., Any]:
     """Run the candidate's module level in a namespace with few builtins; return its entry function."""
-    allowed = {name: getattr(builtins, name) for name in (*BUILTINS, *(_MODULE_BUILTINS if module else ()))}
-    allowed["__import__"] = _restricted_import
-    namespace: dict[str, Any] = {"__builtins__": allowed, "__name__": "candidate", "torch": torch, "math": math}
-    exec(compile(source, FILENAME, "exec", dont_inherit=True), namespace)
-    entry = namespace.get(function)
-    if not callable(entry):
-        raise ContractError(f"no function {function!r}")
-    return entry  # type: ignore[no-any-return]
+    return Program(source, function, module).entry()
 
 
 def answer(function: Callable[..., Any], entry: Entry, frame: Frame, shape: Shape) -> None:
@@ -132,6 +182,7 @@ def answer(function: Callable[..., Any], entry: Entry, frame: Frame, shape: Shap
         for scalar, number in zip(entry.scalars, settings[group[0]], strict=True):
             arguments[scalar.name] = number
         result = function(**arguments)
+        _require_untouched(entry.tensors, arguments)
         check_result(result, size, block.dtype)
         losses.append(result)
         parts = [result] if len(group) == 1 else result.view(-1, shape.batch).unbind(0)
@@ -168,6 +219,15 @@ def _scatter(
     views.losses[order] = torch.cat(losses).view(-1, shape.batch)
     per_input = [torch.cat(gradients[i :: shape.gradients]) for i in range(shape.gradients)]
     views.gradients[order] = torch.stack(per_input).view(shape.gradients, -1, shape.batch).transpose(0, 1)
+
+
+def _require_untouched(tensors: tuple[TensorInput, ...], arguments: dict[str, Any]) -> None:
+    """Inputs belong to the caller: an exported loss would write over its reference log-probs. Raises ContractError.
+
+    Every view of a tensor shares its count of changes, and these were made for this one call.
+    """
+    if any(arguments[spec.name]._version for spec in tensors):
+        raise ContractError("changed an input in place; inputs belong to the caller")
 
 
 def check_result(result: Any, batch: int, dtype: torch.dtype) -> None:

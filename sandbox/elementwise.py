@@ -52,6 +52,8 @@ def _allowed(node: ast.AST, functions: set[str]) -> bool:
         return node.module in _TYPES or all(a.name in _MODULE_PARTS | {"Tensor"} for a in node.names)
     if isinstance(node, ast.Attribute):
         return node.attr in _FUNCTIONS or node.attr in _MODULE_PARTS or node.attr == "Tensor"
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod):  # of a text it is formatting
+        return False
     if isinstance(node, ast.Call):
         return _callable(node.func, functions)
     if isinstance(node, ast.For):  # iterating over a tensor walks along the batch

@@ -5,12 +5,14 @@ change, and refuses every name that leads out of tensor arithmetic. What is lega
 oracle child's limits. For a loss that somebody exports and imports it is the only fence.
 
 Its parts: `gate_text` (limits that must hold before parsing), `gate_names` (scopes and bindings), `gate_values` (module
-level, annotations, defaults), `gate_purity` (changes in place), `gate_hints` (advice), `allowlist` (the names).
+level, annotations, defaults), `gate_purity` (changes in place), `gate_processes` (what differs between processes),
+`gate_hints` (advice), `allowlist` (the names).
 """
 
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import warnings
 from collections.abc import Callable
@@ -35,6 +37,7 @@ from sandbox.candidate import Candidate
 from sandbox.contract import Contract
 from sandbox.gate_hints import about_attribute, about_dotted, about_name, about_syntax, nearest
 from sandbox.gate_names import COMPREHENSIONS, FOREIGN_BUILTINS, Comprehension, Names, Scope, chain, is_known, is_tensor
+from sandbox.gate_processes import Processes
 from sandbox.gate_purity import Purity
 from sandbox.gate_text import text_violations
 from sandbox.gate_values import Types, entry_violations, is_constant, module_violations
@@ -127,7 +130,8 @@ class _Checker:
                 check(self, node, scope)
             if len(self.violations) >= MAX_VIOLATIONS:
                 break
-        for violation in Purity(self.names, self.contract).violations():
+        purity = Purity(self.names, self.contract)
+        for violation in itertools.chain(purity.violations(), Processes(self.names, purity).violations()):
             self.refuse(violation)
             if len(self.violations) >= MAX_VIOLATIONS:
                 break
@@ -342,6 +346,8 @@ class _Checker:
         entry = [b.value for b in self.names.module.bound.get(self.contract.function, [])]
         home = self.names.find(node.id, scope)
         if home is not None and home.function in entry and node.id in tensors:
+            if self.contract.function in self.names.used_of_module:  # the source itself can pass it anything
+                return False
             return all(b.kind == "parameter" for b in home.bound[node.id])
         return all(
             b.kind == "value"

@@ -10,6 +10,7 @@ import ast
 import builtins
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 from sandbox.allowlist import BUILTINS, CONTAINER_METHODS, DOTTED, MODULES, TENSOR_TYPES, TYPING, TYPING_MODULES
@@ -107,6 +108,12 @@ class Names:
         """Every binding that a use of `name` in `scope` may mean; empty if it is a built-in or unknown."""
         found = self.find(name, scope)
         return found.bound[name] if found is not None else []
+
+    @cached_property
+    def used_of_module(self) -> frozenset[str]:
+        """Names of the module's own that something reads: for a call, a second name, a list, a default."""
+        read = ((n, scope) for n, scope in self.nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load))
+        return frozenset(n.id for n, scope in read if self.find(n.id, scope) is self.module)
 
     def is_builtin(self, node: ast.AST, scope: Scope, name: str) -> bool:
         """Whether `node` is the built-in of that name."""

@@ -35,6 +35,8 @@ class Purity:
             (b.value for b in names.module.bound.get(contract.function, ()) if b.kind == "function"), None
         )
         self.tensors = {t.name for t in contract.tensors}
+        # a function that the source itself names can be called by it with anything, under any of its parameters
+        self.called_by_contract_alone = contract.function not in names.used_of_module
         self._settled: set[object] = set()  # ids of expressions, and names with their scopes, that are new
 
     def violations(self) -> Iterator[Violation]:
@@ -79,7 +81,8 @@ class Purity:
     def _sortable(self, node: ast.expr, scope: Scope) -> bool:
         if isinstance(node, ast.Name):
             home = self.names.find(node.id, scope)
-            if home is not None and home.function is self.entry and node.id in self.tensors:
+            own = home is not None and home.function is self.entry and self.called_by_contract_alone
+            if home is not None and own and node.id in self.tensors:
                 return all(b.kind == "parameter" for b in home.bound[node.id])
         return self._made(node, scope)
 
@@ -151,13 +154,20 @@ class Purity:
         if binding.kind == "unpacked":
             return self._sources_of_parts(value, binding.scope)
         if binding.kind == "item":
-            return [] if self._are_numbers(value, binding.scope) else None
-        if binding.kind == "parameter" and home.function is self.entry:  # numbers cannot be changed in place
-            number = name in self.scalars or (name not in self.tensors and isinstance(value, ast.Constant))
-            return [] if number else None
+            return [] if self.are_numbers(value, binding.scope) else None
+        if binding.kind == "parameter":  # numbers cannot be changed in place
+            return [] if self.is_number(name, home, value) else None
         return None
 
-    def _are_numbers(self, value: ast.AST | None, scope: Scope) -> bool:
+    def is_number(self, name: str, home: Scope, default: ast.AST | None) -> bool:
+        """Whether a parameter is a number however its function is reached: one of the contract's, or a default."""
+        if home.function is not self.entry or not self.called_by_contract_alone or name in self.tensors:
+            return False
+        if isinstance(default, ast.UnaryOp):
+            default = default.operand
+        return isinstance(default, ast.Constant) or (default is None and name in self.scalars)
+
+    def are_numbers(self, value: ast.AST | None, scope: Scope) -> bool:
         """Whether a loop over this gives numbers only."""
         if isinstance(value, ast.Call):
             return self.names.is_builtin(value.func, scope, "range")

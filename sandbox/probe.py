@@ -53,11 +53,13 @@ def probe(
     started = time.perf_counter()
     try:
         with LossOracle(server, candidate, contract, parameters, limits) as oracle:
+            if not oracle.grouped:
+                server.apart()  # starts while this goes on
             session = _Probe(oracle)
             report = session.run()
         calls = oracle.calls
-        if not oracle.grouped:  # plain arithmetic has nowhere to keep state
-            with LossOracle(server, candidate, contract, parameters, limits) as fresh:
+        if not oracle.grouped:  # plain arithmetic has nowhere to keep state, and no way to tell processes apart
+            with LossOracle(server.apart(), candidate, contract, parameters, limits) as fresh:
                 again = _Probe(fresh)
                 again.ask(again.inputs(_SIZES[-1]))  # what a loss keeps from its first call differs between the two
                 _require_same(session.first, again.ask(session.ordinary), "in another process")

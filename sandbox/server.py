@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import select
 import socket
 import subprocess
@@ -62,18 +63,20 @@ class OracleServer:
 
     Args:
         unsafe_no_sandbox: run children without the system-call filter, where it cannot be had.
+        hash_seed: Python's, in its children: the order of a set of texts depends on it.
 
     Raises:
         NoSandboxError: this machine cannot confine a child.
         InfrastructureError: the platform is not Linux, the process cannot be started, or it does not answer.
     """
 
-    def __init__(self, unsafe_no_sandbox: bool = False) -> None:
-        self._unsafe = unsafe_no_sandbox
+    def __init__(self, unsafe_no_sandbox: bool = False, hash_seed: int = 0) -> None:
+        self._unsafe, self._hash_seed = unsafe_no_sandbox, hash_seed
         self._lock = threading.Lock()
         self._current: Zygote | None = None
         self._next: Zygote | None = None  # starting up
         self._retired: list[Zygote] = []  # still have children
+        self._apart: OracleServer | None = None
 
     def __enter__(self) -> OracleServer:
         return self
@@ -94,9 +97,24 @@ class OracleServer:
         with self._lock:
             return self._ensure().cage
 
+    def apart(self) -> OracleServer:
+        """A server whose children share no memory with this one's, made and set going when it is first asked for.
+
+        All children of one warm process have what it has at the same addresses, and hash texts alike. A candidate that
+        looks at either gives one answer here and another there. It is closed with this one.
+        """
+        with self._lock:
+            if self._apart is None:
+                self._apart = OracleServer(self._unsafe, random.SystemRandom().randrange(1, 1 << 32))
+                self._apart._next = self._apart._zygote()
+            return self._apart
+
     def close(self) -> None:
         """End every warm process and the children that they have."""
         with self._lock:
+            if self._apart is not None:
+                self._apart.close()
+                self._apart = None
             for running in (self._current, self._next, *self._retired):
                 if running is not None:
                     running.stop()
@@ -160,13 +178,16 @@ class OracleServer:
             self._replace_in_time(source)
         return answer["pid"], source
 
+    def _zygote(self) -> Zygote:
+        return Zygote(self._unsafe, self._hash_seed)
+
     def _ensure(self) -> Zygote:
         """The warm process to fork from, started if there is none."""
         if self._current is not None and not self._current.alive:
             self._current.stop()
             self._current = None
         if self._current is None:
-            starting, self._next = self._next or Zygote(self._unsafe), None
+            starting, self._next = self._next or self._zygote(), None
             with ExitStack() as unready:
                 unready.callback(starting.stop)
                 starting.await_ready()
@@ -179,7 +200,7 @@ class OracleServer:
         if current.forks < _FORKS:
             return
         if self._next is None:
-            self._next = Zygote(self._unsafe)
+            self._next = self._zygote()
         elif self._next.is_ready():
             self._retired.append(current)
             self._current, self._next = self._next, None
@@ -195,7 +216,7 @@ class OracleServer:
 class Zygote:
     """One warm process and its channel. Not thread-safe: its server's lock guards it."""
 
-    def __init__(self, unsafe: bool) -> None:
+    def __init__(self, unsafe: bool, hash_seed: int = 0) -> None:
         """Start it; `await_ready` before use. Raises InfrastructureError or NoSandboxError."""
         if sys.platform != "linux":
             raise InfrastructureError("candidates run on Linux only; use the container recipe in docs/platforms.md")
@@ -207,8 +228,18 @@ class Zygote:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-c", _BOOT, str(theirs.fileno()), "unsafe" if unsafe else "", _import_path()],
-                env=_environment(),
+                # not -I: it would ignore the hash seed; of what it ignores besides, the environment below has nothing
+                [
+                    sys.executable,
+                    "-s",
+                    "-P",
+                    "-c",
+                    _BOOT,
+                    str(theirs.fileno()),
+                    "unsafe" if unsafe else "",
+                    _import_path(),
+                ],
+                env=_environment() | {"PYTHONHASHSEED": str(hash_seed)},
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

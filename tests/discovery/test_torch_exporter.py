@@ -205,3 +205,46 @@ def test_a_name_of_the_file_itself_is_refused():
     source = f"def Loss(x):\n    return x\n\n\ndef loss({NAMES}):\n    return -Loss(beta) * ({MARGIN})\n"
     with pytest.raises(ExportError, match="defines Loss"):
         TorchExporter().export(dossier(source=source), CONTEXT)
+
+
+def test_a_setting_that_is_changed_in_place_is_no_parameter(server, tmp_path):
+    """`beta *= 2` of a parameter would write into it."""
+    source = f"import torch\n\n\ndef loss({NAMES}):\n    beta *= 2\n    return torch.relu(1.5 - beta * ({MARGIN}))\n"
+    module = load(source, server, tmp_path)
+    assert "beta" not in module.Loss.LEARNABLE
+    given = inputs()
+    assert torch.equal(module.Loss(0.1)(*given), module.Loss(0.1)(*given))
+
+
+def test_a_default_that_the_source_passes_to_itself_is_not_lifted(server, tmp_path):
+    source = (
+        f"import torch\n\n\ndef loss({NAMES}, depth=2.5):\n    if depth > 3.0:\n"
+        f"        return torch.relu(depth - beta * ({MARGIN}))\n"
+        f"    return loss({NAMES}, depth=depth + 1.25)\n"
+    )
+    assert "depth" not in lifted(source)
+    module = load(source, server, tmp_path)
+    a, b, c, d = inputs()
+    assert torch.equal(module.Loss(0.1)(a, b, c, d), torch.relu(3.75 - 0.1 * (a - c - b + d)))
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        "return h(d) + h(2.0)",
+        "return h(d) + sum(map(h, [1.0, 2.0]))",
+        "f = h\n    return h(d) + f(1.0)",
+        "return h(d) + h(*[1.0])",
+        "return h(d) + (lambda d: h(d))(1.0)",
+    ],
+)
+def test_an_argument_is_a_tensor_only_if_every_call_passes_one(calls, server, tmp_path):
+    """`math.exp` takes a number: the constant beside it must stay one."""
+    source = (
+        "import math\nimport torch\n\n\ndef h(x):\n"
+        "    if isinstance(x, float):\n        return math.exp(x * 0.75)\n    return torch.exp(x * 0.75)\n\n\n"
+        f"def loss({NAMES}):\n    d = beta * ({MARGIN})\n    {calls}\n"
+    )
+    found = lifted(source)
+    assert not any(learns for value, learns in found.values() if value == "0.75")
+    load(source, server, tmp_path)

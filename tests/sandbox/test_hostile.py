@@ -178,7 +178,8 @@ def _ourselves() -> tuple[dict[str, str], dict[str, float]]:
 
 def _strays(server: RecordingServer, known: set[int]) -> set[int]:
     """Processes that an attack has left: children of the warm process, or of ours that we did not start."""
-    warm = {z.pid for z in (server._current, server._next, *server._retired) if z is not None}
+    servers = [server, server._apart] if server._apart is not None else [server]
+    warm = {z.pid for s in servers for z in (s._current, s._next, *s._retired) if z is not None}
     found = descendants() - known - warm
     for pid in warm:
         found |= {int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()}

@@ -25,9 +25,16 @@ def inputs(step: int) -> dict[str, torch.Tensor]:
 
 
 def counting(after: int) -> Candidate:
-    """DPO for so many calls of one run each, then something else: more patient than any probe."""
-    body = f"    calls.append(0)\n    z = beta * d if len(calls) <= {after} else 3 * beta * d\n    return -F.logsigmoid(z)\n"
-    return Candidate(PAIRS.name, HEAD.replace("\n\n\ndef", "\n\ncalls = []\n\n\ndef", 1) + MARGIN + body)
+    """DPO for so many calls of one run each, then something else: more patient than any probe.
+
+    It counts on a module of torch, as the gate lets nobody: a module of its own is new in every call.
+    """
+    body = (
+        "    known = [name for name in torch.__dict__ if name == 'seen']\n"
+        "    torch.seen = torch.seen + 1 if known else 1\n"
+        f"    return -F.logsigmoid(beta * d if torch.seen <= {after} else 3 * beta * d)\n"
+    )
+    return Candidate(PAIRS.name, HEAD + MARGIN + body)
 
 
 def train(server: OracleServer, candidate: Candidate, steps: int) -> None:

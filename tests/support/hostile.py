@@ -198,6 +198,7 @@ def succeeded(attack: Attack, facts: Mapping[str, Any]) -> bool:
         "type": facts.get("plain") is False,
         "coupling": facts.get("order", False),
         "split": facts.get("split", False),
+        "process": facts.get("processes", False),
     }
     return bool(looks[check])
 

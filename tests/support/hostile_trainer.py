@@ -13,6 +13,7 @@ import os
 import pickle
 import random
 import signal
+import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable
@@ -246,6 +247,23 @@ def _observe_split(source: str, _: str) -> dict[str, Any]:
     return {"split": not torch.allclose(trained, measured, rtol=1e-3)}
 
 
+_ELSEWHERE = """import sys
+from tests.support.hostile_trainer import Trainer
+print(Trainer(sys.stdin.read()).ask().tolist())
+"""
+
+
+def _observe_process(source: str, _: str) -> dict[str, Any]:
+    """The same question in two processes that were started, not forked."""
+    answers = [
+        subprocess.run(
+            [sys.executable, "-c", _ELSEWHERE], input=source, capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(2)
+    ]
+    return {"processes": answers[0] != answers[1]}
+
+
 _OBSERVERS: dict[str, Callable[[str, str], dict[str, Any]]] = {
     "fake": _observe_verdict,
     "planted": _observe_weights,
@@ -261,4 +279,5 @@ _OBSERVERS: dict[str, Callable[[str, str], dict[str, Any]]] = {
     "late": _observe_history,
     "coupling": _observe_order,
     "split": _observe_split,
+    "process": _observe_process,
 }

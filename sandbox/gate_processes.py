@@ -1,0 +1,246 @@
+"""What a loss could tell one process from another by: the text of an object, and the order of a set.
+
+The text of a function or an iterator holds its address, and a set is ordered by addresses and by the seed that texts are
+hashed with. Both are the same in all forks of one process and differ from the next one, so a loss that looks at them is
+another loss on another day. Text is therefore made of numbers and texts only, except in an error's message: nothing can
+catch an error, so no value ever comes of that.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+
+from sandbox.allowlist import names as words
+from sandbox.gate_names import COMPREHENSIONS, Names, Scope
+from sandbox.gate_purity import Purity
+from sandbox.reports import Violation
+from sandbox.text import one_line
+
+_PLAIN_CALLS = words(
+    "bool float int isinstance len str"
+)  # whatever they are given, they give a number or a checked text
+_ARITHMETIC_CALLS = words("abs divmod max min pow round sum")
+_PLAIN_METHODS = words("dim element_size is_floating_point item ndimension nelement numel size")
+_PLAIN_ATTRIBUTES = words("bits device dtype eps ndim resolution shape smallest_normal tiny")
+_VIEWS = words("items keys")  # of a dictionary: sets, as far as operators are concerned
+_READERS = words("all any dict enumerate len list max min reversed sorted sum tuple zip")  # read a view to its end
+_SETS = words("frozenset set")
+_UNORDERED = ("a set of something else than numbers, in no fixed order", "Use a tuple, or a list")
+_SAY = "In text outside an error message only numbers and texts stand"
+
+
+_FIXED = words("math.pi math.e math.tau math.inf math.nan torch.pi torch.e torch.inf torch.nan")
+_DTYPES = words("""
+torch.bfloat16 torch.bool torch.double torch.float torch.float16 torch.float32 torch.float64 torch.half torch.int torch.int32
+torch.int64 torch.long
+""")
+
+
+class Processes:
+    """Finds text of anything but numbers and texts, and sets whose order is seen, in a module."""
+
+    def __init__(self, names: Names, purity: Purity) -> None:
+        self.names, self.purity = names, purity
+        self._messages: set[int] = set()  # ids of nodes in `raise` and in the message of `assert`
+        self._harmless: set[int] = set()  # ids of sets and views where no order shows, and of texts that are not used
+        self._made_by: dict[int, int] = {}  # the comprehension that an element of a set is made by, as ids
+        self._inside: dict[int, Scope] = {}  # of such a comprehension
+        self._settled: dict[bool, set[object]] = {False: set(), True: set()}  # what is certain, by `texts`
+        self._templates: dict[int, tuple[ast.expr, Scope]] = {}  # texts left of %, with what goes into them
+
+    def violations(self) -> Iterator[Violation]:
+        for node, scope in self.names.nodes:
+            self._note(node, scope)
+        for node, scope in self.names.nodes:
+            if id(node) in self._messages:
+                continue
+            problem = self._problem(node, scope)
+            if problem is not None:
+                yield Violation(getattr(node, "lineno", 0), *problem)
+
+    def _note(self, node: ast.AST, scope: Scope) -> None:
+        """Parents come before what they are made of: remember what a parent says of its parts."""
+        if id(node) in self._made_by:
+            self._inside[self._made_by[id(node)]] = scope
+        if isinstance(node, ast.Raise):
+            self._messages |= {id(n) for n in ast.walk(node)}
+        elif isinstance(node, ast.Assert) and node.msg is not None:
+            self._messages |= {id(n) for n in ast.walk(node.msg)}
+        elif isinstance(node, ast.Expr):
+            self._harmless.add(id(node.value))
+        elif isinstance(node, ast.For):
+            self._harmless |= self._views((node.iter,))
+        elif isinstance(node, COMPREHENSIONS):
+            if isinstance(node, ast.SetComp):
+                self._made_by[id(node.elt)] = id(node)
+            self._harmless |= self._views([g.iter for g in node.generators])
+        elif isinstance(node, ast.Starred):
+            self._harmless |= self._views((node.value,))
+        elif isinstance(node, ast.Compare) and all(isinstance(op, (ast.In, ast.NotIn)) for op in node.ops):
+            self._harmless |= {id(c) for c in node.comparators}
+        elif isinstance(node, ast.Call):
+            self._harmless.add(id(node.func))
+            if isinstance(node.func, ast.Name):
+                self._note_call(node, node.func, scope)
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod):
+            self._templates[id(node.left)] = (node.right, scope)
+
+    def _note_call(self, node: ast.Call, function: ast.Name, scope: Scope) -> None:
+        if self.names.find(function.id, scope) is None:
+            gives_back = function.id in ("max", "min") and len(node.args) > 1  # one of several
+            if function.id in _READERS and not gives_back:
+                self._harmless |= self._views(node.args)
+            if function.id == "len":
+                self._harmless |= {id(a) for a in node.args}
+            elif function.id == "isinstance":
+                self._harmless |= {id(n) for a in node.args[1:] for n in ast.walk(a)}
+
+    def _views(self, nodes: Iterable[ast.expr]) -> set[int]:
+        """Ids of those that are views of a dictionary: its own order is the one that it was filled in."""
+        return {id(n) for n in nodes if _is_view(n)}
+
+    def _problem(self, node: ast.AST, scope: Scope) -> tuple[str, str] | None:
+        if isinstance(node, ast.FormattedValue):
+            if not self.is_plain(node.value, scope):
+                return f"text of {_shown(node.value)}, which may hold an address in memory", _SAY
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "%" in node.value:
+            return self._template_problem(node)
+        elif isinstance(node, (ast.Set, ast.SetComp)):
+            elements = node.elts if isinstance(node, ast.Set) else [node.elt]
+            inside = self._inside.get(id(node), scope)
+            if id(node) not in self._harmless and not all(self.is_number(e, inside) for e in elements):
+                return _UNORDERED
+        elif _is_view(node) and id(node) not in self._harmless:
+            return "a view of a dictionary as a value", "Loop over it directly, or wrap it in tuple(...)"
+        elif isinstance(node, ast.Call):
+            return self._call_problem(node, scope)
+        elif isinstance(node, ast.Attribute) and node.attr in _VIEWS and id(node) not in self._harmless:
+            return f"the method `.{node.attr}` as a value", "Call it directly"
+        elif id(node) not in self._harmless and any(self.names.is_builtin(node, scope, name) for name in _SETS):
+            return "the type of a set as a value", "Call it directly"
+        return None
+
+    def _template_problem(self, node: ast.Constant) -> tuple[str, str] | None:
+        if id(node) in self._harmless:
+            return None
+        right, scope = self._templates.get(id(node), (None, None))
+        values = right.elts if isinstance(right, ast.Tuple) else [right]
+        if scope is None or not all(v is not None and self.is_plain(v, scope) for v in values):
+            return "a text with % in it", "Format with an f-string, of numbers and texts"
+        return None
+
+    def _call_problem(self, node: ast.Call, scope: Scope) -> tuple[str, str] | None:
+        if self.names.is_builtin(node.func, scope, "str"):
+            if not all(self.is_plain(a, scope) for a in node.args):
+                return f"text of {_shown(node.args[0])}, which may hold an address in memory", _SAY
+        elif any(self.names.is_builtin(node.func, scope, name) for name in _SETS) and id(node) not in self._harmless:
+            return None if all(self._gives_numbers(a, scope) for a in node.args) else _UNORDERED
+        return None
+
+    def _gives_numbers(self, node: ast.expr, scope: Scope) -> bool:
+        """Whether a loop over this gives numbers and nothing else."""
+        if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
+            return all(self.is_number(e, scope) for e in node.elts)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            return node.func.attr == "tolist"
+        return isinstance(node, ast.Call) and self.names.is_builtin(node.func, scope, "range")
+
+    # what a value certainly is
+
+    def is_number(self, node: ast.AST, scope: Scope) -> bool:
+        """Whether this is certainly a number: its hash is the same in every process."""
+        return self._is_certain(node, scope, texts=False)
+
+    def is_plain(self, node: ast.AST, scope: Scope) -> bool:
+        """Whether this is certainly a number, a text, a shape or a dtype: its text is the same in every process."""
+        return self._is_certain(node, scope, texts=True)
+
+    def _is_certain(self, node: ast.AST, scope: Scope, texts: bool) -> bool:
+        pending: list[tuple[ast.AST, Scope]] = [(node, scope)]
+        seen: set[object] = set()
+        while pending:
+            node, scope = pending.pop()
+            key: object = (node.id, self.names.find(node.id, scope)) if isinstance(node, ast.Name) else id(node)
+            if key in seen or key in self._settled[texts]:
+                continue
+            seen.add(key)
+            parts = self._parts(node, scope, texts)
+            if parts is None:
+                return False
+            pending += parts
+        self._settled[texts] |= seen
+        return True
+
+    def _parts(self, node: ast.AST, scope: Scope, texts: bool) -> list[tuple[ast.AST, Scope]] | None:
+        """What must be plain for this to be plain; None if it may be anything."""
+        if isinstance(node, ast.Constant):
+            return [] if texts or type(node.value) in (int, float, bool) else None
+        if isinstance(node, ast.JoinedStr):  # its own parts are looked at by themselves
+            return [] if texts else None
+        if isinstance(node, ast.Name):
+            return self._parts_of_name(node.id, scope)
+        if isinstance(node, ast.UnaryOp):
+            return [] if isinstance(node.op, ast.Not) else [(node.operand, scope)]
+        if isinstance(node, ast.BinOp):
+            return [(node.left, scope), (node.right, scope)]
+        if isinstance(node, ast.BoolOp):
+            return [(value, scope) for value in node.values]
+        if isinstance(node, ast.IfExp):
+            return [(node.body, scope), (node.orelse, scope)]
+        if isinstance(node, ast.NamedExpr):
+            return [(node.value, scope)]
+        if isinstance(node, ast.Compare):
+            return [(part, scope) for part in (node.left, *node.comparators)]
+        if isinstance(node, ast.Subscript):
+            shape = isinstance(node.value, ast.Attribute) and node.value.attr == "shape"
+            return [] if shape else [(node.value, scope)]
+        if isinstance(node, ast.Attribute):
+            return self._parts_of_attribute(node, scope, texts)
+        return self._parts_of_call(node, scope, texts) if isinstance(node, ast.Call) else None
+
+    def _parts_of_attribute(self, node: ast.Attribute, scope: Scope, texts: bool) -> list[tuple[ast.AST, Scope]] | None:
+        dotted = self.names.dotted(node, scope)
+        if dotted is not None:
+            fixed = dotted in _FIXED or (texts and dotted in _DTYPES)
+            return [] if fixed else None
+        if node.attr in ("shape", "device", "dtype"):
+            return [] if texts else None
+        return [] if node.attr in _PLAIN_ATTRIBUTES else None
+
+    def _parts_of_call(self, node: ast.Call, scope: Scope, texts: bool) -> list[tuple[ast.AST, Scope]] | None:
+        function = node.func
+        dotted = self.names.dotted(function, scope)
+        if dotted is not None:
+            return [] if dotted.startswith("math.") else None
+        if isinstance(function, ast.Attribute):
+            numbers = function.attr in _PLAIN_METHODS and (texts or function.attr != "size")
+            return [] if numbers else None
+        if not isinstance(function, ast.Name) or self.names.find(function.id, scope) is not None:
+            return None
+        if function.id in _PLAIN_CALLS:
+            return [] if texts or function.id != "str" else None
+        return [(a, scope) for a in node.args] if function.id in _ARITHMETIC_CALLS and not node.keywords else None
+
+    def _parts_of_name(self, name: str, scope: Scope) -> list[tuple[ast.AST, Scope]] | None:
+        home = self.names.find(name, scope)
+        parts: list[tuple[ast.AST, Scope]] = []
+        for binding in home.bound[name] if home is not None else ():
+            value = binding.value
+            if binding.kind == "value" and value is not None:
+                parts.append((value, binding.scope))
+            elif binding.kind == "parameter" and home is not None and self.purity.is_number(name, home, value):
+                parts += [] if value is None else [(value, binding.scope)]
+            elif binding.kind == "item" and self.purity.are_numbers(value, binding.scope):
+                parts += [(e, binding.scope) for e in getattr(value, "elts", ())]
+            else:
+                return None
+        return parts if home is not None else None
+
+
+def _is_view(node: object) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _VIEWS
+
+
+def _shown(node: ast.AST) -> str:
+    return f"`{one_line(node.id, 40)}`" if isinstance(node, ast.Name) else "a value"

@@ -23,6 +23,7 @@ from sandbox.text import one_line
 if TYPE_CHECKING:
     from discovery.statistics import Difference
     from evaluators.base import Evaluator, TrialReport
+    from sandbox.contract import Contract
     from sandbox.server import OracleServer
 
 MAX_SEEDS = 10_000
@@ -62,7 +63,7 @@ def evaluate(loss: str, trials: Trials, archive: str | None, as_json: bool) -> N
     seeds = trials.seed_list
     kind = load_plugin("evaluators", trials.evaluator)
     evaluator: Evaluator = kind(apply_overrides({}, trials.settings))
-    name, candidate = find_loss(loss, evaluator.contract.name, archive)
+    name, candidate = find_loss(loss, evaluator.contract, archive)
     console = Console(stderr=True, highlight=False) if as_json else stdout_console()
     with OracleServer(trials.unsafe_no_sandbox) as server:
         reports = _run(console, server, evaluator, name, candidate, seeds)
@@ -72,7 +73,7 @@ def evaluate(loss: str, trials: Trials, archive: str | None, as_json: bool) -> N
         _print_summary(console, evaluator, reports)
 
 
-def find_loss(given: str, contract: str, archive: str | None) -> tuple[str, Candidate]:
+def find_loss(given: str, contract: Contract, archive: str | None) -> tuple[str, Candidate]:
     """Name and candidate of a file, a known objective or an archived candidate, looked for in this order.
 
     Raises:
@@ -81,7 +82,7 @@ def find_loss(given: str, contract: str, archive: str | None) -> tuple[str, Cand
     path = Path(given)
     if path.suffix == ".py" or path.is_file():
         return path.name, read_loss(path, contract)
-    known = known_objectives(contract)
+    known = known_objectives(contract.name)
     if given in known:
         return given, known[given].candidate
     if looks_like_id(given):
@@ -89,8 +90,10 @@ def find_loss(given: str, contract: str, archive: str | None) -> tuple[str, Cand
 
         with opened(archive) as stored:
             entry = stored.entry(given)
-        if entry.candidate.contract != contract:
-            raise OptionsError(f"{given} is written for {entry.candidate.contract}; this evaluator takes {contract}")
+        if entry.candidate.contract != contract.name:
+            raise OptionsError(
+                f"{given} is written for {entry.candidate.contract}; this evaluator takes {contract.name}"
+            )
         return one_line(entry.name, 80), entry.candidate
     raise OptionsError(f"{one_line(given, 80)!r} is no .py file, id or known objective; {nearest(given, list(known))}")
 

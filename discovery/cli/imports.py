@@ -14,6 +14,7 @@ from rich.text import Text
 from discovery.cli.archives import archive_url, option_for
 from discovery.cli.border import BAD_INPUT
 from discovery.cli.catalogue import contract_named
+from discovery.cli.files import print_notes
 from discovery.cli.platforms import require_linux
 from discovery.cli.tables import add_name, add_word, name_cell, table
 from discovery.cli.terminal import print_json, print_next, stdout_console, words
@@ -212,6 +213,7 @@ def _print_violations(console: Console, verdict: Verdict) -> None:
     candidate, gate = verdict.given.candidate, verdict.gate
     if candidate is None or gate is None:
         return
+    print_notes(console, verdict.given.where, gate)
     lines = candidate.source.split("\n")
     for violation in gate.violations:
         where = f"{verdict.given.where}:{violation.line}: " if violation.line else f"{verdict.given.where}: "
@@ -241,6 +243,7 @@ def _as_values(verdicts: Sequence[Verdict], collection: str, archive: str) -> di
                     }
                     for x in (gate.violations if gate is not None else ())
                 ],
+                "notes": gate.notes if gate is not None else (),
                 "properties": v.probe.properties if v.probe is not None else None,
             }
         )

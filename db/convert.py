@@ -45,13 +45,15 @@ def gate_json(gate: GateReport) -> Columns:
     return {
         "parameters": list(gate.parameters),
         "violations": [{"line": v.line, "problem": v.problem, "instead": v.instead} for v in gate.violations],
+        **({"notes": list(gate.notes)} if gate.notes else {}),
     }
 
 
 def gate_of(value: Mapping[str, Any] | None) -> GateReport | None:
     if value is None:
         return None
-    return GateReport(tuple(Violation(**v) for v in value["violations"]), tuple(value["parameters"]))
+    violations = tuple(Violation(**v) for v in value["violations"])
+    return GateReport(violations, tuple(value["parameters"]), tuple(value.get("notes", ())))
 
 
 def probe_json(probe: ProbeReport) -> Columns:

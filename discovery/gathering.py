@@ -39,7 +39,7 @@ def of_archived(archive: Archive, entry: Entry, contract: Contract) -> Dossier:
     return Dossier(
         entry=entry,
         contract=contract,
-        gate=check_source(candidate, contract),
+        gate=replace(check_source(candidate, contract), notes=proposal.gate.notes if proposal.gate else ()),
         probe=proposal.probe,
         proposal=proposal,
         campaign=campaign,

@@ -18,9 +18,10 @@ from discovery.exporters.record import SCHEMA
 from discovery.exporters.rendering import BEGIN, END
 from discovery.nearby import meant
 from evaluators.options import OptionsError
-from sandbox.candidate import MAX_SOURCE_BYTES, Candidate
+from sandbox.candidate import MAX_SOURCE_BYTES, Candidate, normalise_source
 from sandbox.contract import Contract
 from sandbox.gate_text import text_violations
+from sandbox.mend import read_candidate
 from sandbox.syntax import parse
 from sandbox.text import one_line
 
@@ -72,7 +73,7 @@ def _from_file(path: Path, contract: Contract) -> Sequence[Given]:
     if path.stat().st_size > _MAX_FILE_BYTES:
         raise OptionsError(f"{str(path)!r} is too large: at most {_MAX_FILE_BYTES:,} bytes are read")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError:
         raise OptionsError(f"{str(path)!r} is not a UTF-8 text file") from None
     if path.suffix == ".json":
@@ -117,7 +118,7 @@ def _from_record(path: Path, content: dict[str, Any]) -> Given:
 
 def _given(where: str, name: str, text: str, contract: Contract, thought: str = "") -> Given:
     """A loss written in Python. What does not parse is left for the gate, which names the line."""
-    code = marked_part(text)
+    code = normalise_source(marked_part(text.removeprefix("\ufeff")))
     tree = None
     if not text_violations(code):
         try:
@@ -129,7 +130,7 @@ def _given(where: str, name: str, text: str, contract: Contract, thought: str = 
         method = _method(tree, contract)
         if method is not None:
             return _from_method(where, name, thought, tree, method, contract)
-    return Given(where, name, thought, Candidate(contract.name, code))
+    return Given(where, name, thought, read_candidate(code, contract))
 
 
 def marked_part(text: str) -> str:
@@ -179,7 +180,7 @@ def _from_method(
     method.args.args += [ast.arg(s) for s in [*required, *sorted(used - set(required))] if s not in taken]
     method.args.defaults = []
     source = "\n".join([*_missing_imports(tree), ast.unparse(ast.fix_missing_locations(tree))])
-    return Given(where, name, thought, Candidate(contract.name, source))
+    return Given(where, name, thought, read_candidate(source, contract))
 
 
 def _is_own(node: Any) -> bool:

@@ -25,6 +25,7 @@ from discovery.workers import Check
 from sandbox.candidate import Candidate
 from sandbox.contract import Contract
 from sandbox.failure import Failure, FailureKind
+from sandbox.mend import read_candidate
 
 if TYPE_CHECKING:
     from discovery.leaderboard import Board
@@ -75,6 +76,7 @@ class Asked:
     attempt: int = 0
     repair_of: int | None = None
     reply: Reply | None = None
+    checked: Candidate | None = None  # what the reply was read as
 
 
 @dataclass
@@ -274,6 +276,7 @@ class Search:
 
     async def _judge(self, proposal: Proposal, asked: Asked) -> Asked | None:
         judged = await self.verdict(proposal)
+        asked.checked = judged.candidate
         if judged.failure is None:
             self.train(judged, asked)
             return None
@@ -286,7 +289,7 @@ class Search:
         repairable = failure.kind.candidates_fault and failure.kind is not FailureKind.DUPLICATE
         if not (allowed and repairable and self.parts.proposer.repairs and asked.reply is not None):
             return None
-        prompt = self.parts.builder.repair(asked.prompt, asked.reply.text, str(failure))
+        prompt = self.parts.builder.repair(asked.prompt, asked.reply.text, str(failure), asked.checked)
         return Asked(asked.plan, prompt, self.ledger.take_other(), asked.attempt + 1, repair_of=asked.index)
 
     def _lost(self, error: ProposerError) -> None:
@@ -315,7 +318,7 @@ class Search:
         return judged
 
     async def _check(self, proposal: Proposal, idea: Idea) -> Proposal:
-        candidate = Candidate(self.parts.contract.name, idea.code)
+        candidate = read_candidate(idea.code, self.parts.contract)
         proposal = replace(proposal, name=idea.name, thought=idea.thought, candidate=candidate)
         if candidate.id in self.names:
             return self._duplicate(proposal, candidate.id)

@@ -20,7 +20,9 @@ from evaluators.objectives import known_objective
 from evaluators.options import OptionsError
 from evaluators.plugins import load_plugin, plugin_names
 from sandbox.candidate import MAX_SOURCE_BYTES, Candidate
+from sandbox.contract import Contract
 from sandbox.failure import CandidateError, InfrastructureError
+from sandbox.mend import read_candidate
 from sandbox.text import clean_text, one_line
 
 OK, FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -101,15 +103,15 @@ def _options(given: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
-def _objective(contract: str, name: str) -> Candidate:
+def _objective(contract: Contract, name: str) -> Candidate:
     """A known objective or the text of a file. Raises OptionsError."""
     path = Path(name)
     if path.suffix != ".py" and not path.is_file():
-        return known_objective(contract, name).candidate
+        return known_objective(contract.name, name).candidate
     try:
         with path.open("rb") as file:
             source = file.read(MAX_SOURCE_BYTES + 1)  # the gate refuses what is longer
-        return Candidate(contract, source.decode("utf-8"))
+        return read_candidate(source.decode("utf-8"), contract)
     except OSError as error:
         raise OptionsError(f"cannot read the objective {name}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -122,10 +124,12 @@ def _run(given: argparse.Namespace) -> int:
     from sandbox.server import OracleServer
 
     evaluator: Evaluator = load_plugin("evaluators", given.evaluator)(_options(given), given.cache_dir)
-    candidate = _objective(evaluator.contract.name, given.objective)
+    candidate = _objective(evaluator.contract, given.objective)
     with OracleServer(given.unsafe_no_sandbox) as server:
         gate, probe = check_candidate(server, candidate, evaluator.contract)
         failure = refusal(gate, probe)
+        for note in gate.notes:
+            print(f"{one_line(given.objective)}: mended: {note}", file=sys.stderr)
         if failure is not None:
             raise CandidateError(failure)
         evaluator.prepare(None if given.json else lambda text: print(text, file=sys.stderr))

@@ -139,7 +139,7 @@ def known_losses(server: OracleServer, contract: Contract, cache_dir: Path | Non
 
 
 def _read(path: Path, library: Library) -> Objective:
-    source = path.read_text(encoding="utf-8")
+    source = path.read_text(encoding="utf-8").removeprefix("\ufeff")
     tree = parse(source)
     doc = ast.get_docstring(tree) or ""
     taken = {

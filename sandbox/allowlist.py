@@ -7,6 +7,9 @@ hands out memory that nobody has written (`empty_like`: what the last call left 
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 
 def names(text: str) -> frozenset[str]:
     """Words of a text, as a set."""
@@ -125,16 +128,18 @@ torch.Tensor torch.FloatTensor torch.DoubleTensor torch.LongTensor torch.IntTens
 torch.BFloat16Tensor torch.dtype torch.device torch.Size
 """)
 
-KEYWORDS = names("""
-a abs_tol alpha append approximate atol aweights axis base beta bias bins copy correction decimals default delta
-descending diagonal dim dim0 dim1 dims dtype elements end end_dim eps equal_nan exponent fill_value full high
-include_self index indexing input interpolation k keepdim keepdims key label_smoothing lambd largest log_input
-log_target low margin mask max max_norm max_val min min_val minlength mode n nan ndigits negative_slope neginf
-non_blocking normalized_shape num_classes offset ord other p pos_weight posinf prepend q reduce reduction rel_tol
-repeats requires_grad return_counts return_inverse reverse right rounding_mode rtol sections self shape shifts side
-size sorted split_size src stable start start_dim step steps strict swap target tensor tensor1 tensor2 tensors
-test_elements threshold to_right unbiased value values var vec1 vec2 weight weights x x1 x2 y
-""")
+# names of functions, of methods (".sum") and of built-ins ("builtins.max"), each with the keywords that it has; derived from
+# torch by `python -m tests.sandbox.make_keywords`
+KEYWORDS_OF: dict[str, tuple[str, ...]] = {
+    name: tuple(keywords.split())
+    for name, keywords in json.loads(Path(__file__).with_name("keywords.json").read_text(encoding="utf-8")).items()
+}
+KEYWORDS = frozenset(keyword for keywords in KEYWORDS_OF.values() for keyword in keywords)
+# keywords that are refused, and mean nothing at these values
+IDLE_KEYWORDS: dict[str, bool | None] = {
+    "inplace": False, "out": None, "pin_memory": False, "generator": None, "memory_format": None, "layout": None,
+    "size_average": None, "reduce": None,
+}  # fmt: skip
 
 # calls with at most so many arguments, all by position: the next one would be `out`, `inplace`, or needs lazy imports
 POSITIONAL = {
@@ -148,3 +153,8 @@ POSITIONAL = {
     "torch.nn.LeakyReLU": 1, "torch.nn.Hardtanh": 2,
 }  # fmt: skip
 GRADIENT_MODES = names("torch.no_grad torch.enable_grad torch.set_grad_enabled")
+DECORATORS = names("torch.no_grad torch.enable_grad")  # the third one sets the mode where it stands
+# statements about the language that Python 3 understands and that change nothing any more, and one about annotations
+FUTURE = names("""
+absolute_import annotations division generator_stop generators nested_scopes print_function unicode_literals with_statement
+""")

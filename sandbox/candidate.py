@@ -27,11 +27,13 @@ class Candidate:
     Attributes:
         contract: name of the contract it is written for.
         source: LF-normalised source text.
+        notes: what was mended when it was read from the text that came (`sandbox.mend`); no part of its identity.
         id: sha256 over contract name and source, hex.
     """
 
     contract: str
     source: str
+    notes: tuple[str, ...] = field(default=(), compare=False)
     id: str = field(init=False)
 
     def __post_init__(self) -> None:

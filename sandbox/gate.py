@@ -5,8 +5,8 @@ change, and refuses every name that leads out of tensor arithmetic. What is lega
 oracle child's limits. For a loss that somebody exports and imports it is the only fence.
 
 Its parts: `gate_text` (limits that must hold before parsing), `gate_names` (scopes and bindings), `gate_values` (module
-level, annotations, defaults), `gate_purity` (changes in place), `gate_processes` (what differs between processes),
-`gate_hints` (advice), `allowlist` (the names).
+level, annotations, defaults), `gate_keywords` and `gate_places` (arguments), `gate_purity` (changes in place),
+`gate_processes` (what differs between processes), `gate_hints` (advice), `allowlist` (the names).
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from typing import Any
 from sandbox.allowlist import (
     ATTRIBUTES,
     BUILTINS,
+    DECORATORS,
     DOTTED,
     EXCEPTIONS,
+    FUTURE,
     GRADIENT_MODES,
     IMPORTS,
     IN_PLACE,
-    KEYWORDS,
     MODULES,
     POSITIONAL,
     RANDOM,
@@ -35,8 +36,10 @@ from sandbox.allowlist import (
 from sandbox.arguments import with_defaults
 from sandbox.candidate import Candidate
 from sandbox.contract import Contract
-from sandbox.gate_hints import about_attribute, about_dotted, about_name, about_syntax, nearest
-from sandbox.gate_names import COMPREHENSIONS, FOREIGN_BUILTINS, Comprehension, Names, Scope, chain, is_known, is_tensor
+from sandbox.gate_hints import about_attribute, about_dotted, about_name, about_place, about_syntax, about_with
+from sandbox.gate_keywords import Keywords
+from sandbox.gate_names import COMPREHENSIONS, FOREIGN_BUILTINS, Comprehension, Names, Scope, chain, is_known
+from sandbox.gate_places import Places
 from sandbox.gate_processes import Processes
 from sandbox.gate_purity import Purity
 from sandbox.gate_text import text_violations
@@ -65,6 +68,7 @@ _DIRECT = IN_PLACE | {
     "type",
     "sort",
 }  # methods that are looked at where they are called, so they cannot be passed around
+_FUTURE = frozenset(f"__future__.{feature}" for feature in FUTURE)
 _SHADOWS = frozenset({"torch", "math", "F"})
 
 
@@ -73,10 +77,10 @@ def check_source(candidate: Candidate, contract: Contract) -> GateReport:
 
     Never raises for any text: whatever is wrong comes back as violations, at most `MAX_VIOLATIONS` of them.
     """
-    source = candidate.source
+    source, notes = candidate.source, candidate.notes
     violations = text_violations(source)
     if violations:
-        return GateReport(tuple(violations))
+        return GateReport(tuple(violations), notes=notes)
     if _SILENT not in warnings.filters:  # not once on import: that may happen where filters are restored afterwards
         warnings.filterwarnings("ignore", module=re.escape(_FILENAME))
     try:
@@ -86,8 +90,8 @@ def check_source(candidate: Candidate, contract: Contract) -> GateReport:
         if not checker.violations:  # finds `break` outside a loop, two parameters of one name, and the like
             compile(source, _FILENAME, "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as error:
-        return GateReport((_not_python(error, source),))
-    return GateReport(tuple(checker.violations[:MAX_VIOLATIONS]), checker.parameters)
+        return GateReport((_not_python(error, source),), notes=notes)
+    return GateReport(tuple(checker.violations[:MAX_VIOLATIONS]), checker.parameters, notes)
 
 
 def _not_python(error: Exception, source: str) -> Violation:
@@ -106,6 +110,8 @@ class _Checker:
         self.tree, self.contract = tree, contract
         self.names = Names(tree)
         self.types = Types(self.names)
+        self.places = Places(self.names, contract)
+        self.keywords = Keywords(self.names, self.places)
         self.violations: list[Violation] = []
         self.parameters: tuple[str, ...] = ()
         self.settled = set(self.names.module_aliases)  # ids of nodes that were looked at together with their parent
@@ -166,7 +172,7 @@ class _Checker:
     def _on_importfrom(self, node: ast.ImportFrom, scope: Scope) -> None:
         for alias in node.names:
             full = f"{'.' * node.level}{node.module or ''}.{alias.name}"
-            if not is_known(full) and full != "__future__.annotations":
+            if not is_known(full) and full not in _FUTURE:
                 self._refuse_import(node, full)
 
     def _refuse_import(self, node: ast.AST, name: str) -> None:
@@ -174,9 +180,21 @@ class _Checker:
         self.refuse(node, f"imports {one_line(name, 80)}", allowed)
 
     def _on_functiondef(self, node: ast.FunctionDef, scope: Scope) -> None:
-        if node.decorator_list:
-            self.refuse(node.decorator_list[0], "a decorator", "Leave it out")
+        for decorator in node.decorator_list:
+            self._check_decorator(decorator, node, scope)
         self._on_lambda(node, scope)
+
+    def _check_decorator(self, decorator: ast.expr, node: ast.FunctionDef, scope: Scope) -> None:
+        """`@torch.no_grad()` on a helper is the same as `with` around its body."""
+        bare = isinstance(decorator, ast.Call) and not decorator.args and not decorator.keywords
+        named = decorator.func if isinstance(decorator, ast.Call) else decorator
+        dotted = self.names.dotted(named, scope)
+        if dotted not in DECORATORS or not (bare or named is decorator):
+            self.refuse(decorator, "a decorator", "Leave it out")
+        elif scope.is_module and node.name == self.contract.function:
+            shown = f"`@{dotted}` on `{node.name}`, which must have a gradient"
+            self.refuse(decorator, shown, "Leave it out; use .detach() on what needs none")
+        self.settled |= chain(named)
 
     def _on_lambda(self, node: ast.FunctionDef | ast.Lambda, scope: Scope) -> None:
         arguments = node.args
@@ -278,7 +296,7 @@ class _Checker:
         elif isinstance(function, ast.Attribute):
             self.settled.add(id(function))
             if self._is_tensor_attribute(function) and function.attr in ("to", "type"):
-                for argument in node.args:
+                for argument in (*node.args, *(k.value for k in node.keywords if k.arg in ("dtype", "tensor"))):
                     self._check_place(argument, scope)
         elif self.names.is_builtin(function, scope, "str"):
             self.settled.add(id(function))
@@ -286,7 +304,9 @@ class _Checker:
                 self.refuse(node, "`str` with more than one argument", "Use an f-string")
         elif self.names.is_builtin(function, scope, "isinstance") and len(node.args) == 2:
             self.settled |= self.types.parts(node.args[1], scope)
-        self._check_keywords(node, scope, dotted)
+        if node.keywords:
+            for problem, instead in self.keywords.problems(node, scope, dotted):
+                self.refuse(node, problem, instead)
 
     def _check_dotted_call(self, node: ast.Call, dotted: str) -> None:
         limit = POSITIONAL.get(dotted)
@@ -298,71 +318,19 @@ class _Checker:
             what = f"takes at most {limit} arguments by position here"
             self.refuse(node, f"`{dotted}` {what}", "Name the others")
 
-    def _check_keywords(self, node: ast.Call, scope: Scope, dotted: str | None) -> None:
-        if not node.keywords or self._are_of_local_function(node, scope):
-            return
-        known = KEYWORDS
-        if dotted == "torch.nn.functional.binary_cross_entropy":  # its weights import a symbolic algebra system
-            known = frozenset({"input", "target", "reduction"})
-        any_name = self.names.is_builtin(node.func, scope, "dict")
-        for keyword in node.keywords:
-            if keyword.arg is None:
-                self.refuse(node, "`**` in a call", "Write the keyword arguments out")
-            elif keyword.arg == "device" and not any_name:
-                if not self._is_place(keyword.value, scope):
-                    self.refuse(node, "the argument `device=`", "Leave it out, or write `device=x.device`")
-            elif keyword.arg not in known and not any_name:
-                self.refuse(node, f"the argument `{one_line(keyword.arg, 60)}=` is not available", "Leave it out")
-
-    def _are_of_local_function(self, node: ast.Call, scope: Scope) -> bool:
-        """Whether a function of the source is called, which takes the names of its own parameters and no others."""
-        called = self.names.functions(node.func, scope)
-        taken = {n for inner in called for n, found in inner.bound.items() if found[0].kind == "parameter"}
-        for keyword in node.keywords if called else ():
-            if keyword.arg is None:
-                self.refuse(node, "`**` in a call", "Write the keyword arguments out")
-            elif keyword.arg not in taken:
-                name = node.func.id if isinstance(node.func, ast.Name) else "lambda"
-                problem = f"`{one_line(name, 40)}` has no parameter `{one_line(keyword.arg, 60)}`"
-                near = nearest(keyword.arg, taken)
-                self.refuse(node, problem, f"Did you mean `{near}`?" if near else "Leave it out")
-        return bool(called)
-
     def _check_place(self, node: ast.expr, scope: Scope) -> None:
-        if not self._is_place(node, scope):
-            self.refuse(node, "a cast to something else than a dtype or device", "Write .to(x.dtype) or .float()")
-
-    def _is_place(self, node: ast.expr, scope: Scope) -> bool:
-        """Whether this is certainly a dtype, the CPU, or a tensor of the contract: no string leads elsewhere."""
-        if isinstance(node, ast.Constant):
-            return node.value is None or node.value == "cpu"
-        if isinstance(node, ast.Attribute):
-            return node.attr in ("dtype", "device") or self.names.dotted(node, scope) in DOTTED
-        if not isinstance(node, ast.Name):
-            return False
-        if self.names.find(node.id, scope) is None or self.names.dotted(node, scope) in DOTTED:
-            return node.id in BUILTINS or self.names.dotted(node, scope) is not None
-        tensors = {t.name for t in self.contract.tensors}
-        entry = [b.value for b in self.names.module.bound.get(self.contract.function, [])]
-        home = self.names.find(node.id, scope)
-        if home is not None and home.function in entry and node.id in tensors:
-            if self.contract.function in self.names.used_of_module:  # the source itself can pass it anything
-                return False
-            return all(b.kind == "parameter" for b in home.bound[node.id])
-        return all(
-            b.kind == "value"
-            and (is_tensor(b.value) or (isinstance(b.value, ast.Attribute) and self._is_place(b.value, b.scope)))
-            for b in self.names.bindings(node.id, scope)
-        )
+        if not self.places.is_place(node, scope):
+            self.refuse(node, "a cast to something else than a dtype or a tensor", about_place(node))
 
     def _on_with(self, node: ast.With, scope: Scope) -> None:
         for item in node.items:
             call = item.context_expr
-            dotted = self.names.dotted(call.func, scope) if isinstance(call, ast.Call) else None
-            if dotted not in GRADIENT_MODES or not isinstance(call, ast.Call):
-                self.refuse(node, "`with` on something else than torch.no_grad()", "Use .detach() instead")
-            else:
-                self.settled |= chain(call.func)
+            named = call.func if isinstance(call, ast.Call) else call
+            dotted = self.names.dotted(named, scope)
+            if dotted not in GRADIENT_MODES or named is call:
+                self.refuse(node, "`with` on something else than torch.no_grad()", about_with(dotted))
+            if dotted is not None:
+                self.settled |= chain(named)
             if item.optional_vars is not None:
                 self.refuse(node, "`with ... as`", "Leave `as` out")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-from sandbox.allowlist import ATTRIBUTES, BUILTINS, DOTTED, MODULES
+from sandbox.allowlist import ATTRIBUTES, BUILTINS, DOTTED, IDLE_KEYWORDS, MODULES
+from sandbox.text import one_line
 
 _SYNTAX: dict[type[ast.AST], tuple[str, str]] = {
     ast.While: ("a `while` loop", "Use `for i in range(N)` with a constant N"),
@@ -62,6 +63,8 @@ _ATTRIBUTES = {
     "update": "Build a new dict",
     "copy": "Use list(...), dict(...) or .clone()",
     "index": "Use .index_select or a mask",
+    "cdf": "Use `torch.special.ndtr(z)` for the cdf of a normal distribution",
+    "log_prob": "Write the log-density out, as in `-0.5 * z**2`",
 }
 
 _DOTTED = {
@@ -73,8 +76,27 @@ _DOTTED = {
     "torch.nn.Parameter": "A loss has no weights of its own; use a constant",
     "torch.cuda": "Leave it out: all tensors are on the CPU",
     "torch.device": "Leave it out: all tensors are on the CPU",
+    "torch.distributions.Normal": "Use `torch.special.ndtr(z)` for its cdf, `torch.special.log_ndtr(z)` for the log of it, "
+    "`-0.5 * z**2` for a log-density",
+    "torch.distributions.Bernoulli": "Use `torch.nn.functional.binary_cross_entropy_with_logits`",
+    "torch.distributions.Categorical": "Use `torch.log_softmax`",
     "torch.distributions": "Write the density out with torch functions",
+    "torch.inference_mode": "Use torch.no_grad(): a tensor that was made in inference mode has no place in a gradient",
+    "torch.autocast": "Leave it out: a loss is computed in the precision of its inputs",
+    "torch.amp": "Leave it out: a loss is computed in the precision of its inputs",
+    "torch.manual_seed": "Leave it out: a loss is a deterministic function of its inputs",
+    "torch.jit": "Leave it out: losses run as plain Python",
+    "torch.compile": "Leave it out: losses run as plain Python",
+    "torch.utils.checkpoint": "Leave it out: a loss needs little memory",
+    "torch.get_default_dtype": "Use the dtype of an input, as in x.dtype",
+    "torch.set_default_dtype": "Use the dtype of an input, as in x.dtype",
+    "torch.randn_like": "A loss is a deterministic function of its inputs",
 }
+
+# other spellings of input, other, dim and keepdim
+_ALIASES = frozenset({"x", "a", "x1", "x2", "axis", "keepdims"})
+# arguments that no call needs
+_OPTIONAL = frozenset({"names", "training", "weight"})
 
 _LEAVES: dict[str, list[str]] = {}
 for _name in sorted(DOTTED - MODULES):
@@ -113,12 +135,44 @@ def about_dotted(dotted: str) -> str:
         if dotted == name or dotted.startswith(f"{name}."):
             return advice
     module, _, leaf = dotted.rpartition(".")
+    fresh = leaf.removesuffix("_")
+    if fresh != leaf and fresh in _LEAVES:  # changes its argument in place, which a loss has not made
+        same = f"{module}.{fresh}"
+        return f"Use `{same if same in DOTTED else _LEAVES[fresh][0]}`, which makes a new tensor"
     if leaf in _LEAVES:
         return f"Did you mean `{_LEAVES[leaf][0]}`?"
     if leaf in ATTRIBUTES:
         return f"Did you mean the tensor method `.{leaf}`?"
     near = nearest(leaf, [n.rpartition(".")[2] for n in DOTTED if n.rpartition(".")[0] == module])
     return f"Did you mean `{module}.{near}`?" if near else "Do without"
+
+
+def about_keyword(keyword: str, function: str, known: Collection[str]) -> str:
+    """Advice for an argument that a function lacks or may not be given; leaving it out must not break the call."""
+    if keyword in IDLE_KEYWORDS or keyword in _OPTIONAL:
+        return "Leave it out"
+    near = nearest(keyword, known)
+    if near:
+        return f"Did you mean `{near}=`?"
+    shown = f"`{one_line(function, 80)}`" if function else "It"
+    takes = [k for k in known if k not in _ALIASES] if function else []
+    if takes:
+        return f"{shown} takes {', '.join(takes)}"
+    by_position = function.startswith("math.") or function in BUILTINS
+    return f"{shown} takes its arguments without names" if by_position else "Leave it out"
+
+
+def about_place(node: ast.expr) -> str:
+    """Advice for what a tensor is cast to."""
+    if isinstance(node, ast.Constant):
+        return "Write .to(x.dtype), .float() or .double(), or leave it out: all tensors are on the CPU"
+    shown = one_line(node.id, 60) if isinstance(node, ast.Name) else "..."
+    return f"Write `.type_as({shown})` if it is a tensor, .to(x.dtype) or .float() if not"
+
+
+def about_with(dotted: str | None) -> str:
+    """Advice for a `with` that is not one of the gradient modes."""
+    return about_dotted(dotted) if dotted and about_dotted(dotted) != "Do without" else "Use .detach() instead"
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:

@@ -54,6 +54,8 @@ class Purity:
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 owner, method = node.func.value, node.func.attr
                 if method in IN_PLACE and not self._made(owner, scope):
+                    if self.names.dotted(node.func, scope) is not None:  # of a module, which has its own message
+                        continue
                     instead = "Use the variant without the underscore" if method[-1] == "_" else "Make a new list first"
                     yield _violation(owner, f"calls .{one_line(method, 40)} on", instead)
                 elif method == "sort" and keeps_lists and not self._sortable(owner, scope):

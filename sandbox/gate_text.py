@@ -7,6 +7,7 @@ measured first, by a scanner that has no recursion and agrees with Python about 
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from sandbox.candidate import MAX_SOURCE_BYTES
 from sandbox.reports import Violation
@@ -33,6 +34,15 @@ _SYMBOL = re.compile(
     |(?P<operator>[*/%@<>=!&|^.,:;]|\b(?:and|or|if|else|in|is|lambda|for|await)\b)|(?P<alien>[^\x00-\x7f])|(?P<stray>['"])""",
     re.VERBOSE | re.DOTALL,
 )  # fmt: skip
+# characters that editors and language models write for those of Python
+_SPELLED = {
+    "\u2212": "`-`", "\u2013": "`-`", "\u2014": "`-`", "\u00d7": "`*`", "\u00b7": "`*`", "\u22c5": "`*`", "\u00f7": "`/`",
+    "\u2264": "`<=`", "\u2265": "`>=`", "\u2260": "`!=`", "\u221e": "`math.inf`", "\u00b2": "`**2`", "\u00b3": "`**3`",
+    "\u2018": "`'`", "\u2019": "`'`", "\u201c": '`"`', "\u201d": '`"`', "\u2032": "`_prime`", "\u2026": "`...`",
+    "\u00a0": "a plain space", "\u202f": "a plain space", "\u2009": "a plain space", "\u3000": "a plain space",
+    "\u2192": "`->`", "\u221a": "`math.sqrt` or `torch.sqrt`",
+}  # fmt: skip
+_INVISIBLE = frozenset("\u200b\u200c\u200d\u2060\ufeff\u00ad\ufe0f")
 _NESTS = re.compile(r"[(\[{+~*/.<-]|\b(?:not|lambda|if)\b")
 
 
@@ -48,6 +58,16 @@ def text_violations(source: str) -> list[Violation]:
     if unfit is not None:
         return [_at(source, unfit.start(), "a control, direction or surrogate character", "Use plain text")]
     return _nesting_violations(source)
+
+
+def matching_bracket(source: str, opening: int) -> int | None:
+    """Where the bracket at `opening` is closed, strings and comments aside; None if it is not."""
+    depth = 0
+    for match in _SYMBOL.finditer(source, opening):
+        depth += (match.lastgroup == "open") - (match.lastgroup == "close")
+        if depth == 0:
+            return match.start()
+    return None
 
 
 def _at(source: str, position: int, problem: str, instead: str) -> Violation:
@@ -90,7 +110,7 @@ def _nesting_violations(source: str) -> list[Violation]:
         elif kind == "stray":  # looking for its end once more from the next quote would take quadratic time
             refusal = "a string that does not end", "Close it with the quote that opened it"
         elif kind == "alien":
-            refusal = "a non-ASCII character outside strings and comments", "Use ASCII names and operators"
+            refusal = _alien(match.group())
         if operators > MAX_OPERATORS:
             refusal = "one statement is too long", "Split it with intermediate variables"
         elif symbols >= MAX_SYMBOLS:
@@ -98,6 +118,27 @@ def _nesting_violations(source: str) -> list[Violation]:
         if refusal is not None:
             return [_at(source, match.start(), *refusal)]
     return []
+
+
+def _alien(character: str) -> tuple[str, str]:
+    """What a character is that has no place in code, and what is written for it."""
+    name = unicodedata.name(character, f"U+{ord(character):04X}")
+    if character in _SPELLED:
+        instead = _SPELLED[character]
+    elif name.startswith("GREEK ") and " LETTER " in name:
+        word = name.partition(" LETTER ")[2].split()[0].lower()
+        instead = f"`{'lam' if word in ('lamda', 'lambda') else word}`"
+    else:
+        plain = "".join(c for c in unicodedata.normalize("NFKD", character) if c.isascii()).strip()
+        instead = f"`{plain}`" if plain.isalnum() else ""
+    advice = (
+        f"Write {instead}"
+        if instead
+        else "Leave it out"
+        if character in _INVISIBLE
+        else "Use ASCII names and operators"
+    )
+    return f"a non-ASCII character outside strings and comments ({name})", advice
 
 
 def _signs(text: str) -> int:

@@ -24,10 +24,17 @@ class Violation:
 
 @dataclass(frozen=True)
 class GateReport:
-    """Static verdict. `parameters` are the contract inputs that the candidate's function names, in contract order."""
+    """Static verdict.
+
+    Attributes:
+        violations: what is refused; nothing if the candidate is accepted.
+        parameters: the contract inputs that the candidate's function names, in contract order.
+        notes: what of the text that came was mended before it was judged, one line each.
+    """
 
     violations: tuple[Violation, ...] = ()
     parameters: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def accepted(self) -> bool:

@@ -64,7 +64,7 @@ def evaluate(loss: str, trials: Trials, archive: str | None, as_json: bool) -> N
     seeds = trials.seed_list
     kind = load_plugin("evaluators", trials.evaluator)
     evaluator: Evaluator = kind(apply_overrides({}, trials.settings))
-    name, candidate = find_loss(loss, evaluator.contract.name, archive)
+    name, candidate = find_loss(loss, evaluator.contract, archive)
     console = stderr_console() if as_json else stdout_console()
     with OracleServer(trials.unsafe_no_sandbox) as server:
         reports = _run(console, server, evaluator, name, candidate, seeds, trials.yes)

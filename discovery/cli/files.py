@@ -22,6 +22,7 @@ from discovery.nearby import meant
 from evaluators.options import OptionsError
 from sandbox.candidate import MAX_SOURCE_BYTES, Candidate
 from sandbox.failure import Failure, FailureKind
+from sandbox.mend import read_candidate
 from sandbox.text import clean_text, one_line
 
 if TYPE_CHECKING:
@@ -72,14 +73,14 @@ def write_bytes(path: Path, content: bytes, force: bool) -> None:
         unfinished.pop_all()
 
 
-def read_loss(path: Path, contract: str) -> Candidate:
-    """The candidate in a file. Raises OptionsError."""
+def read_loss(path: Path, contract: Contract) -> Candidate:
+    """The candidate in a file; its notes say what was mended. Raises OptionsError."""
     if not path.is_file():
         raise OptionsError(f"{str(path)!r} is not a file" if path.exists() else f"no file {str(path)!r}{meant(path)}")
     if path.stat().st_size > 50 * MAX_SOURCE_BYTES:
         raise OptionsError(f"{str(path)!r} is too large for a loss: at most {MAX_SOURCE_BYTES} bytes")
     try:
-        return Candidate(contract, path.read_text(encoding="utf-8"))
+        return read_candidate(path.read_text(encoding="utf-8"), contract)
     except UnicodeDecodeError:
         raise OptionsError(f"{str(path)!r} is not a UTF-8 text file") from None
 
@@ -90,8 +91,8 @@ def check(path: Path, contract_name: str, as_json: bool, unsafe_no_sandbox: bool
     The source of a known objective itself is no copy: a campaign trains it as a baseline.
     """
     require_linux("check")
-    candidate = read_loss(path, contract_name)
     contract = contract_named(contract_name)
+    candidate = read_loss(path, contract)
     from evaluators.objectives import known_objectives
     from sandbox.check import check_candidate, refusal
     from sandbox.server import OracleServer
@@ -140,6 +141,7 @@ def _as_values(verdict: Verdict) -> dict[str, Any]:
         "accepted": verdict.failure is None,
         "failure": verdict.failure,
         "violations": verdict.gate.violations,
+        "notes": verdict.gate.notes,
         "parameters": verdict.gate.parameters,
         "properties": probe.properties if probe else None,
         "facts": probe.facts if probe else {},
@@ -158,12 +160,19 @@ def accepted_loss(
 
     gate, probe = check_candidate(server, candidate, contract)
     failure = refusal(gate, probe)
+    print_notes(console, name, gate)
     if not gate.accepted:
         print_violations(console, name, gate)
         raise OptionsError(f"{name} is refused by the gate for what is listed above")
     if failure is not None or probe is None:
         raise OptionsError(f"{name} is refused: {one_line(str(failure), 600)}")
     return gate, probe
+
+
+def print_notes(console: Console, name: str, gate: GateReport) -> None:
+    """What was mended in a source before it was judged, one a line."""
+    for note in gate.notes:
+        console.print(words(f"{name}: mended: {note}", "dim", limit=600), soft_wrap=True)
 
 
 def print_violations(console: Console, name: str, gate: GateReport) -> None:
@@ -177,6 +186,7 @@ def _print_check(verdict: Verdict, itself: str | None) -> None:
     console, failure = stdout_console(), verdict.failure
     heading = Text("accepted ", "bold green") if failure is None else Text("refused ", "bold red")
     console.print(heading + Text(f"{verdict.name} ({verdict.candidate.short_id}) as {verdict.candidate.contract}"))
+    print_notes(console, verdict.name, verdict.gate)
     print_violations(console, verdict.name, verdict.gate)
     if failure is not None and verdict.gate.accepted:
         console.print(Text(clean_text(str(failure))), soft_wrap=True)

@@ -15,6 +15,7 @@ from db.endings import Ending, Reason
 from discovery.cli.archives import archive_url, option_for
 from discovery.cli.border import BAD_INPUT
 from discovery.cli.catalogue import contract_named
+from discovery.cli.files import print_notes
 from discovery.cli.platforms import require_linux
 from discovery.cli.tables import add_name, add_note, add_text, add_word, name_cell, print_table, table
 from discovery.cli.terminal import print_json, print_next, stdout_console, words
@@ -213,6 +214,7 @@ def _print_violations(console: Console, verdict: Verdict) -> None:
     candidate, gate = verdict.given.candidate, verdict.gate
     if candidate is None or gate is None:
         return
+    print_notes(console, verdict.given.where, gate)
     lines = candidate.source.split("\n")
     for violation in gate.violations:
         where = f"{verdict.given.where}:{violation.line}: " if violation.line else f"{verdict.given.where}: "
@@ -242,6 +244,7 @@ def _as_values(verdicts: Sequence[Verdict], collection: str, archive: str) -> di
                     }
                     for x in (gate.violations if gate is not None else ())
                 ],
+                "notes": gate.notes if gate is not None else (),
                 "properties": v.probe.properties if v.probe is not None else None,
             }
         )

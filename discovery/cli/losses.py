@@ -13,10 +13,11 @@ from discovery.cli.files import read_loss
 from evaluators.objectives import known_families, known_objectives
 from evaluators.options import OptionsError
 from sandbox.candidate import Candidate
+from sandbox.contract import Contract
 from sandbox.text import one_line
 
 
-def find_loss(given: str, contract: str, archive: str | None) -> tuple[str, Candidate]:
+def find_loss(given: str, contract: Contract, archive: str | None) -> tuple[str, Candidate]:
     """Name and candidate of a file, a known objective or an archived candidate, looked for in this order.
 
     Raises:
@@ -26,13 +27,13 @@ def find_loss(given: str, contract: str, archive: str | None) -> tuple[str, Cand
     path = Path(given)
     if path.suffix == ".py" or path.is_file():
         return path.name, read_loss(path, contract)
-    known = known_objectives(contract)
+    known = known_objectives(contract.name)
     if given in known:
         return given, known[given].candidate
     with else_known(given, sorted(known)), opened(archive) as stored:
         entry = stored.entry(given)
-    if entry.candidate.contract != contract:
-        raise OptionsError(f"{given} is written for {entry.candidate.contract}; this evaluator takes {contract}")
+    if entry.candidate.contract != contract.name:
+        raise OptionsError(f"{given} is written for {entry.candidate.contract}; this evaluator takes {contract.name}")
     return one_line(entry.name, 80), entry.candidate
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.text import Text
 
 from discovery.cli.catalogue import contract_named
@@ -26,11 +27,11 @@ def nearest_known(loss: str, contract_name: str, archive: str | None, as_json: b
     """
     require_linux("nearest")
     contract = contract_named(contract_name)
-    name, candidate = find_loss(loss, contract.name, archive)
+    name, candidate = find_loss(loss, contract, archive)
     from evaluators.objectives import known_losses
     from sandbox.server import OracleServer
 
-    console = stdout_console()
+    console = Console(stderr=True, highlight=False) if as_json else stdout_console()
     with OracleServer() as server:
         _, probe = accepted_loss(console, server, name, candidate, contract)
         assert probe.fingerprint is not None

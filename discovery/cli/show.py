@@ -162,8 +162,10 @@ def _print_head(console: Console, found: Stored) -> None:
 
 
 def _print_checks(console: Console, found: Stored) -> None:
-    """Gate violations, or what the probe measured."""
+    """What was mended, what the gate refuses, and what the probe measured."""
     gate, grid = found.proposal.gate, key_values()
+    for note in gate.notes if gate else ():
+        grid.add_row("mended", words(note, limit=600))
     for violation in gate.violations if gate else ():
         grid.add_row(f"line {violation.line}", words(f"{violation.problem}. {violation.instead}", "yellow", 600))
     for label, value in properties(found.proposal.probe):

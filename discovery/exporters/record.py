@@ -56,7 +56,7 @@ def _values(dossier: Dossier, context: ExportContext) -> dict[str, Any]:
         "proposed_at": entry.created_at,
         "parents": entry.parents,
         "lineage": dossier.lineage,
-        "gate": {"accepted": dossier.gate.accepted, "violations": dossier.gate.violations},
+        "gate": {"accepted": dossier.gate.accepted, "violations": dossier.gate.violations, "notes": dossier.gate.notes},
         "probe": _probe(dossier),
         "campaign": None if campaign is None else {
             "name": campaign.name, "status": campaign.status, "evaluator": campaign.evaluator, "ranking": campaign.ranking,

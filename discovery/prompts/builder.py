@@ -18,7 +18,7 @@ from discovery.protocols import Past, Plan
 from evaluators.base import MetricSpec
 from evaluators.objectives import Objective
 from sandbox.allowlist import IMPORTS
-from sandbox.candidate import MAX_SOURCE_BYTES
+from sandbox.candidate import MAX_SOURCE_BYTES, Candidate
 from sandbox.contract import Contract
 from sandbox.failure import Failure, FailureKind
 from sandbox.text import clean_text, one_line
@@ -107,18 +107,20 @@ class PromptBuilder:
         """The prompt that asks for a new loss: the system parts, one part per loss shown in full, the list, the ask."""
         return Prompt((*self._system, *self._render("user", "user", _of_plan(plan))))
 
-    def repair(self, prompt: Prompt, reply: str, failure: str) -> Prompt:
+    def repair(self, prompt: Prompt, reply: str, failure: str, checked: Candidate | None = None) -> Prompt:
         """The same question, then the model's reply and the error it led to, both word for word.
 
-        Only the last reply is shown, so a repair is never longer than its question by more than a reply and an error.
+        Only the last reply is shown, so a repair is never longer than its question by more than a reply, an error and, where
+        the code was mended before it was checked, that code.
 
         Args:
             prompt: what was asked; itself a repair prompt from the second repair on.
             reply: the raw reply, cut at `MAX_REPLY` characters and freed of control characters.
             failure: the error text, e.g. `str(Failure)` or the gate's violations, one a line.
+            checked: the candidate that the reply was read as; if it was mended, the error counts lines in it.
         """
         answer = PromptPart("assistant", clean_text(reply, MAX_REPLY).strip() or "(empty reply)")
-        asked = self._render("repair", "user", {"failure": clean_text(failure, 4000)})
+        asked = self._render("repair", "user", {"failure": clean_text(failure, 4000), **_mended(checked)})
         question = takewhile(lambda part: part.role != "assistant", prompt.parts)
         return Prompt((*question, answer, *asked))
 
@@ -166,7 +168,7 @@ class PromptBuilder:
         trials: Mapping[str, Callable[[], Prompt]] = {
             "system": lambda: Prompt(self._render("system", "system", {})),
             "user": lambda: Prompt(self._render("user", "user", _of_plan(Plan(0, 0)))),
-            "repair": lambda: Prompt(self._render("repair", "user", {"failure": "d"})),
+            "repair": lambda: Prompt(self._render("repair", "user", {"failure": "d", "notes": ["e"], "source": "f"})),
         }
         try:
             prompt = trials[kind]()
@@ -181,6 +183,13 @@ class PromptBuilder:
         text = self._templates[kind].render({**self._shared, **values})
         texts = (piece.strip("\n") for piece in text.split(_PART_BREAK))
         return tuple(PromptPart(role, piece) for piece in texts if piece.strip())
+
+
+def _mended(checked: Candidate | None) -> dict[str, Any]:
+    """What a repair says about code that was not checked as it came."""
+    notes = [one_line(note, MAX_LINE) for note in checked.notes] if checked is not None else []
+    source = clean_text(checked.source, MAX_REPLY) if checked is not None and notes else ""
+    return {"notes": notes, "source": source}
 
 
 def _of_plan(plan: Plan) -> dict[str, Any]:

@@ -150,6 +150,15 @@ def _attribute(name: str) -> Callable[..., Any]:
     return use
 
 
+def by_name(name: str, arguments: tuple[Any, ...]) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """The same arguments under the names that the gate lets through."""
+    own = int(name.startswith("."))
+    taken = allowlist.KEYWORDS_OF.get(name, ())
+    if not taken or len(arguments) <= own or name.rpartition(".")[2][:1].isupper():
+        return []
+    return [(arguments[:own], dict(zip(taken, arguments[own:], strict=False)))]
+
+
 def differentiate(result: Any) -> None:
     if isinstance(result, (tuple, list)):
         for part in result[:2]:
@@ -167,12 +176,13 @@ def exercise(names: list[str], thorough: bool, board: mmap.mmap) -> None:
         use, worked = SUBJECTS[name], 0
         events.clear()
         for a, arguments in enumerate(ARGUMENTS):
-            for k, keywords in enumerate(KEYWORDS if thorough or len(arguments) < 2 else KEYWORDS[:1]):
+            ways = [(arguments, k) for k in (KEYWORDS if thorough or len(arguments) < 2 else KEYWORDS[:1])]
+            for k, (placed, keywords) in enumerate([*ways, *by_name(name, arguments)]):
                 struct.pack_into("3i", board, 0, position, a, k)
                 if name == "torch.meshgrid" and len(arguments) > 4:
                     continue  # a mesh of 32 ** 7 elements
                 try:
-                    result = use(*arguments, **keywords)
+                    result = use(*placed, **keywords)
                     worked += 1
                     differentiate(result)
                 except Exception as error:  # noqa: BLE001 - what the oracle child does with it
@@ -203,7 +213,7 @@ def run(names: list[str], thorough: bool) -> Iterator[tuple[str, str]]:
             code = (
                 f"signal {status & 127}" if status & 127 else {98: "an event", 99: "no filter"}.get(status >> 8, "exit")
             )
-            yield some[position], f"{code} with arguments {a}, keywords {KEYWORDS[k]}"
+            yield some[position], f"{code} with arguments {a}, way {k}"
             some = some[: position + 1]
         for done, name in enumerate(some):
             if board[100 + done] == 0 and (status == 0 or done < position):

@@ -150,7 +150,10 @@ def test_refusals_name_the_problem(lines: str, line: int, words: list[str]) -> N
         ("# -*- coding: utf-7 -*-\n" + HEAD + "    return beta\n", "encoding"),
         ("x = torch.ones(3)\n" + HEAD + "    return beta\n", "module level"),
         ("@staticmethod\n" + HEAD + "    return beta\n", "not valid Python"),
-        ("import torch\n@torch.no_grad()\n" + HEAD.replace("import", "#") + "    return beta\n", "decorator"),
+        (
+            "import torch\n@torch.no_grad()\n" + HEAD.replace("import", "#") + "    return beta\n",
+            "must have a gradient",
+        ),
         ("a = 1\n" * 700, "longer than"),
         ("# " + "x" * 20_000, "longer than"),
         ("x = '\ud800'\n", "surrogate"),

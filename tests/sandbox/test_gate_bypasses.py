@@ -93,7 +93,7 @@ IN_FUNCTION = {
     "a walrus in an annotation": ("def h(x: (y := 3)):\n    return x\nreturn h(d)", "annotation that is not a type"),
     "a lambda's default": ("f = lambda x=torch.ones(3): x\nreturn f()", "default that is not a constant"),
     "a nested default": ("def h(x=torch.ones(3)):\n    return x\nreturn h()", "default that is not a constant"),
-    "a nested decorator": ("@torch.no_grad()\ndef h(x):\n    return x\nreturn h(d)", "a decorator"),
+    "a nested decorator": ("@torch.set_grad_enabled(False)\ndef h(x):\n    return x\nreturn h(d)", "a decorator"),
     "a computed format": ("raise ValueError(f'{beta:{beta}}')", "a computed format"),
     "an f-string in an f-string": ("raise ValueError(f'{f\"{beta}\"}')", "complicated f-string"),
     "an attribute in an f-string": ("raise ValueError(f'{beta.__class__}')", "__class__"),

@@ -13,6 +13,8 @@ program! <head><statement><statement><function><loss><statement>
 head: import math\\nimport torch\\nimport torch.nn.functional as F\\nfrom typing import Optional\\n
 head! import os\\nimport torch\\n|import torch as os\\n|from torch import *\\n|# coding: utf-7\\n|
 function: |def helper(y, k=1.0):\\n    return y * k\\n|helper = lambda y, k=2: y - k\\n
+function: @torch.no_grad()\\ndef helper(y, k=1.0):\\n    return y * k\\n
+function: @torch.enable_grad\\ndef helper(y, k=2):\\n    return y.to(k)\\n
 function! def open(y):\\n    return y\\n|def helper(y, out):\\n    return y\\n|def helper(*y, **k):\\n    return y\\n
 function! @<name>\\ndef helper(y, k=<expression>):\\n    return open\\n
 loss: def loss(policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps, beta<extra>):
@@ -36,9 +38,10 @@ expression! [open for open in [<name>]]
 index: <constant>|:|0|..., 0|<name> > 0
 index! <expression>:<expression>|'__class__'|<name>:
 call: <name>.<method>(<arguments>)|<torch>(<arguments>)|<torch>(<arguments>)|<builtin>(<arguments>)
-call: helper(<expression>, k=2)
+call: helper(<expression>, k=2)|<name>.to(<expression>)|<name>.to(<name>)|torch.tensor(0.5).to(<name> <operator> <name>)
 call! <name>(<arguments>)|(<expression>)(<arguments>)|torch.<attribute>(<arguments>)|<name>.<attribute>(<arguments>)
 arguments: |<expression>|<expression>|<name>, <expression>|<name>, <keyword>=<constant>|<name>, <name>, <expression>
+arguments: <name>, <idle>|<named>=<name>, <named>=<name>|<named>=<expression>
 arguments! *<name>|**<name>|<name>, <bad_keyword>=<expression>|<name>, <name>, <name>, 0.1, <name>|'cuda'|b'x', 'idna'
 parameters: |y|y, k=<constant>
 parameters! y, open=1|y=<expression>|*y|**y|y, /|torch|__y
@@ -82,6 +85,8 @@ field: shape|dtype|device|T|real|ndim|values
 attribute: os|sys|__class__|__globals__|gi_frame|f_back|grad_fn|data|numpy|format|cuda|backward|nn|functional
 attribute: special|Tensor
 attribute: no_grad|save|load|empty_like|rand|_base|to|hub|ops|jit|__dict__|type|__enter__|exp|mean|shape
+named: input|other|condition|min|max|dim|end|weight|exponent|tensors|data|value
+idle: inplace=False|out=None|size_average=None
 keyword: dim|min|max|dtype|reduction|keepdim|key|reverse|eps|p
 bad_keyword: out|device|inplace|generator|sharp|weight|__x
 operator: +|-|*|/|//|%|**|==|!=|<|<=|>|>=

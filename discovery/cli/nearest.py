@@ -27,15 +27,15 @@ def nearest_known(loss: str, contract_name: str, archive: str | None, as_json: b
     require_linux("nearest")
     contract = contract_named(contract_name)
     name, candidate = find_loss(loss, contract.name, archive)
-    from evaluators.objectives import known_losses
+    from evaluators.objectives import known_losses, machine_conditions
     from sandbox.server import OracleServer
 
     console = stdout_console()
     with OracleServer() as server:
-        _, probe = accepted_loss(console, server, name, candidate, contract)
+        gate, probe = accepted_loss(console, server, name, candidate, contract, machine_conditions())
         assert probe.fingerprint is not None
-        known = known_losses(server, contract)
-        copy = known.match(probe.fingerprint)
+        known = known_losses(server, contract, machine_conditions())
+        copy = known.match(probe.fingerprint, probe.properties, gate.parameters)
         found = known.nearest(probe.fingerprint, probe.curve, limit)
     if as_json:
         print_json({"candidate": candidate.id, "copy_of": copy, **vars(found)})
@@ -43,11 +43,11 @@ def nearest_known(loss: str, contract_name: str, archive: str | None, as_json: b
     scalar = contract.scale_scalar
     console.print(Text(f"{one_line(name, 80)} ({candidate.short_id}) as {contract.name}", style="bold"))
     if copy is not None:
-        console.print(Text(f"a copy of {copy.describe(scalar)}: a campaign would not train it", style="yellow"))
+        console.print(Text(f"{copy.refusal(scalar).message}: a campaign would not train it", style="yellow"))
     _print(
         found.by_fingerprint,
         scalar,
-        "By fingerprint, the normalised gradients on a fixed grid: 0 for a copy, 1.4 for nothing in common",
+        "By fingerprint, the normalised gradients on drawn inputs: 0 for a copy, 1.4 for nothing in common",
     )
     if found.by_curve:
         title = "By loss curve over the margin, centred and normalised: 0 for the same, 2 for its mirror image"

@@ -31,7 +31,7 @@ _FLAT = 0.8  # around a true match the distance is V-shaped; a minimum this clos
 _NOTHING = 1e-30  # no gradient that float32 could hold against others
 _SIEVE = 16  # every so many table values are looked at first
 _PASSES = 0.5  # mean gap at the nearest of those beyond which no value in between can match
-_VARIES = 1.01  # between the largest and the smallest factor of a loss that a trainer sees at one beta
+_VARIES = 1.02  # between the largest and the smallest factor of a loss that a trainer sees at one beta
 
 Known = Mapping[str, tuple[Candidate, tuple[str, ...]]]  # name -> candidate, and the inputs that it reads
 
@@ -182,9 +182,13 @@ class KnownLosses:
 
     def _factor(self, view: _View, theirs: Rows, properties: Properties | None, parameters: Sequence[str]) -> str:
         """What the factor between two matching losses depends on; "" if it is the same in all calls of a training run."""
-        ratios = (view.one.norms / view.seen(theirs).norms.clamp(min=_NOTHING))[0]
+        norms = view.seen(theirs).norms[0]
+        ratios = view.one.norms[0] / norms.clamp(min=_NOTHING)
+        plain = (norms > _NOTHING) & (
+            norms < 1 / _NOTHING
+        )  # beyond, the last digits of the scale move an exponential's norm
         number = torch.arange(len(view.lit))[view.lit] % SETTINGS  # rows of one number have the same scale scalar
-        groups = [ratios[number == n] for n in range(SETTINGS)]
+        groups = [ratios[plain & (number == n)] for n in range(SETTINGS)]
         paused = bool((view.dark & (theirs.norms[0] > _NOTHING)).any())
         if not paused and all(len(g) == 0 or float(g.max()) <= _VARIES * float(g.min()) for g in groups):
             return ""

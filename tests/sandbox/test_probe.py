@@ -147,7 +147,7 @@ def stateful(module: str, lines: str) -> Candidate:
         (expression("d * torch.sys.modules['time'].monotonic()"), FailureKind.CONTRACT, "differ by"),
         (expression("d.mean()"), FailureKind.CONTRACT, "must be (32,)"),
         (expression("d.unsqueeze(1)"), FailureKind.CONTRACT, "(32, 1)"),
-        (expression("d * torch.ones(32)"), FailureKind.CONTRACT, "returned shape (32,), must be (2,)"),
+        (expression("d * torch.ones(32)"), FailureKind.CRASH, "must match the size of tensor b (32)"),
         (expression("d * d.shape[0]"), FailureKind.CONTRACT, "batch size or its place"),
         (expression("d * torch.arange(len(d))"), FailureKind.CONTRACT, "batch size or its place"),
         (expression("d[:1].expand(len(d)) * 0 + 1"), FailureKind.CONTRACT, "gradient is zero everywhere"),
@@ -204,7 +204,7 @@ def test_the_optional_input_is_probed_when_named(server: OracleServer) -> None:
         "return F.softplus(-beta * d / d.std())",
         "spread = d.var()\nreturn F.softplus(-beta * d) + 0.01 * spread",
         "v, m = torch.var_mean(d)\nreturn F.softplus(-beta * (d - m) / (v + 1).sqrt())",
-        "c = torch.corrcoef(torch.stack([policy_chosen_logps, policy_rejected_logps]))[0, 1]\nreturn F.softplus(-beta * d + c)",
+        "c = torch.corrcoef(torch.stack([d, policy_rejected_logps]))[0, 1]\nreturn F.softplus(-beta * d + c)",
         "return F.softplus(-beta * d) * (1 + (d - d.mean()).square().sum() / (len(d) - 1))",
     ],
 )
@@ -222,7 +222,7 @@ def test_statistics_of_a_batch_are_accepted(lines: str, server: OracleServer) ->
         "return -torch.log(-policy_rejected_logps) - policy_chosen_logps",
         "return torch.sqrt(-policy_chosen_logps) + F.softplus(-beta * d)",
         "p = policy_chosen_logps.exp()\nreturn -torch.log(p / (1 - p)) / 100 + F.softplus(-beta * d)",
-        "return F.softplus(-beta * d) + torch.special.entr(1 - policy_chosen_logps.exp()).sqrt()",
+        "return F.softplus(-beta * d) + (1 - policy_chosen_logps.exp()) ** 0.25",
     ],
 )
 def test_log_probs_stay_below_zero(lines: str, server: OracleServer) -> None:

@@ -56,7 +56,9 @@ def test_a_known_objective_is_its_own_nearest_and_a_rescaled_one_is_named(tmp_pa
     assert found["by_fingerprint"][0]["distance"] < 1e-4
     path = tmp_path / "rescaled.py"
     path.write_text(expression("F.softplus(-3 * beta * d)").source)
-    assert "behaves like a known loss: (dpo, beta x 3): a campaign would not train it" in discovery("nearest", path).stdout
+    assert (
+        "behaves like a known loss: (dpo, beta x 3): a campaign would not train it" in discovery("nearest", path).stdout
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluators.objectives import default_baselines, known_losses, known_objective, known_objectives
+from evaluators import objectives
+from evaluators.base import Calls, TellsCalls
+from evaluators.objectives import (
+    default_baselines,
+    known_losses,
+    known_objective,
+    known_objectives,
+    machine_conditions,
+)
+from evaluators.options import OptionsError
 from evaluators.preference.contract import PAIRS, UNPAIRED
+from evaluators.preference.enumerable import EnumerableEvaluator
+from evaluators.preference.enumerable.unpaired_evaluator import EnumerableUnpairedEvaluator
+from evaluators.preference.sentiment import SentimentEvaluator
 from evaluators.properties import measured_properties
 from sandbox.candidate import Candidate
 from sandbox.check import check_candidate
@@ -223,6 +235,39 @@ def test_a_contract_without_known_losses_knows_nothing(server: OracleServer) -> 
     assert nothing.match(found) is None
     assert nothing.nearest(found).by_fingerprint == ()
     assert default_baselines(other.name) == ()
+
+
+def test_a_machine_has_one_secret(tmp_path: Path) -> None:
+    made = machine_conditions(Calls(48, (0.1, 0.5)), tmp_path / "a")
+    assert (made.batch, made.scales) == (48, (0.1, 0.5))
+    objectives._machine_seed.cache_clear()  # as another process
+    assert machine_conditions(Calls(48, (0.1, 0.5)), tmp_path / "a") == made
+    assert machine_conditions(None, tmp_path / "a").seed == made.seed
+    assert machine_conditions(None, tmp_path / "b").seed != made.seed
+
+
+def test_without_a_folder_each_process_has_its_own_secret(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert machine_conditions(None, tmp_path / "file") == machine_conditions(None, tmp_path / "file")
+
+
+def test_fingerprints_under_other_conditions_are_not_compared(
+    server: OracleServer, libraries: dict[str, KnownLosses]
+) -> None:
+    found = of(server, known_objective(PAIRS.name, "dpo").candidate, PAIRS)
+    other = replace(found, conditions=replace(CONDITIONS, batch=33))
+    for ask in (libraries[PAIRS.name].match, libraries[PAIRS.name].nearest):
+        with pytest.raises(ValueError, match="other conditions"):
+            ask(other)
+
+
+@pytest.mark.parametrize("evaluator", [EnumerableEvaluator, EnumerableUnpairedEvaluator, SentimentEvaluator])
+def test_evaluators_tell_their_calls_and_keep_to_the_smallest_batch(evaluator: type[EnumerableEvaluator]) -> None:
+    made = evaluator({"batch": 2, "betas": [0.3]})
+    assert isinstance(made, TellsCalls)
+    assert made.calls == Calls(2, (0.3,))
+    with pytest.raises(OptionsError, match="batch must be at least 2"):
+        evaluator({"batch": 1})
 
 
 # --- properties

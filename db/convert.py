@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +14,7 @@ from db.records import Proposal, Reply
 from db.types import is_storable, plain
 from evaluators.base import LARGEST, Metric, TrialReport
 from sandbox.candidate import Candidate
+from sandbox.contract import Conditions
 from sandbox.failure import Failure, FailureKind
 from sandbox.reports import Fingerprint, GateReport, Match, Nearest, ProbeReport, Properties, Violation
 
@@ -57,13 +59,16 @@ def gate_of(value: Mapping[str, Any] | None) -> GateReport | None:
 
 
 def probe_json(probe: ProbeReport) -> Columns:
-    """Everything but the fingerprint, which has its own column."""
-    failure, properties = probe.failure, probe.properties
+    """Everything but the fingerprint's values, which have their own column."""
+    failure, properties, found = probe.failure, probe.properties, probe.fingerprint
+    conditions = found.conditions if found is not None else None
     return {
         "failure": None if failure is None else {"kind": str(failure.kind), "message": failure.message},
         "properties": None if properties is None else dict(vars(properties)),
         "facts": dict(probe.facts),
         "curve": list(probe.curve),
+        "conditions": None if conditions is None else dict(vars(conditions)),
+        "single": found is not None and found.single,
         "nearest": None
         if probe.nearest is None
         else {k: [dict(vars(m)) for m in v] for k, v in vars(probe.nearest).items()},
@@ -79,7 +84,7 @@ def probe_of(value: Mapping[str, Any] | None, fingerprint: Fingerprint | None) -
     return ProbeReport(
         failure=None if failure is None else Failure(FailureKind(failure["kind"]), failure["message"]),
         properties=properties,
-        fingerprint=fingerprint,
+        fingerprint=_taken(fingerprint, value.get("conditions"), value.get("single", False)),
         facts={name: float(v) for name, v in value["facts"].items()},  # float reads "nan" and "inf" too
         curve=_curve_of(value.get("curve", ())),
         nearest=_nearest_of(value.get("nearest")),
@@ -90,6 +95,16 @@ def _curve_of(values: Sequence[Any]) -> tuple[float, ...]:
     if len(values) > _MOST_POINTS:
         raise ValueError(f"a curve of {len(values):,} points")
     return tuple(float(v) for v in values)
+
+
+def _taken(found: Fingerprint | None, conditions: Mapping[str, Any] | None, single: bool) -> Fingerprint | None:
+    """A fingerprint with what is stored beside it."""
+    if found is None or conditions is None:
+        return found
+    scales = tuple(float(s) for s in conditions["scales"])
+    return replace(
+        found, conditions=Conditions(int(conditions["seed"]), int(conditions["batch"]), scales), single=single
+    )
 
 
 def _nearest_of(value: Mapping[str, Any] | None) -> Nearest | None:

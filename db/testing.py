@@ -17,7 +17,7 @@ from db.endings import Ending, Reason
 from db.records import EntryFilter, Prompt, PromptPart, Reply
 from db.testing_leases import LeaseConformance
 from db.testing_trials import TrialConformance
-from db.testing_values import OTHER_TASK, PARAMETERS, TASK, proposal, same_fingerprint
+from db.testing_values import CONDITIONS, OTHER_TASK, PARAMETERS, TASK, proposal, same_fingerprint
 from sandbox.candidate import Candidate
 from sandbox.failure import Failure, FailureKind
 from sandbox.reports import GateReport, ProbeReport, Violation
@@ -113,7 +113,9 @@ class ArchiveConformance(TrialConformance, LeaseConformance):
         read = archive.proposal_of(candidate.short_id)
         assert read.probe is not None
         assert made.probe is not None
+        assert read.probe.fingerprint is not None
         assert same_fingerprint(read.probe.fingerprint, made.probe.fingerprint)
+        assert (read.probe.fingerprint.conditions, read.probe.fingerprint.single) == (CONDITIONS, True)
         assert read.probe == replace(made.probe, fingerprint=read.probe.fingerprint)
         changed = {"id": 0, "created_at": None, "probe": made.probe}
         assert replace(read, **changed) == made  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ import numpy as np
 from db.records import Prompt, PromptPart, Proposal, Reply
 from evaluators.base import Metric, Provenance, Task, Timings, TrialReport
 from sandbox.candidate import Candidate
+from sandbox.contract import Conditions
 from sandbox.reports import Fingerprint, GateReport, Match, Nearest, ProbeReport, Properties
 
 TASK = Task("test.task", 1, {"steps": 200, "betas": [0.1, 0.2]}, Provenance("synthetic", "none", "ab" * 32))
@@ -25,13 +26,16 @@ def report(seed: int, score: float, **arrays: Any) -> TrialReport:
     return TrialReport(seed, metrics, arrays, timings, "cpu", 1, {"torch": "2.13.0"}, 512.0, 200, {"accuracy": 0.9})
 
 
+CONDITIONS = Conditions(2**51 + 1, 48, (0.1, 0.5))
+
+
 def proposal(index: int, body: str | None = None, **changes: Any) -> Proposal:
     """An accepted proposal number `index` whose code is `body`, with all reports."""
     source = f"def loss(policy_chosen, beta):\n    return {body or f'-policy_chosen * {index + 1}'}\n"
     limits = {"limit_at_plus_infinity": "0", "limit_at_minus_infinity": "inf"}
     properties = Properties(False, True, True, True, False, ("policy_chosen",), True, False, None, **limits)
     near = Nearest((Match("dpo", 2.0, 0.25), Match("ipo", 1.0, math.inf)), (Match("hinge", 1.0, 0.5),))
-    prints = Fingerprint(((index + 0.1, math.nan, -2.0), (1e-300, 0.5, index / 3)))
+    prints = Fingerprint(((index + 0.1, math.nan, -2.0), (1e-300, 0.5, index / 3)), CONDITIONS, single=True)
     made = Proposal(
         index=index,
         origin="proposed",

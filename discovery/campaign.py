@@ -28,7 +28,7 @@ from discovery.measured import Measured, board_of, measured
 from discovery.progress import Event, Progress
 from discovery.prompts.builder import PromptBuilder, PromptContext
 from discovery.protocols import Preflight, Priced, Prices, Proposer, ProposerError, Strategy
-from discovery.resume import restore
+from discovery.resume import conditions_of, restore
 from discovery.search import Parts, Resumed, Search, SearchError
 from discovery.stages import promoted, stored_results
 from discovery.starting import admit, from_archive, from_files
@@ -229,8 +229,9 @@ class Campaign:
         """Everything between opening the archive and the leaderboard."""
         measured = [self._search, *self._promotions]
         executor = RayExecutor(
-            self._pools(), {m.stage.key: m.spec for m in measured}, self._contract, self.config.limits.sandbox(), log
-        )
+            self._pools(), {m.stage.key: m.spec for m in measured}, self._contract,
+            conditions_of(archive, record.id, self._search.evaluator), self.config.limits.sandbox(), log,
+        )  # fmt: skip
         attempts = self.config.workers.max_attempts
         queue = TrialQueue(archive, record.id, executor, self.progress, attempts, self._unsafe_no_sandbox)
         search, todo, new = self._taken_up(archive, record, executor, queue)

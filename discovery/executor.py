@@ -22,7 +22,7 @@ from discovery.workers import Check, CheckWorker, Prepared, SelfTest, TaskSpec, 
 from evaluators.base import Resources, TrialReport
 from evaluators.options import OptionsError
 from sandbox.candidate import Candidate
-from sandbox.contract import Contract
+from sandbox.contract import Conditions, Contract
 from sandbox.failure import Failure, FailureKind, InfrastructureError
 from sandbox.limits import Limits
 from sandbox.text import one_line
@@ -63,10 +63,12 @@ class RayExecutor:
         pools: Pools,
         tasks: Mapping[str, TaskSpec],
         contract: Contract,
+        conditions: Conditions,
         limits: Limits,
         log: logging.Logger | None = None,
     ) -> None:
-        self._pools, self._tasks, self._contract, self._limits = pools, tasks, contract, limits
+        self._pools, self._tasks, self._limits = pools, tasks, limits
+        self._contract, self._conditions = contract, conditions
         self._log = log or logging.getLogger(__name__)  # gets the tracebacks of our own faults in workers
         self._trial: asyncio.Queue[Any] = asyncio.Queue()
         self._check: asyncio.Queue[Any] = asyncio.Queue()
@@ -245,7 +247,9 @@ class RayExecutor:
 
     def _new_check_actor(self) -> Any:
         options = {"num_cpus": 1, "max_restarts": 0}
-        return self._new(CheckWorker, options, self._contract, self._limits, self._pools.unsafe_no_sandbox)
+        return self._new(
+            CheckWorker, options, self._contract, self._conditions, self._limits, self._pools.unsafe_no_sandbox
+        )
 
     def _new(self, cls: type, options: Mapping[str, Any], *arguments: Any) -> Any:
         actor = self._ray.remote(cls).options(**options).remote(*arguments)

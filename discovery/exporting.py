@@ -1,8 +1,8 @@
 """From an archived or a known loss to a verified export. What the command line and other front ends call.
 
 A file is verified before anybody gets it: what of it computes the loss is loaded in a fresh confined process, and must
-give the archived loss's values and gradients on the probe's grid, to the last bit in float64. Candidate code runs in such
-processes only; on platforms that have none, nothing is run.
+give the archived loss's values and gradients at drawn inputs, to the last bit, in float64 where the loss works there.
+Candidate code runs in such processes only; on platforms that have none, nothing is run.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from discovery.formulas.reader import read_formula
 from discovery.formulas.tree import Formula, FormulaError, evaluate
 from evaluators.objectives import known_objectives
 from sandbox.candidate import Candidate
-from sandbox.contract import Contract
+from sandbox.contract import Conditions, Contract
 from sandbox.failure import CandidateError
 from sandbox.frames import TEXT_BYTES
 from sandbox.gate import check_source
@@ -30,14 +31,14 @@ from sandbox.text import one_line
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sandbox.oracle import Answer
+    from sandbox.oracle import Answer, LossOracle
     from sandbox.server import OracleServer
 
 BESIDE = ("dpo", "hinge", "ipo", "lrml")  # known losses that curves are drawn beside
 CURVE_BETA = 0.1
 MARGINS = 15.0  # nats each way
 _POINTS = 601
-_FORMULA_TOLERANCE = 1e-9  # relative: a formula is reordered arithmetic, so it is equal up to rounding
+_FORMULA_TOLERANCES = {8: 1e-9, 4: 1e-3}  # by bytes a number, relative: reordered arithmetic, equal up to rounding
 
 
 @dataclass(frozen=True)
@@ -125,16 +126,16 @@ def _probed(server: OracleServer, dossier: Dossier) -> Dossier:
 
 
 def grid_of(contract: Contract, parameters: tuple[str, ...]) -> tuple[dict[str, Tensor], dict[str, list[float]]]:
-    """The probe's inputs in float64, moderate and wide log-ratios, at each of its scalars: (R, B) tensors, R scalars."""
-    import torch
+    """The inputs of a fingerprint in float64: (R, B) tensors, R scalars. Drawn anew in each process."""
+    from sandbox.fingerprint import calls
 
-    from sandbox.fingerprint import MODERATE, WIDE, grid, probe_scalars
+    drawn = calls(contract, _conditions())
+    return {name: t for name, t in drawn.tensors.items() if name in parameters}, drawn.scalars
 
-    scalars = probe_scalars(contract)
-    rows = max((len(v) for v in scalars.values()), default=1)
-    parts = [grid(contract, parameters, rows, width) for width in (MODERATE, WIDE)]
-    inputs = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
-    return inputs, {name: values * 2 for name, values in scalars.items()}
+
+@cache
+def _conditions() -> Conditions:
+    return Conditions()
 
 
 def verify(server: OracleServer, dossier: Dossier, runnables: Sequence[Runnable]) -> None:
@@ -167,7 +168,22 @@ def _answer(
 
     inputs, scalars = grid_of(contract, parameters)
     with LossOracle(server, candidate, contract, parameters, module=module) as oracle:
+        return evaluated(oracle, inputs, scalars)
+
+
+def evaluated(oracle: LossOracle, inputs: Mapping[str, Tensor], scalars: Mapping[str, Sequence[float]]) -> Answer:
+    """A loss's answer in float64 or, where it does not work there, in float32, which is all that losses are promised.
+
+    Raises CandidateError, InfrastructureError.
+    """
+    from sandbox.fingerprint import NOT_PROMISED
+
+    try:
         return oracle.evaluate(inputs, scalars)
+    except CandidateError as error:
+        if error.failure.kind not in NOT_PROMISED:
+            raise
+    return oracle.evaluate({name: t.float() for name, t in inputs.items()}, scalars)
 
 
 def equal(ours: Answer, theirs: Answer, tolerance: float) -> bool:
@@ -227,7 +243,8 @@ def require_equal(server: OracleServer, dossier: Dossier, formula: Formula) -> N
         except (TypeError, ValueError, RuntimeError, ArithmeticError, KeyError) as error:
             raise FormulaError(f"its formula cannot be evaluated ({one_line(str(error), 80)})") from None
         theirs = answer.losses[run].double()
-        same = torch.isclose(ours.double(), theirs, rtol=_FORMULA_TOLERANCE, atol=_FORMULA_TOLERANCE, equal_nan=True)
+        near = _FORMULA_TOLERANCES[answer.losses.element_size()]
+        same = torch.isclose(ours.double(), theirs, rtol=near, atol=near, equal_nan=True)
         if ours.shape != theirs.shape or not bool(same.all()):
             raise FormulaError("the formula read from the source gives other values than the loss")
 
@@ -264,7 +281,7 @@ def curve(server: OracleServer, name: str, candidate: Candidate, contract: Contr
     inputs = at_margins(contract, margins.unsqueeze(0))
     scalars = {s.name: [CURVE_BETA if s.name == contract.scale_scalar else s.default] for s in contract.scalars}
     with LossOracle(server, candidate, contract, parameters) as oracle:
-        answer = oracle.evaluate(inputs, scalars)
+        answer = evaluated(oracle, inputs, scalars)
     names = [t.name for t in contract.tensors_of(parameters) if t.carries_gradient]
     sign = {"policy_chosen_logps": 0.5, "policy_rejected_logps": -0.5}
     along = [sign.get(n, 0.0) * _POINTS * answer.gradients[0, i] for i, n in enumerate(names)]

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from db.archive import Archive
 from db.records import Proposal, Result
 from discovery.config_errors import ConfigError
 from discovery.protocols import Finite, Outcome
 from discovery.search import GIVEN, Resumed, Search
 from discovery.stages import stored_results
+from evaluators.base import Evaluator, TellsCalls
+from evaluators.objectives import machine_conditions
+from sandbox.contract import Conditions
 
 
 def restore(search: Search) -> list[Resumed]:
@@ -45,6 +51,20 @@ def restore(search: Search) -> list[Resumed]:
     _count_device_time(search)
     parts.progress.usd = search.ledger.spent
     return unfinished
+
+
+def conditions_of(archive: Archive, campaign: int, evaluator: Evaluator) -> Conditions:
+    """The conditions that a campaign's candidates are compared under: as its evaluator trains them.
+
+    With the secret of its stored fingerprints, if it has any, wherever they were made: new ones must compare with them.
+    Raises ArchiveError.
+    """
+    wanted = machine_conditions(evaluator.calls if isinstance(evaluator, TellsCalls) else None)
+    for proposal in archive.proposals(campaign):
+        found = proposal.probe.fingerprint if proposal.probe is not None else None
+        if found is not None and found.conditions is not None and replace(found.conditions, seed=wanted.seed) == wanted:
+            return found.conditions
+    return wanted
 
 
 def _count_lost(search: Search) -> None:

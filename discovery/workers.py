@@ -19,8 +19,8 @@ from evaluators.base import Evaluator, Provenance, TrialReport
 from evaluators.objectives import known_losses
 from evaluators.plugins import load_plugin
 from sandbox.candidate import Candidate
-from sandbox.contract import Contract
-from sandbox.failure import CandidateError, Failure, FailureKind, InfrastructureError
+from sandbox.contract import Conditions, Contract
+from sandbox.failure import CandidateError, Failure, InfrastructureError
 from sandbox.limits import Limits
 from sandbox.reports import GateReport, ProbeReport
 
@@ -123,10 +123,12 @@ class TrialWorker:
 
 
 class CheckWorker:
-    """Gate, probe and comparison with the known losses of one contract."""
+    """Gate, probe and comparison with the known losses of one contract, under the conditions of one training."""
 
-    def __init__(self, contract: Contract, limits: Limits, unsafe_no_sandbox: bool = False) -> None:
-        self._contract, self._limits = contract, limits
+    def __init__(
+        self, contract: Contract, conditions: Conditions, limits: Limits, unsafe_no_sandbox: bool = False
+    ) -> None:
+        self._contract, self._conditions, self._limits = contract, conditions, limits
         self._server = _warming_server(unsafe_no_sandbox)
         self._known: KnownLosses | None = None
 
@@ -149,21 +151,19 @@ class CheckWorker:
         from sandbox.check import check_candidate, refusal
 
         try:
-            gate, probe = check_candidate(self._server, candidate, self._contract, self._limits)
+            gate, probe = check_candidate(self._server, candidate, self._contract, self._limits, self._conditions)
             failure = refusal(gate, probe)
             if failure is None and against_known and probe is not None and probe.fingerprint is not None:
                 known = self._known_losses()
-                match = known.match(probe.fingerprint)
+                match = known.match(probe.fingerprint, probe.properties, gate.parameters)
                 probe = replace(probe, nearest=known.nearest(probe.fingerprint, probe.curve))
                 if match is not None:
-                    name = match.describe(self._contract.scale_scalar)
-                    duplicate = Failure(FailureKind.DUPLICATE, f"behaves like a known loss: ({name})")
-                    return Check(gate, probe, duplicate, match.name)
+                    return Check(gate, probe, match.refusal(self._contract.scale_scalar), match.name)
         except InfrastructureError as error:
             return Check(GateReport(), None, error.failure)
         return Check(gate, probe, failure)
 
     def _known_losses(self) -> KnownLosses:
         if self._known is None:
-            self._known = known_losses(self._server, self._contract)
+            self._known = known_losses(self._server, self._contract, self._conditions)
         return self._known

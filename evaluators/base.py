@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -126,6 +126,25 @@ class TrialReport:
             if metric.name == name:
                 return metric
         raise KeyError(name)
+
+
+@dataclass(frozen=True)
+class Calls:
+    """How training calls a loss: examples in one call, and the values of the contract's scale scalar."""
+
+    batch: int
+    scales: tuple[float, ...] = ()
+
+
+@runtime_checkable
+class TellsCalls(Protocol):
+    """What an evaluator may have besides: how its training calls a loss.
+
+    Candidates are then compared at that batch size and at those values; at the defaults of `Conditions` otherwise.
+    """
+
+    @property
+    def calls(self) -> Calls: ...
 
 
 @dataclass(frozen=True)

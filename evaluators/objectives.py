@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from evaluators.options import OptionsError, nearest
 from evaluators.preference.contract import PAIRS, UNPAIRED
 from sandbox.candidate import Candidate
-from sandbox.contract import Contract
+from sandbox.contract import Conditions, Contract
 from sandbox.syntax import parse
 
 if TYPE_CHECKING:
+    from evaluators.base import Calls
     from sandbox.known import KnownLosses, Tables
     from sandbox.server import OracleServer
 
@@ -106,19 +107,50 @@ def known_objective(contract: str, name: str) -> Objective:
     return known[name]
 
 
-def known_losses(server: OracleServer, contract: Contract, cache_dir: Path | None = None) -> KnownLosses:
+def machine_conditions(calls: Calls | None = None, cache_dir: Path | None = None) -> Conditions:
+    """Conditions to take fingerprints under on this machine, for a training that calls losses like that.
+
+    The secret in them is drawn once and kept in `cache_dir`, by default `default_cache_dir()`, which no candidate can read:
+    so what known losses do need not be measured again for each campaign. Without a writable folder each process has its own.
+    """
+    from evaluators.base import default_cache_dir
+
+    seed = _machine_seed(cache_dir or default_cache_dir())
+    return Conditions(seed) if calls is None else Conditions(seed, calls.batch, tuple(calls.scales))
+
+
+@cache
+def _machine_seed(cache_dir: Path) -> int:
+    from evaluators.disk_cache import Stored, load_or_build
+
+    def build() -> Stored:
+        return {}, {"seed": Conditions().seed}
+
+    try:
+        return int(load_or_build(cache_dir / "known_losses" / "secret", build, lambda _: None)[1]["seed"])
+    except (OptionsError, ValueError, KeyError):
+        return Conditions().seed
+
+
+def known_losses(
+    server: OracleServer, contract: Contract, conditions: Conditions, cache_dir: Path | None = None
+) -> KnownLosses:
     """All known objectives of a contract, fingerprinted at every scale, for `match` and `nearest`.
 
     The fingerprints take seconds the first time; then they are read from `cache_dir`, by default `default_cache_dir()`.
     Several processes that need them at once wait for one to make them. Without a writable folder each makes its own.
+
+    Args:
+        conditions: those that candidates are probed under; from `machine_conditions`, so that the tables are found again.
 
     Raises:
         CandidateError, InfrastructureError: from the oracle.
     """
     from evaluators.base import default_cache_dir
     from evaluators.disk_cache import Stored, load_or_build
+    from sandbox.fingerprint import Rows  # torch
     from sandbox.gate import check_source
-    from sandbox.known import KnownLosses, Tables, build_tables, tables_key  # torch
+    from sandbox.known import KnownLosses, Tables, build_tables, tables_key
 
     known = {
         name: (objective.candidate, check_source(objective.candidate, contract).parameters)
@@ -127,15 +159,16 @@ def known_losses(server: OracleServer, contract: Contract, cache_dir: Path | Non
     made: list[Tables] = []
 
     def build() -> Stored:
-        made.append(build_tables(server, contract, known))
-        return {"prints": made[0].prints, "curves": made[0].curves}, {}
+        made.append(build_tables(server, contract, known, conditions))
+        return {**vars(made[0].rows), "curves": made[0].curves}, {}
 
-    folder = (cache_dir or default_cache_dir()) / "known_losses" / tables_key(contract, known)
+    folder = (cache_dir or default_cache_dir()) / "known_losses" / tables_key(contract, known, conditions)
     try:
         tensors, _ = load_or_build(folder, build, lambda _: None)
-        return KnownLosses(server, contract, known, Tables(tensors["prints"], tensors["curves"]))
+        tables = Tables(Rows(*(tensors[part] for part in ("values", "norms", "levels"))), tensors["curves"])
+        return KnownLosses(server, contract, known, conditions, tables)
     except (OptionsError, ValueError, KeyError):
-        return KnownLosses(server, contract, known, made[0] if made else None)
+        return KnownLosses(server, contract, known, conditions, made[0] if made else None)
 
 
 def _read(path: Path, library: Library) -> Objective:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sandbox.candidate import Candidate
-from sandbox.contract import Contract
+from sandbox.contract import Conditions, Contract
 from sandbox.failure import Failure, FailureKind
 from sandbox.gate import check_source
 from sandbox.limits import Limits
@@ -13,9 +13,13 @@ from sandbox.server import OracleServer
 
 
 def check_candidate(
-    server: OracleServer, candidate: Candidate, contract: Contract, limits: Limits | None = None
+    server: OracleServer,
+    candidate: Candidate,
+    contract: Contract,
+    limits: Limits | None = None,
+    conditions: Conditions | None = None,
 ) -> tuple[GateReport, ProbeReport | None]:
-    """Run the gate, then the probe if the gate accepts (None otherwise).
+    """Run the gate, then the probe if the gate accepts (None otherwise). `conditions` are those of the training.
 
     Raises:
         InfrastructureError: the probe could not be run; the candidate has not been judged.
@@ -23,7 +27,7 @@ def check_candidate(
     gate = check_source(candidate, contract)
     if not gate.accepted:
         return gate, None
-    return gate, probe(server, candidate, contract, gate.parameters, limits)
+    return gate, probe(server, candidate, contract, gate.parameters, limits, conditions)
 
 
 def refusal(gate: GateReport, report: ProbeReport | None) -> Failure | None:

@@ -5,8 +5,9 @@ One object: the prompt text, the gate, the probe, the oracle and the exporters a
 
 from __future__ import annotations
 
+import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 DType = Literal["float32", "int64", "bool"]
@@ -23,8 +24,11 @@ class TensorInput:
         description: one sentence for the prompt.
         low, high: the ordinary range; the probe draws from it, extremes lie far outside.
         carries_gradient: whether the trainer back-propagates into it (policy inputs do, reference inputs do not).
-        dtype: what the candidate sees (float32 becomes float64 in double-precision checks).
+        dtype: what the candidate sees (float32 becomes float64 where a check needs more digits).
         optional: the candidate receives it only if it names it as a parameter.
+        reference: the input without gradient that this policy input starts equal to and is compared with, if there is one.
+        below: what no value reaches, however far training goes, if there is such a bound: a log-prob is below 0.
+        tokens_of: the input whose sum over tokens this one counts the tokens of, for lengths; both are drawn to fit.
     """
 
     name: str
@@ -34,11 +38,14 @@ class TensorInput:
     carries_gradient: bool = False
     dtype: DType = "float32"
     optional: bool = False
+    reference: str | None = None
+    below: float | None = None
+    tokens_of: str | None = None
 
 
 @dataclass(frozen=True)
 class ScalarInput:
-    """One Python float argument, with the values the probe tries and whether it is optional."""
+    """One Python float argument. The probe tries `probe_values` and draws others between the least and the largest."""
 
     name: str
     description: str
@@ -59,10 +66,12 @@ class Contract:
         scale_scalar: the scalar (beta) whose rescaling does not make a new objective, if any.
         label: the bool input that says whether a good loss raises the first policy input (true) or lowers it. Without one,
             it raises the first and lowers the second.
+        smallest_batch: the fewest examples that any trainer passes in one call; nothing smaller is probed.
 
     Raises:
         ValueError: an empty, repeated or non-identifier name, no gradient-carrying input, an unknown `scale_scalar`, a
-            `label` that is no required bool input, or a required tensor after an optional one.
+            `label` that is no required bool input, a required tensor after an optional one, a `reference` that is no input
+            without gradient, `tokens_of` that is no input, a range that reaches `below`, or a `smallest_batch` below 1.
     """
 
     name: str
@@ -72,6 +81,7 @@ class Contract:
     scalars: tuple[ScalarInput, ...] = ()
     scale_scalar: str | None = None
     label: str | None = None
+    smallest_batch: int = 1
 
     def __post_init__(self) -> None:
         names = [i.name for i in self.inputs]
@@ -88,6 +98,20 @@ class Contract:
             raise ValueError(f"contract {self.name}: label {self.label!r} is not one of its required bool inputs")
         if [t.optional for t in self.tensors] != sorted(t.optional for t in self.tensors):
             raise ValueError(f"contract {self.name}: an optional tensor stands before a required one")
+        fixed = {t.name for t in self.tensors if not t.carries_gradient}
+        for tensor in self.tensors:
+            if tensor.reference is not None and not (tensor.carries_gradient and tensor.reference in fixed):
+                raise ValueError(
+                    f"contract {self.name}: {tensor.name} has no reference {tensor.reference!r} without gradient"
+                )
+            if tensor.below is not None and tensor.high >= tensor.below:
+                raise ValueError(f"contract {self.name}: the range of {tensor.name} is not below {tensor.below:g}")
+            if tensor.tokens_of not in {None, *(t.name for t in self.tensors)}:
+                raise ValueError(
+                    f"contract {self.name}: {tensor.name} counts the tokens of no input {tensor.tokens_of!r}"
+                )
+        if self.smallest_batch < 1:
+            raise ValueError(f"contract {self.name}: smallest_batch must be at least 1, not {self.smallest_batch}")
 
     @property
     def inputs(self) -> list[TensorInput | ScalarInput]:
@@ -116,3 +140,32 @@ class Contract:
         typed = [f"{t.name}: torch.Tensor" for t in self.tensors if not t.optional]
         typed += [f"{s.name}: float" for s in self.scalars if not s.optional]
         return f"def {self.function}({', '.join(typed)}) -> torch.Tensor:"
+
+
+def _fresh_seed() -> int:
+    return random.SystemRandom().getrandbits(52)  # a whole number in JSON, whoever reads it
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What training passes to a loss, and the secret from which inputs like it are drawn.
+
+    Fingerprints taken under equal conditions can be compared, others cannot. Whoever writes a candidate must not know the
+    seed: it would tell at which values, in which order, the candidate is compared.
+
+    Attributes:
+        seed: of all values that are drawn; by default a fresh one from the system's randomness.
+        batch: examples in one call of the training.
+        scales: values of the contract's scale scalar in training; empty: draw them between its probe values.
+
+    Raises:
+        ValueError: a batch below 1.
+    """
+
+    seed: int = field(default_factory=_fresh_seed)
+    batch: int = 32
+    scales: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ValueError(f"a batch of {self.batch} examples")

@@ -15,17 +15,20 @@ import torch
 from torch import Tensor
 
 from sandbox.contract import Contract, TensorInput
-from sandbox.draws import anchor_of, directions
+from sandbox.draws import directions
 from sandbox.oracle import LossOracle
 from sandbox.reports import CURVE_REACH
 
 POINTS = 41  # of the curve
 _FAR = (10.0, 100.0, 1000.0)  # where limits are read off, in the same units
-_CURVATURE = 1e-9  # of the curve's range: rounding, where differences between points should have one sign
+_CURVATURE = {
+    torch.float64: 1e-9,
+    torch.float32: 1e-5,
+}  # of its range: rounding, where differences should have one sign
 _STILL_MOVING = 0.5  # of the previous step between far points (each ten times as far) is no convergence
 _SETTLED = 1e-9
 _HUGE = 1e30  # beyond this a loss is clamped at best
-_COPIES = 2  # examples of each margin in a batch: one of each label, or twice the same
+_COPIES = 2  # examples of each margin in a batch at least: one of each label, or twice the same
 
 
 @dataclass(frozen=True)
@@ -47,20 +50,20 @@ class MarginBehaviour:
         return "inf" not in (self.limit_up, self.limit_down)
 
 
-def margin_behaviour(oracle: LossOracle) -> MarginBehaviour | None:
+def margin_behaviour(oracle: LossOracle, dtype: torch.dtype = torch.float64) -> MarginBehaviour | None:
     """Measure a candidate; None for a contract whose policy inputs have no reference. Raises what the oracle raises."""
     if not has_margin(oracle.contract):
         return None
     far = [s * f for s in (1.0, -1.0) for f in _FAR]
     inner = _inner_points()
-    losses = curves(oracle, (1.0,), [*inner, *far])[0]
+    losses = curves(oracle, (1.0,), [*inner, *far], dtype)[0]
     shape, outer = losses[: len(inner)], losses[len(inner) :].tolist()
     up, down = outer[: len(_FAR)], outer[len(_FAR) :]
-    middle = float(shape[len(inner) // 2])
+    middle, rounding = float(shape[len(inner) // 2]), _CURVATURE[dtype] * float(shape.max() - shape.min())
     return MarginBehaviour(
         tuple(normalise(shape[None])[0].tolist()),
-        _never_rises(shape),
-        _is_convex(shape),
+        _never_rises(shape, rounding),
+        _is_convex(shape, rounding),
         _limit(middle, up),
         _limit(middle, down),
     )
@@ -69,7 +72,7 @@ def margin_behaviour(oracle: LossOracle) -> MarginBehaviour | None:
 def has_margin(contract: Contract) -> bool:
     """Whether every required policy input has a reference to move away from."""
     required = [t for t in contract.tensors if t.carries_gradient and not t.optional]
-    return all(anchor_of(contract, t) is not None for t in required)
+    return all(t.reference is not None for t in required)
 
 
 def curve_table(oracle: LossOracle, scales: Sequence[float]) -> Tensor:
@@ -77,8 +80,10 @@ def curve_table(oracle: LossOracle, scales: Sequence[float]) -> Tensor:
     return normalise(curves(oracle, scales, _inner_points()))
 
 
-def curves(oracle: LossOracle, scales: Sequence[float], points: Sequence[float]) -> Tensor:
-    """(scales, points) losses in float64, from one packed call.
+def curves(
+    oracle: LossOracle, scales: Sequence[float], points: Sequence[float], dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """(scales, points) losses as float64, from one packed call in `dtype`.
 
     Args:
         scales: factors of the scale scalar. The margins do not move with them.
@@ -88,17 +93,18 @@ def curves(oracle: LossOracle, scales: Sequence[float], points: Sequence[float])
     scalars = {s.name: s.default for s in contract.scalars}
     unit = scalars[contract.scale_scalar] if contract.scale_scalar else 1.0
     margins = torch.tensor(points, dtype=torch.float64) / unit  # (P,)
-    batches = margins[:, None].expand(-1, _COPIES)  # (P, copies): nothing else in a batch than one margin
+    copies = max(_COPIES, contract.smallest_batch)
+    batches = margins[:, None].expand(-1, copies)  # (P, copies): nothing else in a batch than one margin
     if oracle.grouped:  # each example by itself: all margins in one batch
         batches = batches.reshape(1, -1)
     runs = len(batches)
-    inputs = {name: t.repeat(len(scales), 1) for name, t in at_margins(contract, batches).items()}
+    inputs = {name: t.to(dtype).repeat(len(scales), 1) for name, t in at_margins(contract, batches).items()}
     settings = {
         name: [v * (c if name == contract.scale_scalar else 1.0) for c in scales for _ in range(runs)]
         for name, v in scalars.items()
     }
     losses = oracle.evaluate(inputs, settings).losses.double()
-    return losses.reshape(len(scales), len(points), _COPIES).mean(2)
+    return losses.reshape(len(scales), len(points), copies).mean(2)
 
 
 def at_margins(contract: Contract, margins: Tensor) -> dict[str, Tensor]:
@@ -109,9 +115,8 @@ def at_margins(contract: Contract, margins: Tensor) -> dict[str, Tensor]:
     wanted = directions(contract, inputs)
     share = 1.0 if contract.label is not None else 1.0 / len(wanted)
     for spec in contract.tensors:
-        anchor = anchor_of(contract, spec)
-        if anchor is not None and spec.name in wanted:
-            inputs[spec.name] = inputs[anchor] + share * wanted[spec.name] * margins
+        if spec.reference is not None and spec.name in wanted:
+            inputs[spec.name] = inputs[spec.reference] + share * wanted[spec.name] * margins
     return inputs
 
 
@@ -146,15 +151,13 @@ def normalise(losses: Tensor) -> Tensor:
     return torch.where(norm.isfinite(), rows, torch.nan)
 
 
-def _never_rises(losses: Tensor) -> bool:
-    tolerance = _CURVATURE * float(losses.max() - losses.min())
-    return bool((losses[1:] - losses[:-1] <= tolerance).all())
+def _never_rises(losses: Tensor, rounding: float) -> bool:
+    return bool((losses[1:] - losses[:-1] <= rounding).all())
 
 
-def _is_convex(losses: Tensor) -> bool:
+def _is_convex(losses: Tensor, rounding: float) -> bool:
     bends = losses[2:] - 2 * losses[1:-1] + losses[:-2]
-    tolerance = _CURVATURE * float(losses.max() - losses.min())
-    return bool(bends.isfinite().all()) and bool((bends >= -tolerance).all())
+    return bool(bends.isfinite().all()) and bool((bends >= -rounding).all())
 
 
 def _limit(middle: float, outer: Sequence[float]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sandbox.failure import Failure
+from sandbox.contract import Conditions
+from sandbox.failure import Failure, FailureKind
 
 CURVE_REACH = 8.0  # half-width of a loss curve, in units of 1 / scale scalar
 
@@ -66,27 +67,56 @@ class Properties:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Normalised losses and gradients on a fixed float64 grid, one row per probe value of the scale scalar.
+    """Normalised losses and gradients at inputs drawn under some conditions, one row for each setting of the scalars.
 
-    `values` holds rows of equal length; a non-finite entry is NaN. Compare with `sandbox.fingerprint.distance`.
+    Compare with `sandbox.fingerprint.distance`.
+
+    Attributes:
+        values: rows of equal length; a non-finite entry is NaN.
+        conditions: under which it was taken; None for one from before they were kept, which compares with nothing newer.
+        norms: of each row's gradients, before they were normalised; empty if it was read from an archive.
+        levels: each row's mean loss over that norm; likewise.
+        single: whether it was computed in float32.
+        other: the same in the other precision, if it could be had.
     """
 
     values: tuple[tuple[float, ...], ...]
+    conditions: Conditions | None = None
+    norms: tuple[float, ...] = ()
+    levels: tuple[float, ...] = ()
+    single: bool = False
+    other: Fingerprint | None = None
 
 
 @dataclass(frozen=True)
 class Match:
-    """A known loss, the factor of its scale scalar, and how far a candidate is from it there."""
+    """A known loss, the factor of its scale scalar, and how far a candidate is from it there.
+
+    `factor`: where the candidate is that loss times a positive factor which changes during training, what the factor
+    depends on.
+    """
 
     name: str
     scale: float
     distance: float
+    factor: str = ""
 
     def describe(self, scalar: str | None) -> str:
         """``dpo`` or ``dpo, beta x 2``."""
         if scalar is None or abs(self.scale - 1) < 1e-3:
             return self.name
         return f"{self.name}, {scalar} x {self.scale:.4g}"
+
+    def refusal(self, scalar: str | None) -> Failure:
+        """Why a candidate that matches is not trained."""
+        what = self.describe(scalar)
+        if not self.factor:
+            return Failure(FailureKind.DUPLICATE, f"behaves like a known loss: ({what})")
+        return Failure(
+            FailureKind.DUPLICATE,
+            f"behaves like a known loss times a positive factor that depends on {self.factor}: ({what}); such a factor is a "
+            "learning rate, which is no part of a loss",
+        )
 
 
 @dataclass(frozen=True)

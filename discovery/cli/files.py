@@ -28,8 +28,8 @@ from sandbox.text import clean_text, one_line
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sandbox.contract import Contract
-    from sandbox.reports import GateReport, ProbeReport
+    from sandbox.contract import Conditions, Contract
+    from sandbox.reports import GateReport, Match, ProbeReport
     from sandbox.server import OracleServer
 
 
@@ -93,17 +93,17 @@ def check(path: Path, contract_name: str, as_json: bool, unsafe_no_sandbox: bool
     require_linux("check")
     contract = contract_named(contract_name)
     candidate = read_loss(path, contract)
-    from evaluators.objectives import known_objectives
+    from evaluators.objectives import known_objectives, machine_conditions
     from sandbox.check import check_candidate, refusal
     from sandbox.server import OracleServer
 
     itself = next((n for n, o in known_objectives(contract.name).items() if o.candidate.id == candidate.id), None)
     with OracleServer(unsafe_no_sandbox) as server:
-        gate, probe = check_candidate(server, candidate, contract)
+        gate, probe = check_candidate(server, candidate, contract, conditions=machine_conditions())
         failure = refusal(gate, probe)
-        known = itself or (_known(server, contract, probe) if failure is None else None)
-    if known and not itself:
-        failure = Failure(FailureKind.DUPLICATE, f"({known}): a campaign would not train a copy of a known loss")
+        match = _known(server, contract, gate, probe) if failure is None and itself is None else None
+    known = itself or (match.describe(contract.scale_scalar) if match else None)
+    failure = match.refusal(contract.scale_scalar) if match else failure
     verdict = Verdict(one_line(str(path)), candidate, gate, probe, failure)
     if as_json:
         print_json(_as_values(verdict) | {"known": known})
@@ -123,14 +123,14 @@ class Verdict:
     failure: Failure | None
 
 
-def _known(server: OracleServer, contract: Contract, probe: ProbeReport | None) -> str | None:
-    """The known loss that it computes, if any, as ``dpo`` or ``dpo, beta x 2``."""
-    from evaluators.objectives import known_losses
+def _known(server: OracleServer, contract: Contract, gate: GateReport, probe: ProbeReport | None) -> Match | None:
+    """The known loss that it computes, if any."""
+    from evaluators.objectives import known_losses, machine_conditions
 
     if probe is None or probe.fingerprint is None:
         return None
-    match = known_losses(server, contract).match(probe.fingerprint)
-    return match.describe(contract.scale_scalar) if match else None
+    known = known_losses(server, contract, machine_conditions())
+    return known.match(probe.fingerprint, probe.properties, gate.parameters)
 
 
 def _as_values(verdict: Verdict) -> dict[str, Any]:
@@ -149,16 +149,21 @@ def _as_values(verdict: Verdict) -> dict[str, Any]:
 
 
 def accepted_loss(
-    console: Console, server: OracleServer, name: str, candidate: Candidate, contract: Contract
+    console: Console,
+    server: OracleServer,
+    name: str,
+    candidate: Candidate,
+    contract: Contract,
+    conditions: Conditions | None = None,
 ) -> tuple[GateReport, ProbeReport]:
-    """What gate and probe say of a loss that a command goes on with.
+    """What gate and probe say of a loss that a command goes on with; its fingerprint is taken under `conditions`.
 
     Raises:
         OptionsError: they refuse it; the gate's violations are printed before. InfrastructureError: ours.
     """
     from sandbox.check import check_candidate, refusal
 
-    gate, probe = check_candidate(server, candidate, contract)
+    gate, probe = check_candidate(server, candidate, contract, conditions=conditions)
     failure = refusal(gate, probe)
     print_notes(console, name, gate)
     if not gate.accepted:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from db.archive import Archive
     from discovery.novelty import FingerprintIndex
     from evaluators.base import Evaluator
-    from sandbox.contract import Contract
+    from sandbox.contract import Conditions, Contract
     from sandbox.known import KnownLosses
     from sandbox.reports import GateReport, ProbeReport
     from sandbox.server import OracleServer
@@ -89,23 +89,24 @@ class _Import:
         from evaluators.objectives import known_losses
         from sandbox.server import OracleServer
 
-        index, number = self._held()
+        index, number, conditions = self._held()
         with OracleServer() as server:
-            known = known_losses(server, self.contract)
+            known = known_losses(server, self.contract, conditions)
             verdicts = [self._judge(server, known, index, g) for g in given]
         accepted = [v for v in verdicts if v.verdict == "imported"]
         if accepted:
             self._store(accepted, number)
         return verdicts
 
-    def _held(self) -> tuple[FingerprintIndex, int]:
-        """Fingerprints of the collection's losses, and the next free number in it."""
+    def _held(self) -> tuple[FingerprintIndex, int, Conditions]:
+        """Fingerprints of the collection's losses, the next free number in it, and conditions to take new ones under."""
         from discovery.novelty import FingerprintIndex
+        from evaluators.objectives import machine_conditions
 
-        index = FingerprintIndex()
+        index, conditions = FingerprintIndex(), machine_conditions()
         existing = {c.name: c for c in self.archive.campaigns()}.get(self.collection)
         if existing is None:
-            return index, 0
+            return index, 0, conditions
         if existing.config != _COLLECTION:
             raise OptionsError(f"{self.collection!r} is a campaign of this archive; choose another name with --as")
         held = self.archive.proposals(self.collection)
@@ -119,7 +120,8 @@ class _Import:
             self.names[proposal.candidate.id] = proposal.name
             if proposal.probe is not None and proposal.probe.fingerprint is not None:
                 index.add(proposal.candidate.id, proposal.probe.fingerprint)
-        return index, max((p.index for p in held), default=-1) + 1
+                conditions = proposal.probe.fingerprint.conditions or conditions
+        return index, max((p.index for p in held), default=-1) + 1, conditions
 
     def _judge(self, server: OracleServer, known: KnownLosses, index: FingerprintIndex, given: Given) -> Verdict:
         from sandbox.check import check_candidate, refusal
@@ -131,16 +133,17 @@ class _Import:
             return Verdict(given, "refused", f"it is written for {candidate.contract}; name that with --contract")
         if candidate.id in self.names:
             return Verdict(given, "there already", f"as {one_line(self.names[candidate.id], 60)}")
-        gate, probe = check_candidate(server, candidate, self.contract)
+        gate, probe = check_candidate(server, candidate, self.contract, conditions=known.conditions)
         failure = refusal(gate, probe)
         if failure is not None or probe is None or probe.fingerprint is None:
             lines = len(gate.violations)
             reason = f"by the gate, {lines} line{'s' if lines > 1 else ''} below" if lines else str(failure)
             return Verdict(given, "refused", reason, gate, probe)
-        match = known.match(probe.fingerprint)
+        match = known.match(probe.fingerprint, probe.properties, gate.parameters)
         if match is not None:
             what = match.describe(self.contract.scale_scalar)
-            return Verdict(given, "known", f"it is {what}; use that by its name", gate, probe)
+            reason = match.refusal(self.contract.scale_scalar).message if match.factor else f"it is {what}"
+            return Verdict(given, "known", f"{reason}; use that by its name", gate, probe)
         twin = index.duplicate_of(probe.fingerprint)
         if twin is not None:
             return Verdict(given, "duplicate", f"it behaves like {one_line(self.names[twin], 60)}", gate, probe)

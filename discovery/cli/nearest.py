@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.text import Text
 
 from discovery.cli.catalogue import contract_named
@@ -12,7 +11,7 @@ from discovery.cli.files import accepted_loss
 from discovery.cli.losses import find_loss
 from discovery.cli.platforms import require_linux
 from discovery.cli.tables import add_figure, add_name, add_word, print_table, table
-from discovery.cli.terminal import print_json, stdout_console
+from discovery.cli.terminal import print_json, stderr_console, stdout_console
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -28,15 +27,15 @@ def nearest_known(loss: str, contract_name: str, archive: str | None, as_json: b
     require_linux("nearest")
     contract = contract_named(contract_name)
     name, candidate = find_loss(loss, contract, archive)
-    from evaluators.objectives import known_losses
+    from evaluators.objectives import known_losses, machine_conditions
     from sandbox.server import OracleServer
 
-    console = Console(stderr=True, highlight=False) if as_json else stdout_console()
+    console = stderr_console() if as_json else stdout_console()
     with OracleServer() as server:
-        _, probe = accepted_loss(console, server, name, candidate, contract)
+        gate, probe = accepted_loss(console, server, name, candidate, contract, machine_conditions())
         assert probe.fingerprint is not None
-        known = known_losses(server, contract)
-        copy = known.match(probe.fingerprint)
+        known = known_losses(server, contract, machine_conditions())
+        copy = known.match(probe.fingerprint, probe.properties, gate.parameters)
         found = known.nearest(probe.fingerprint, probe.curve, limit)
     if as_json:
         print_json({"candidate": candidate.id, "copy_of": copy, **vars(found)})
@@ -44,11 +43,11 @@ def nearest_known(loss: str, contract_name: str, archive: str | None, as_json: b
     scalar = contract.scale_scalar
     console.print(Text(f"{one_line(name, 80)} ({candidate.short_id}) as {contract.name}", style="bold"))
     if copy is not None:
-        console.print(Text(f"a copy of {copy.describe(scalar)}: a campaign would not train it", style="yellow"))
+        console.print(Text(f"{copy.refusal(scalar).message}: a campaign would not train it", style="yellow"))
     _print(
         found.by_fingerprint,
         scalar,
-        "By fingerprint, the normalised gradients on a fixed grid: 0 for a copy, 1.4 for nothing in common",
+        "By fingerprint, the normalised gradients on drawn inputs: 0 for a copy, 1.4 for nothing in common",
     )
     if found.by_curve:
         title = "By loss curve over the margin, centred and normalised: 0 for the same, 2 for its mirror image"

@@ -134,6 +134,7 @@ class PromptBuilder:
             "scalars": contract.scalars,
             "optional": contract.optional,
             "scale_scalar": contract.scale_scalar,
+            "smallest_batch": contract.smallest_batch,
             "modules": [f"`{m}`" for m in IMPORTS],
             "known": [{"name": o.name, "summary": self._summary(o)} for o in self._context.known],
             "task": self._context.task,

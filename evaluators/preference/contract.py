@@ -3,6 +3,8 @@
 The interface of pairs is that of Lu et al. 2024 (arXiv:2406.08414). A loss of the four log-probs alone is of family F1;
 one that names an optional input is of family F2. Optional inputs come last and are drawn by themselves in the probe, so
 that a new one changes neither the fingerprint nor the id of a loss that does not read it.
+
+A batch has at least two examples, so that a standard deviation over it is a number: the evaluators refuse less.
 """
 
 from __future__ import annotations
@@ -10,13 +12,22 @@ from __future__ import annotations
 from sandbox.contract import Contract, ScalarInput, TensorInput
 
 _LONGEST = 60.0  # tokens; responses of ordinary log-probs
+SMALLEST_BATCH = 2
 _BETA = ScalarInput("beta", "strength of the pull towards the reference; larger stays closer", 0.1, (0.05, 0.2, 0.8))
 _PROGRESS = ScalarInput(
-    "progress", "how far training is: 0 at the first step, 1 at the last", 0.5, (0.5,), optional=True
+    "progress", "how far training is: 0 at the first step, 1 at the last", 0.5, (0.5, 0.0, 1.0), optional=True
 )
 
 
-def _length(name: str, whose: str) -> TensorInput:
+def _policy(name: str, description: str, reference: str, optional: bool = False) -> TensorInput:
+    return TensorInput(name, description, -80.0, -1.0, True, optional=optional, reference=reference, below=0.0)
+
+
+def _reference(name: str, description: str, optional: bool = False) -> TensorInput:
+    return TensorInput(name, description, -80.0, -1.0, optional=optional, below=0.0)
+
+
+def _length(name: str, whose: str, logps: str) -> TensorInput:
     return TensorInput(
         name,
         f"tokens of {whose} response, its end token counted; at least 1",
@@ -24,6 +35,7 @@ def _length(name: str, whose: str) -> TensorInput:
         _LONGEST,
         dtype="int64",
         optional=True,
+        tokens_of=logps,
     )
 
 
@@ -46,12 +58,12 @@ PAIRS = Contract(
         "the returned per-example losses is minimised by gradient descent on the policy."
     ),
     tensors=(
-        TensorInput("policy_chosen_logps", "log-prob of the chosen response under the policy", -80.0, -1.0, True),
-        TensorInput("policy_rejected_logps", "log-prob of the rejected response under the policy", -80.0, -1.0, True),
-        TensorInput("reference_chosen_logps", "log-prob of the chosen response under the reference", -80.0, -1.0),
-        TensorInput("reference_rejected_logps", "log-prob of the rejected response under the reference", -80.0, -1.0),
-        _length("chosen_length", "the chosen"),
-        _length("rejected_length", "the rejected"),
+        _policy("policy_chosen_logps", "log-prob of the chosen response under the policy", "reference_chosen_logps"),
+        _policy("policy_rejected_logps", "log-prob of the rejected response under the policy", "reference_rejected_logps"),
+        _reference("reference_chosen_logps", "log-prob of the chosen response under the reference"),
+        _reference("reference_rejected_logps", "log-prob of the rejected response under the reference"),
+        _length("chosen_length", "the chosen", "reference_chosen_logps"),
+        _length("rejected_length", "the rejected", "reference_rejected_logps"),
         _score("chosen_score", "the chosen"),
         _score("rejected_score", "the rejected"),
         TensorInput(
@@ -66,10 +78,11 @@ PAIRS = Contract(
         ScalarInput(
             "running_log_ratio",
             "mean over all steps so far, this one included, of the log-ratios policy to reference of all responses, in nats",
-            0.0, (0.3,), optional=True,
+            0.0, (0.3, -4.0, 6.0), optional=True,
         ),
     ),
     scale_scalar="beta",
+    smallest_batch=SMALLEST_BATCH,
 )  # fmt: skip
 
 UNPAIRED = Contract(
@@ -82,24 +95,22 @@ UNPAIRED = Contract(
         "per-example losses is minimised by gradient descent on the policy."
     ),
     tensors=(
-        TensorInput("policy_logps", "log-prob of the response under the policy", -80.0, -1.0, True),
-        TensorInput("reference_logps", "log-prob of the response under the reference", -80.0, -1.0),
+        _policy("policy_logps", "log-prob of the response under the policy", "reference_logps"),
+        _reference("reference_logps", "log-prob of the response under the reference"),
         TensorInput("desirable", "whether the response is desirable", 0.0, 1.0, dtype="bool"),
-        _length("length", "the"),
+        _length("length", "the", "reference_logps"),
         _score("score", "the"),
         TensorInput(
             "score_quantile",
             "share of the reference's own responses to the prompt whose score is at most this one's",
             0.0, 1.0, optional=True,
         ),
-        TensorInput(
+        _policy(
             "sample_policy_logps",
             "log-prob under the policy of a fresh response to the same prompt, drawn from the reference",
-            -80.0, -1.0, True, optional=True,
+            "sample_reference_logps", optional=True,
         ),
-        TensorInput(
-            "sample_reference_logps", "log-prob of that fresh response under the reference", -80.0, -1.0, optional=True
-        ),
+        _reference("sample_reference_logps", "log-prob of that fresh response under the reference", optional=True),
     ),
     scalars=(
         _BETA,
@@ -107,14 +118,15 @@ UNPAIRED = Contract(
         ScalarInput(
             "kl_estimate",
             "estimated KL from policy to reference in nats, at least 0: mean log-ratio of responses to other prompts",
-            0.0, (0.4,), optional=True,
+            0.0, (0.4, 0.0, 8.0), optional=True,
         ),
         ScalarInput(
             "running_log_ratio",
             "mean over all steps so far, this one included, of the log-ratio policy to reference, in nats",
-            0.0, (0.3,), optional=True,
+            0.0, (0.3, -4.0, 6.0), optional=True,
         ),
     ),
     scale_scalar="beta",
     label="desirable",
+    smallest_batch=SMALLEST_BATCH,
 )  # fmt: skip

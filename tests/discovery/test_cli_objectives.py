@@ -40,7 +40,7 @@ def test_the_nearest_of_a_file(nearly_dpo):
     assert text.startswith("mine.py (")
     assert "By fingerprint" in text
     assert "By loss curve" in text
-    assert "a copy of" not in text
+    assert "behaves like a known loss" not in text
     found = json.loads(discovery("nearest", nearly_dpo, "--json", "--limit", "3").stdout)
     assert found["copy_of"] is None
     best = found["by_fingerprint"][0]
@@ -56,7 +56,9 @@ def test_a_known_objective_is_its_own_nearest_and_a_rescaled_one_is_named(tmp_pa
     assert found["by_fingerprint"][0]["distance"] < 1e-4
     path = tmp_path / "rescaled.py"
     path.write_text(expression("F.softplus(-3 * beta * d)").source)
-    assert "a copy of dpo, beta x 3: a campaign would not train it" in discovery("nearest", path).stdout
+    assert (
+        "behaves like a known loss: (dpo, beta x 3): a campaign would not train it" in discovery("nearest", path).stdout
+    )
 
 
 @pytest.mark.parametrize(

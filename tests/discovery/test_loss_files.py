@@ -19,6 +19,7 @@ from evaluators.objectives import known_objectives
 from evaluators.options import OptionsError
 from evaluators.preference.contract import PAIRS
 from sandbox.check import check_candidate
+from sandbox.contract import Conditions
 from sandbox.fingerprint import distance
 from sandbox.gate import check_source
 from sandbox.server import OracleServer
@@ -85,8 +86,9 @@ def server():
 def test_discopop_s_own_losses_become_ours(name, server, tmp_path):
     given = read_one(write(tmp_path / "tests.json", [method(name, DISCOPOP[name])]))
     assert given.name == name
-    _, theirs = check_candidate(server, given.candidate, PAIRS)
-    _, ours = check_candidate(server, KNOWN[name].candidate, PAIRS)
+    conditions = Conditions()
+    _, theirs = check_candidate(server, given.candidate, PAIRS, conditions=conditions)
+    _, ours = check_candidate(server, KNOWN[name].candidate, PAIRS, conditions=conditions)
     assert distance(theirs.fingerprint, ours.fingerprint) < 1e-6
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from db.records import Proposal
+from db.testing_values import proposal
 from discovery.novelty import FingerprintIndex
+from discovery.resume import conditions_of
+from evaluators.preference.enumerable import EnumerableEvaluator
+from sandbox.contract import Conditions
 from sandbox.fingerprint import DUPLICATE_DISTANCE, distance
 from sandbox.reports import Fingerprint
 
@@ -53,3 +60,50 @@ def test_sizes_do_not_mix() -> None:
     index.add("a", Fingerprint(((1.0, 2.0), (3.0, 4.0))))
     with pytest.raises(ValueError, match="different sizes"):
         index.add("b", Fingerprint(((1.0, 2.0, 3.0),)))
+
+
+def test_fingerprints_under_other_conditions_are_passed_over() -> None:
+    here, there = Conditions(1), Conditions(2)
+    index = FingerprintIndex()
+    index.add("old", Fingerprint(((1.0, 2.0, 3.0),)))
+    index.add("here", Fingerprint(((1.0, 2.0),), here))
+    assert len(index) == 2
+    assert index.duplicate_of(Fingerprint(((1.0, 2.0),), here)) == "here"
+    assert index.duplicate_of(Fingerprint(((1.0, 2.0),), there)) is None
+
+
+def test_float32_has_fewer_digits() -> None:
+    near = 1 + 2 * DUPLICATE_DISTANCE
+    index = FingerprintIndex()
+    index.add("double", Fingerprint(((0.5, 1.0, 0.1),)))
+    assert index.duplicate_of(Fingerprint(((0.5, near, 0.1),))) is None
+    assert index.duplicate_of(Fingerprint(((0.5, near, 0.1),), single=True)) == "double"
+
+
+@dataclass
+class _Stored:
+    """An archive, as far as `conditions_of` reads it."""
+
+    found: list[Proposal]
+
+    def proposals(self, campaign: int) -> list[Proposal]:
+        return self.found
+
+
+def test_a_campaign_goes_on_under_its_own_conditions() -> None:
+    evaluator = EnumerableEvaluator({"batch": 48, "betas": [0.1, 0.5]})
+    fresh = conditions_of(_Stored([]), 1, evaluator)
+    assert (fresh.batch, fresh.scales) == (48, (0.1, 0.5))
+    assert fresh == conditions_of(_Stored([]), 1, evaluator)  # this machine's
+    stored = proposal(0)
+    assert stored.probe is not None
+    assert stored.probe.fingerprint is not None
+    assert conditions_of(_Stored([stored]), 1, evaluator) == stored.probe.fingerprint.conditions != fresh
+    other = EnumerableEvaluator({"batch": 32, "betas": [0.1, 0.5]})
+    assert (
+        conditions_of(_Stored([stored]), 1, other).seed == fresh.seed
+    )  # another campaign measured that candidate first
+
+
+def test_an_evaluator_that_tells_nothing_is_compared_at_the_defaults() -> None:
+    assert conditions_of(_Stored([]), 1, object()).batch == Conditions().batch

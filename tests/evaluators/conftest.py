@@ -1,13 +1,36 @@
-"""Shared by the tests of `preference.sentiment`: real reviews read once, and one small preparation."""
+"""Shared: one fork server, what known losses do, measured once, and for `preference.sentiment` real reviews, read once."""
 
 import csv
 
 import pytest
+import torch
 
+from evaluators.objectives import known_losses
 from evaluators.preference.sentiment import SentimentEvaluator
 from evaluators.preference.sentiment.data import Source
 from evaluators.preference.sentiment.options import SentimentOptions
+from sandbox.server import OracleServer
+from tests.support.objective_calls import CONDITIONS, CONTRACTS
 from tests.support.sentiment_setup import SMALL
+
+
+@pytest.fixture(scope="session")
+def server():
+    torch.set_num_threads(1)
+    with OracleServer() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """Where the tables of known losses are kept."""
+    return tmp_path_factory.mktemp("known")
+
+
+@pytest.fixture(scope="session")
+def libraries(server, cache):
+    """Known losses by contract, under conditions that are drawn anew for each run of the tests."""
+    return {name: known_losses(server, contract, CONDITIONS, cache) for name, contract in CONTRACTS.items()}
 
 
 @pytest.fixture(scope="session")

@@ -9,48 +9,43 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluators.objectives import default_baselines, known_losses, known_objective, known_objectives
+from evaluators import objectives
+from evaluators.base import Calls, TellsCalls
+from evaluators.objectives import (
+    default_baselines,
+    known_losses,
+    known_objective,
+    known_objectives,
+    machine_conditions,
+)
+from evaluators.options import OptionsError
 from evaluators.preference.contract import PAIRS, UNPAIRED
+from evaluators.preference.enumerable import EnumerableEvaluator
+from evaluators.preference.enumerable.unpaired_evaluator import EnumerableUnpairedEvaluator
+from evaluators.preference.sentiment import SentimentEvaluator
 from evaluators.properties import measured_properties
 from sandbox.candidate import Candidate
 from sandbox.check import check_candidate
 from sandbox.contract import Contract
-from sandbox.fingerprint import fingerprint
+from sandbox.fingerprint import Rows, fingerprint
 from sandbox.gate import check_source
 from sandbox.known import KnownLosses, Match, Tables
 from sandbox.oracle import LossOracle
 from sandbox.reports import Fingerprint, Nearest
 from sandbox.server import OracleServer
 from tests.support.losses import expression, rescaled
-from tests.support.objective_calls import CONTRACTS, NAMES
+from tests.support.objective_calls import CONDITIONS, CONTRACTS, NAMES
 
 TWINS = {"rso": ("hinge", 1.0), "squared": ("ipo", 0.5)}  # a known loss that another, or another rescaled, is found as
 WITHOUT_BETA = {"sft", "asft"}
 ALL_BUT_ONE_SCALE = {"alphapo"}  # where powers of probabilities outgrow the rest, beta has no say in it
 
 
-@pytest.fixture(scope="module")
-def server():
-    torch.set_num_threads(1)
-    with OracleServer() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("known")
-
-
-@pytest.fixture(scope="module")
-def libraries(server: OracleServer, cache: Path) -> dict[str, KnownLosses]:
-    return {name: known_losses(server, contract, cache) for name, contract in CONTRACTS.items()}
-
-
 def of(server: OracleServer, candidate: Candidate, contract: Contract) -> Fingerprint:
     parameters = check_source(candidate, contract).parameters
     assert parameters
     with LossOracle(server, candidate, contract, parameters) as oracle:
-        return fingerprint(oracle)
+        return fingerprint(oracle, CONDITIONS)
 
 
 @pytest.mark.parametrize(("contract", "name"), NAMES)
@@ -139,7 +134,7 @@ def test_prints_of_one_contract_have_one_size(server: OracleServer) -> None:
 
 
 def nearest(server: OracleServer, libraries: dict[str, KnownLosses], candidate: Candidate, limit: int) -> Nearest:
-    _, report = check_candidate(server, candidate, PAIRS)
+    _, report = check_candidate(server, candidate, PAIRS, conditions=CONDITIONS)
     assert report is not None
     assert report.fingerprint is not None, report.failure
     return libraries[PAIRS.name].nearest(report.fingerprint, report.curve, limit)
@@ -203,17 +198,17 @@ def test_later_processes_read_the_tables_and_fork_nothing(
     found = of(server, known_objective(PAIRS.name, "dpo").candidate, PAIRS)
     monkeypatch.setattr(OracleServer, "fork", None)
     cpu = time.process_time()
-    again = known_losses(server, PAIRS, cache)
+    again = known_losses(server, PAIRS, CONDITIONS, cache)
     assert time.process_time() - cpu < 1.0  # seconds of this process; making them takes several in children
     assert again.match(found) == libraries[PAIRS.name].match(found) == Match("dpo", 1.0, pytest.approx(0, abs=1e-6))
 
 
 def test_damaged_tables_are_made_again(server: OracleServer, tmp_path: Path) -> None:
-    known_losses(server, UNPAIRED, tmp_path)
+    known_losses(server, UNPAIRED, CONDITIONS, tmp_path)
     (file,) = tmp_path.rglob("tensors.safetensors")
     whole = file.read_bytes()
     file.write_bytes(whole[:1000])
-    assert known_losses(server, UNPAIRED, tmp_path).match(
+    assert known_losses(server, UNPAIRED, CONDITIONS, tmp_path).match(
         of(server, known_objective(UNPAIRED.name, "bco").candidate, UNPAIRED)
     ) == Match("bco", 1.0, pytest.approx(0, abs=1e-6))
     assert file.read_bytes() == whole
@@ -221,23 +216,58 @@ def test_damaged_tables_are_made_again(server: OracleServer, tmp_path: Path) -> 
 
 def test_without_a_folder_to_write_to_the_tables_are_made_and_used(server: OracleServer, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    made = known_losses(server, UNPAIRED, tmp_path / "file")
+    made = known_losses(server, UNPAIRED, CONDITIONS, tmp_path / "file")
     assert made.match(of(server, known_objective(UNPAIRED.name, "kto").candidate, UNPAIRED)) is not None
 
 
 def test_other_known_losses_have_other_tables(server: OracleServer) -> None:
     known = {"dpo": (known_objective(PAIRS.name, "dpo").candidate, PAIRS.required)}
+    rows = Rows(torch.zeros(2, 129, 6, 96), torch.zeros(2, 129, 6), torch.zeros(2, 129, 6))
+    tables = Tables(rows, torch.zeros(2, 17, 41))
     with pytest.raises(ValueError, match="tables of other losses"):
-        KnownLosses(server, PAIRS, known, Tables(torch.zeros(2, 129, 6, 72), torch.zeros(2, 17, 41)))
+        KnownLosses(server, PAIRS, known, CONDITIONS, tables)
 
 
 def test_a_contract_without_known_losses_knows_nothing(server: OracleServer) -> None:
     other = replace(PAIRS, name="nobody.knows")
     found = of(server, known_objective(PAIRS.name, "dpo").candidate, PAIRS)
-    nothing = KnownLosses(server, other, {})
+    nothing = KnownLosses(server, other, {}, CONDITIONS)
     assert nothing.match(found) is None
     assert nothing.nearest(found).by_fingerprint == ()
     assert default_baselines(other.name) == ()
+
+
+def test_a_machine_has_one_secret(tmp_path: Path) -> None:
+    made = machine_conditions(Calls(48, (0.1, 0.5)), tmp_path / "a")
+    assert (made.batch, made.scales) == (48, (0.1, 0.5))
+    objectives._machine_seed.cache_clear()  # as another process
+    assert machine_conditions(Calls(48, (0.1, 0.5)), tmp_path / "a") == made
+    assert machine_conditions(None, tmp_path / "a").seed == made.seed
+    assert machine_conditions(None, tmp_path / "b").seed != made.seed
+
+
+def test_without_a_folder_each_process_has_its_own_secret(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert machine_conditions(None, tmp_path / "file") == machine_conditions(None, tmp_path / "file")
+
+
+def test_fingerprints_under_other_conditions_are_not_compared(
+    server: OracleServer, libraries: dict[str, KnownLosses]
+) -> None:
+    found = of(server, known_objective(PAIRS.name, "dpo").candidate, PAIRS)
+    other = replace(found, conditions=replace(CONDITIONS, batch=33))
+    for ask in (libraries[PAIRS.name].match, libraries[PAIRS.name].nearest):
+        with pytest.raises(ValueError, match="other conditions"):
+            ask(other)
+
+
+@pytest.mark.parametrize("evaluator", [EnumerableEvaluator, EnumerableUnpairedEvaluator, SentimentEvaluator])
+def test_evaluators_tell_their_calls_and_keep_to_the_smallest_batch(evaluator: type[EnumerableEvaluator]) -> None:
+    made = evaluator({"batch": 2, "betas": [0.3]})
+    assert isinstance(made, TellsCalls)
+    assert made.calls == Calls(2, (0.3,))
+    with pytest.raises(OptionsError, match="batch must be at least 2"):
+        evaluator({"batch": 1})
 
 
 # --- properties
@@ -252,7 +282,7 @@ EXPECTED = {  # name: coupled, bounded below, bounded above, falls with the marg
     "savage": (False, True, True, True, False, True, "0", "1"),
     "exo_pair": (False, True, True, False, False, True, "0.0010005", "6.90776"),
     "simpo": (False, True, False, True, True, False, "0", "inf"),
-    "sft": (True, False, False, True, True, False, "-inf", "inf"),
+    "sft": (True, True, False, True, True, False, "-inf", "inf"),
     "aqfl": (True, True, False, True, False, True, "0", "inf"),
     "kto": (False, True, True, True, False, True, "0", "1"),
     "pmpo": (True, False, False, True, True, True, "-inf", "inf"),

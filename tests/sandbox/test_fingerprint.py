@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,24 +12,26 @@ from hypothesis import strategies as st
 
 from evaluators.preference.contract import PAIRS
 from sandbox.candidate import Candidate
-from sandbox.fingerprint import DUPLICATE_DISTANCE, distance, distances, fingerprint, grid, stack
+from sandbox.contract import Conditions
+from sandbox.fingerprint import DUPLICATE_DISTANCE, calls, distance, distances, fingerprint, stack
 from sandbox.known import KnownLosses
 from sandbox.oracle import LossOracle
 from sandbox.reports import Fingerprint
 from sandbox.server import OracleServer
 from tests.support.losses import KNOWN, body, expression, rescaled
 
+CONDITIONS = Conditions()  # drawn anew each time
 FACTORS = (1 / 16, 0.11, 0.15, 2.0, 3.7, 15.9)
 
 
 @pytest.fixture(scope="module")
 def known(server: OracleServer) -> KnownLosses:
-    return KnownLosses(server, PAIRS, {name: (c, PAIRS.required) for name, c in KNOWN.items()})
+    return KnownLosses(server, PAIRS, {name: (c, PAIRS.required) for name, c in KNOWN.items()}, CONDITIONS)
 
 
 def of(server: OracleServer, candidate: Candidate) -> Fingerprint:
     with LossOracle(server, candidate, PAIRS, PAIRS.required) as oracle:
-        return fingerprint(oracle)
+        return fingerprint(oracle, CONDITIONS)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +119,8 @@ def test_non_finite_entries_are_masked_and_masks_compared(server: OracleServer) 
     assert not all(map(math.isnan, entries))
     assert distance(holed, holed) == 0.0
     assert distance(holed, of(server, expression("-beta * d"))) == math.inf
-    assert distance(holed, Fingerprint(holed.values[:1])) == math.inf
+    assert distance(holed, replace(holed, values=holed.values[:1])) == math.inf
+    assert distance(holed, replace(holed, conditions=Conditions())) == math.inf
 
 
 def test_distances_compare_with_a_whole_table(server: OracleServer) -> None:
@@ -126,10 +130,26 @@ def test_distances_compare_with_a_whole_table(server: OracleServer) -> None:
     assert bool(torch.isinf(distances(stack(prints[:1]), stack([Fingerprint(p.values[:1]) for p in prints]))).all())
 
 
-def test_the_grid_does_not_depend_on_what_is_read() -> None:
-    everything = grid(PAIRS, PAIRS.required, 2)
-    one = grid(PAIRS, PAIRS.required[1:2], 2)
-    assert list(one) == ["policy_rejected_logps"]
-    assert torch.equal(one["policy_rejected_logps"], everything["policy_rejected_logps"])
-    ratio = everything["policy_chosen_logps"] - everything["reference_chosen_logps"]
-    assert float(ratio.abs().max()) <= 2.5
+def test_inputs_depend_on_the_secret_alone_and_hold_what_the_contract_says() -> None:
+    conditions = Conditions(batch=17, scales=(0.1, 0.5, 2.0, 9.0))
+    drawn, again = calls(PAIRS, conditions), calls(PAIRS, conditions)
+    assert all(torch.equal(t, again.tensors[name]) for name, t in drawn.tensors.items())
+    other = calls(PAIRS, replace(conditions, seed=conditions.seed + 100))
+    assert not any(torch.equal(t, other.tensors[name]) for name, t in drawn.tensors.items())
+    for name, values in drawn.tensors.items():
+        assert values.shape == (12, 17), name
+        assert float(values.max()) <= next(t.high for t in PAIRS.tensors if t.name == name)
+    ratio = drawn.tensors["policy_chosen_logps"] - drawn.tensors["reference_chosen_logps"]
+    assert float(ratio[:6].abs().max()) <= 2.5 < 20 < float(ratio[6:].abs().max()) <= 50
+    assert set(drawn.scalars["beta"]) <= set(conditions.scales)
+    assert len(set(drawn.scalars["progress"])) == 12
+    assert min(drawn.scalars["progress"]) < 0.02
+    assert max(drawn.scalars["progress"]) > 0.98
+
+
+def test_an_optional_input_more_changes_no_other_values() -> None:
+    conditions = Conditions()
+    fewer = replace(PAIRS, tensors=PAIRS.tensors[:-1], scalars=PAIRS.scalars[:-1])
+    drawn, less = calls(PAIRS, conditions), calls(fewer, conditions)
+    assert all(torch.equal(t, drawn.tensors[name]) for name, t in less.tensors.items())
+    assert all(values == drawn.scalars[name] for name, values in less.scalars.items())

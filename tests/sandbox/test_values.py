@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from evaluators.preference.contract import PAIRS, UNPAIRED
 from sandbox.candidate import Candidate, normalise_source
-from sandbox.contract import Contract, ScalarInput, TensorInput
+from sandbox.contract import Conditions, Contract, ScalarInput, TensorInput
 from sandbox.failure import CandidateError, Failure, FailureKind, InfrastructureError
 from sandbox.limits import Limits
 from sandbox.text import clean_text, one_line
@@ -44,12 +44,23 @@ def test_contract_lists_required_and_optional_names_in_order() -> None:
         ({"scale_scalar": "gamma"}, "scale_scalar"),
         ({"label": "x"}, "label"),
         ({"tensors": (replace(X, name="y", optional=True), X)}, "optional"),
+        ({"tensors": (replace(X, reference="y"),)}, "has no reference 'y'"),
+        ({"tensors": (replace(X, reference="x"),)}, "has no reference 'x' without gradient"),
+        ({"tensors": (replace(X, tokens_of="y"),)}, "counts the tokens of no input 'y'"),
+        ({"tensors": (replace(X, below=X.high),)}, "is not below"),
+        ({"smallest_batch": 0}, "smallest_batch must be at least 1, not 0"),
     ],
 )
 def test_contract_refuses_invalid_states(change: dict[str, object], what: str) -> None:
     good = Contract("family.x", "loss", "text", (X,), (ScalarInput("beta", "", 0.1, (0.1,)),), "beta")
     with pytest.raises(ValueError, match=what):
         replace(good, **change)  # type: ignore[arg-type]
+
+
+def test_conditions_have_a_secret_of_their_own_and_a_batch() -> None:
+    assert Conditions() != Conditions()
+    with pytest.raises(ValueError, match="a batch of 0 examples"):
+        Conditions(batch=0)
 
 
 @pytest.mark.parametrize("change", [{"call_s": 0.0}, {"trial_s": -1.0}, {"memory_mb": 0}])

@@ -13,10 +13,14 @@ MARGIN = "    d = (policy_chosen_logps - reference_chosen_logps) - (policy_rejec
 KNOWN = {name: known_objective(PAIRS.name, name).candidate for name in default_baselines(PAIRS.name)}
 
 
-def body(lines: str) -> Candidate:
-    """A candidate whose function consists of these lines (4 blanks of indentation are added to each); `d` is the margin."""
+def body(lines: str, *optional: str) -> Candidate:
+    """A candidate whose function consists of these lines (4 blanks of indentation are added to each); `d` is the margin.
+
+    `optional` are names of optional inputs that it reads.
+    """
+    head = HEAD.replace(") ->", "".join(f", {name}" for name in optional) + ") ->")
     indented = "".join(f"    {line}\n" for line in lines.splitlines())
-    return Candidate(PAIRS.name, HEAD + MARGIN + indented)
+    return Candidate(PAIRS.name, head + MARGIN + indented)
 
 
 def expression(text: str) -> Candidate:

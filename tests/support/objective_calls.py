@@ -13,8 +13,9 @@ from torch import Tensor
 from evaluators.objectives import known_objectives
 from evaluators.preference.contract import PAIRS, UNPAIRED
 from sandbox.child import load
-from sandbox.contract import Contract
+from sandbox.contract import Conditions, Contract
 
+CONDITIONS = Conditions()
 CONTRACTS = {contract.name: contract for contract in (PAIRS, UNPAIRED)}
 NAMES = [(contract, name) for contract in CONTRACTS for name in known_objectives(contract)]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from evaluators.base import MetricSpec, Provenance, Resources, Task, Timings, TrialReport, canonical_json
+from evaluators.base import Calls, MetricSpec, Provenance, Resources, Task, Timings, TrialReport, canonical_json
 from evaluators.measure import peak_memory_mb, torch_threads, versions
 from evaluators.options import OptionsError, options_dict, parse_options
 from evaluators.preference.contract import PAIRS
@@ -82,6 +82,11 @@ class EnumerableEvaluator:
         """A tenth of a GPU if `device` is `cuda`: with `auto` a worker takes one if it sees one."""
         gpus = 0.1 if self._options.device == "cuda" else 0.0
         return Resources(cpus=float(self._options.threads), gpus=gpus, memory_mb=1024)
+
+    @property
+    def calls(self) -> Calls:
+        """As `run` makes them: one batch of each world and beta."""
+        return Calls(self._options.batch, self._options.betas)
 
     def prepare(self, progress: Callable[[str], None] | None = None) -> Mapping[str, float]:
         """Nothing is shared by all seeds; returns the size of the job. Raises OptionsError if the device is missing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from evaluators.options import option
+from evaluators.preference.contract import SMALLEST_BATCH
 from evaluators.preference.enumerable.definition import CHECKPOINT_EVERY
 
 _FIDELITIES = ("exact",)
@@ -39,6 +40,8 @@ class EnumerableOptions:
         for name in ("steps", "batch", "learning_rate", "threads"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        if self.batch < SMALLEST_BATCH:
+            raise ValueError(f"batch must be at least {SMALLEST_BATCH}, as losses are told, not {self.batch}")
         if self.steps % CHECKPOINT_EVERY:
             raise ValueError(f"steps must be a multiple of {CHECKPOINT_EVERY}, not {self.steps}")
         if not self.betas or any(b <= 0 for b in self.betas) or len(set(self.betas)) != len(self.betas):

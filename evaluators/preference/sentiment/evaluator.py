@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from evaluators.base import Metric, MetricSpec, Resources, Task, Timings, TrialReport, canonical_json, default_cache_dir
+from evaluators.base import (
+    Calls,
+    Metric,
+    MetricSpec,
+    Resources,
+    Task,
+    Timings,
+    TrialReport,
+    canonical_json,
+    default_cache_dir,
+)
 from evaluators.measure import peak_memory_mb, torch_threads, versions
 from evaluators.options import OptionsError, options_dict, parse_options
 from evaluators.preference.contract import PAIRS
@@ -96,6 +106,11 @@ class SentimentEvaluator:
     def task(self) -> Task:
         """The exact task. Raises OptionsError if its data cannot be found."""
         return Task(self.name, self.version, options_dict(self.options), self._source.provenance)
+
+    @property
+    def calls(self) -> Calls:
+        """As `run` makes them: one batch at each beta."""
+        return Calls(self.options.batch, self.options.betas)
 
     @property
     def task_description(self) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from evaluators.options import option, options_dict
+from evaluators.preference.contract import SMALLEST_BATCH
 
 _DEVICES = ("auto", "cpu", "cuda")
 
@@ -74,6 +75,8 @@ class SentimentOptions:
             raise ValueError("held_out is a share of the texts and must be below 1")
         if self.width % (2 * self.heads):  # rotary positions turn pairs of numbers within a head
             raise ValueError(f"width {self.width} must be a multiple of twice the number of heads, {self.heads}")
+        if self.batch < SMALLEST_BATCH:
+            raise ValueError(f"batch must be at least {SMALLEST_BATCH}, as losses are told, not {self.batch}")
         if self.batch > self.train_pairs:
             raise ValueError(f"batch {self.batch} must be at most train_pairs {self.train_pairs}")
         if self.train_pairs > self.pair_pool:

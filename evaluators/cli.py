@@ -18,9 +18,10 @@ from typing import Any
 from evaluators.base import Evaluator, TrialReport
 from evaluators.objectives import known_objective
 from evaluators.options import OptionsError
-from evaluators.plugins import load_plugin, plugin_names
+from evaluators.plugins import load_plugin, make_plugin, plugin_names
+from evaluators.promises import prepare
 from sandbox.candidate import MAX_SOURCE_BYTES, Candidate
-from sandbox.failure import CandidateError, InfrastructureError
+from sandbox.failure import CandidateError, InfrastructureError, PluginError
 from sandbox.text import clean_text, one_line
 
 OK, FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         code: int = given.command(given)
-    except (OptionsError, CandidateError, InfrastructureError, KeyboardInterrupt, OSError) as error:
+    except (OptionsError, CandidateError, InfrastructureError, PluginError, KeyboardInterrupt, OSError) as error:
         if given.debug:
             raise
         code, text = _explain(error)
@@ -45,7 +46,7 @@ def _explain(error: BaseException) -> tuple[int, str]:
         return BAD_INPUT, one_line(str(error), 500)
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, "interrupted"
-    if isinstance(error, (CandidateError, InfrastructureError)):
+    if isinstance(error, (CandidateError, InfrastructureError, PluginError)):
         whose = "the objective failed" if error.failure.kind.candidates_fault else "could not run"
         return FAULT, f"{whose}: {one_line(str(error.failure), 1000)}"
     return FAULT, one_line(f"{type(error).__name__}: {error}", 500)
@@ -121,14 +122,14 @@ def _run(given: argparse.Namespace) -> int:
     from sandbox.check import check_candidate, refusal
     from sandbox.server import OracleServer
 
-    evaluator: Evaluator = load_plugin("evaluators", given.evaluator)(_options(given), given.cache_dir)
+    evaluator: Evaluator = make_plugin("evaluators", given.evaluator, _options(given), given.cache_dir)
     candidate = _objective(evaluator.contract.name, given.objective)
     with OracleServer(given.unsafe_no_sandbox) as server:
         gate, probe = check_candidate(server, candidate, evaluator.contract)
         failure = refusal(gate, probe)
         if failure is not None:
             raise CandidateError(failure)
-        evaluator.prepare(None if given.json else lambda text: print(text, file=sys.stderr))
+        prepare(evaluator, None if given.json else lambda text: print(text, file=sys.stderr))
         report = run_trial(server, evaluator, candidate, gate.parameters, given.seed)
     print(json.dumps(_as_json(evaluator, candidate, report)) if given.json else _as_text(evaluator, given, report))
     return OK

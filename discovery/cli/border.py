@@ -1,6 +1,6 @@
 """Where the command begins and ends: every error becomes one line on stderr and an exit code.
 
-2: something the person gave is wrong. 1: a fault of the machine, the network or ours. 130: interrupted by Ctrl-C.
+2: something the person gave is wrong. 1: a fault of the machine, the network, a plug-in or ours. 130: interrupted by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _EXIT_CODES: Sequence[tuple[str, str, int]] = (
     ("discovery.exporters.base", "ExportError", BAD_INPUT),
     ("sandbox.failure", "CandidateError", BAD_INPUT),
     ("sandbox.failure", "InfrastructureError", FAULT),
+    ("sandbox.failure", "PluginError", FAULT),
     ("discovery.search", "SearchError", FAULT),
     ("builtins", "OSError", FAULT),
 )

@@ -20,7 +20,8 @@ from discovery.cli.tables import add_name, add_note, add_text, add_word, name_ce
 from discovery.cli.terminal import print_json, print_next, stdout_console, words
 from discovery.imports import Given, read_losses
 from evaluators.options import OptionsError
-from evaluators.plugins import load_plugin, plugin_names
+from evaluators.plugins import load_plugin, make_plugin, plugin_names
+from sandbox.failure import PluginError
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -174,11 +175,10 @@ def _evaluator_of(contract: Contract) -> Evaluator:
     """What would rank a collection's losses: the first evaluator of that interface, as it is by default."""
     for name in plugin_names("evaluators"):
         try:
-            kind = load_plugin("evaluators", name)
-            if kind.contract.name == contract.name:
-                evaluator: Evaluator = kind({})
+            if load_plugin("evaluators", name).contract.name == contract.name:
+                evaluator: Evaluator = make_plugin("evaluators", name, {})
                 return evaluator
-        except (OptionsError, ImportError, AttributeError):  # it cannot be had; another may
+        except (OptionsError, PluginError):  # it cannot be had; another may
             continue
     raise OptionsError(f"no evaluator trains losses of {contract.name}")
 

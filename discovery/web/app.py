@@ -28,7 +28,7 @@ from discovery.web.exports import Exports
 from discovery.web.rendering import page
 from discovery.web.security import LOGIN, Access, Guard
 from evaluators.options import OptionsError
-from sandbox.failure import CandidateError, InfrastructureError
+from sandbox.failure import CandidateError, InfrastructureError, PluginError
 from sandbox.text import one_line
 
 _STATIC = Path(__file__).with_name("static")
@@ -42,6 +42,7 @@ _STATUS: dict[type[Exception], HTTPStatus] = {  # the most particular first
     ExportError: HTTPStatus.UNPROCESSABLE_ENTITY,
     CandidateError: HTTPStatus.UNPROCESSABLE_ENTITY,
     InfrastructureError: HTTPStatus.SERVICE_UNAVAILABLE,
+    PluginError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 Campaign = Annotated[str | None, Query()]
 

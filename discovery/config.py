@@ -352,7 +352,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> CampaignConf
     """
     path = Path(path)
     data = apply_overrides(read_yaml(path), overrides)
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.")
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem)[:100].strip("-.")
     return make_config(data, default_name=stem or "campaign", source=path.name)
 
 

@@ -26,6 +26,7 @@ from sandbox.text import one_line
 
 _LOOK_S = 0.5
 _SILENT_LOOKS = 6  # looks in a row at which a cluster's head does not answer
+_TRIES = 3  # at bringing up one worker
 _ROOM_S = 30.0  # a worker that is not up by then waits for room
 
 
@@ -84,9 +85,9 @@ class RayExecutor:
         threading.Thread(target=work, name="Ray", daemon=True).start()
         await asyncio.wrap_future(done)
         for actor in self._checkers:
-            self._await(self._check, actor)
+            self._await(self._check, actor, self._check_actor)
         for actor in self._trainers:
-            self._await(self._trial, actor)
+            self._await(self._trial, actor, self._trial_actor)
 
     def _start(self) -> None:
         import ray
@@ -237,7 +238,9 @@ class RayExecutor:
         except (RayActorError, TimeoutError, GetTimeoutError, RayError) as error:
             what = f"no answer within {limit} s" if isinstance(error, TimeoutError) else _how_lost(error)
             self._ray.kill(actor)
-            self._await(pool, make())
+            self._await(pool, make(), make)
+            while not pool.empty():  # a node takes several with it: no trial should meet one after the other
+                self._await(pool, pool.get_nowait(), make)
             return Failure(FailureKind.INFRASTRUCTURE, what)
         pool.put_nowait(actor)
         if isinstance(result, Refused):
@@ -257,27 +260,28 @@ class RayExecutor:
         made = self._ray.remote(CheckWorker).options(**options)
         return made.remote(self._contract, self._limits, self._pools.unsafe_no_sandbox)
 
-    def _await(self, pool: asyncio.Queue[Any], actor: Any) -> None:
-        """A new actor joins its pool when it is up: until then a cluster may have no room for it."""
-        coming = asyncio.get_running_loop().create_task(self._join_pool(pool, actor))
+    def _await(self, pool: asyncio.Queue[Any], actor: Any, make: Callable[[], Any]) -> None:
+        """An actor joins its pool when it answers: until then a cluster may have no room for it."""
+        coming = asyncio.get_running_loop().create_task(self._join_pool(pool, actor, make))
         self._coming.add(coming)
         coming.add_done_callback(self._coming.discard)
 
-    async def _join_pool(self, pool: asyncio.Queue[Any], actor: Any) -> None:
+    async def _join_pool(self, pool: asyncio.Queue[Any], actor: Any, make: Callable[[], Any]) -> None:
         from ray.exceptions import RayError
 
-        ready = asyncio.ensure_future(actor.ready.remote())
-        try:
-            while not (await asyncio.wait({ready}, timeout=_ROOM_S))[0]:
-                if self._pools.address:
+        for _ in range(_TRIES):
+            ready = asyncio.ensure_future(actor.ready.remote())
+            try:
+                if not (await asyncio.wait({ready}, timeout=_ROOM_S))[0] and self._pools.address:
                     self._tell("a worker waits for room in the Ray cluster, which is in use or has lost a node")
-                    await asyncio.wait({ready})
-            ready.result()
-        except RayError as error:
-            self._log.error("a worker does not come up", exc_info=error)  # the next call meets it, and replaces it
-        finally:
-            ready.cancel()
-        pool.put_nowait(actor)
+                await ready
+                break
+            except RayError as error:
+                self._log.error("a worker does not come up", exc_info=error)
+                actor = make()
+            finally:
+                ready.cancel()
+        pool.put_nowait(actor)  # if it does not come up at all, the next call says why
 
 
 def _how_lost(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from discovery.cli.border import INTERRUPTED
 from discovery.cli.consent import ASK_FROM_TRIALS, require_consent
 from discovery.cli.platforms import NO_SANDBOX, allow_local_plugins, require_linux
 from discovery.cli.tables import add_figure, add_name, add_word, print_table, table
-from discovery.cli.terminal import number, print_json, print_next, stdout_console, words
+from discovery.cli.terminal import console_on, number, print_json, print_next, stdout_console, words
 from evaluators.objectives import known_objectives
 from evaluators.options import OptionsError, nearest
 from evaluators.plugins import load_plugin
@@ -68,7 +68,7 @@ def bench(wanted: Bench, archive: str | None, as_json: bool, markdown: bool) -> 
     view: View | None = None
     campaign = Campaign(config, lambda event: view(event) if view is not None else None, wanted.unsafe_no_sandbox)
     plain = as_json or markdown
-    console = Console(stderr=True, highlight=False) if plain else stdout_console()
+    console = console_on(stderr=True) if plain else stdout_console()
     compared, each = len(campaign.baselines), wanted.seeds
     if compared * each > ASK_FROM_TRIALS:
         require_consent(f"{compared} objectives on {each:,} seeds are {compared * each:,} trials", wanted.yes)

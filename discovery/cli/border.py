@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -46,10 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         Exception: a fault of ours. The interpreter hands it to `sys.excepthook`, which is set here to say it in one line.
     """
+    _settle_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given  # accepted anywhere, before and after the command's name
     given = [a for a in given if a != "--debug"]
     sys.excepthook = sys.__excepthook__ if debug else _unexpected
+    try:
+        os.getcwd()
+    except OSError:
+        say_error("the current folder has been deleted; change into another one")
+        return BAD_INPUT
     from discovery.cli.app import app
 
     try:
@@ -70,6 +77,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exception(error)
         say_error(message_of(error))
         return _exit_code(error)
+
+
+def _settle_streams() -> None:
+    """What a terminal cannot show is replaced, and a closed stream is nowhere: neither decides how a command ends."""
+    while (
+        descriptor := os.open(os.devnull, os.O_RDWR)
+    ) <= 2:  # a file opened later must not become the standard output
+        continue
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, io.TextIOWrapper(io.FileIO(os.devnull, "w"), encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _invoke(command: Any, arguments: list[str]) -> int:

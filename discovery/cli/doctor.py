@@ -49,7 +49,7 @@ def doctor(path: Path | None, archive: str | None, settings: Sequence[str], as_j
     Raises:
         OptionsError, ConfigError: the configuration is wrong.
     """
-    allow_local_plugins()
+    allow_local_plugins(path)
     config = None
     if path is not None:
         from discovery.cli.run import configuration

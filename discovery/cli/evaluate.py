@@ -15,7 +15,7 @@ from discovery.cli.files import accepted_loss
 from discovery.cli.losses import find_loss
 from discovery.cli.platforms import NO_SANDBOX, allow_local_plugins, require_linux
 from discovery.cli.tables import add_figure, add_name, add_word, name_cell, print_table, table
-from discovery.cli.terminal import duration, number, print_json, stdout_console, words
+from discovery.cli.terminal import console_on, duration, number, print_json, stdout_console, words
 from evaluators.options import OptionsError
 from evaluators.plugins import make_plugin
 from evaluators.promises import prepare
@@ -65,7 +65,7 @@ def evaluate(loss: str, trials: Trials, archive: str | None, as_json: bool) -> N
     seeds = trials.seed_list
     evaluator: Evaluator = make_plugin("evaluators", trials.evaluator, apply_overrides({}, trials.settings))
     name, candidate = find_loss(loss, evaluator.contract.name, archive)
-    console = Console(stderr=True, highlight=False) if as_json else stdout_console()
+    console = console_on(stderr=True) if as_json else stdout_console()
     with OracleServer(trials.unsafe_no_sandbox) as server:
         reports = _run(console, server, evaluator, name, candidate, seeds, trials.yes)
     if as_json:

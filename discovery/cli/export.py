@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.text import Text
 
 from discovery.cli.archives import archive_url, opened, option_for
@@ -19,6 +18,7 @@ from discovery.cli.catalogue import contract_named
 from discovery.cli.files import require_writable, write_bytes, write_text
 from discovery.cli.losses import else_known, known_names
 from discovery.cli.platforms import runs_candidates
+from discovery.cli.terminal import console_on
 from discovery.exporters.base import Exporter, ExportError
 from evaluators.objectives import Objective, known_families, known_objectives
 from evaluators.options import OptionsError
@@ -164,7 +164,7 @@ def _to_files(made: Exported, path: Path, force: bool) -> None:
         write_text(path, made.export.text, force)
     compared = "not run" if not runs_candidates() else "computes what was archived" if made.compared else "not compared"
     beside = f" and {len(made.export.attachments)} files in {folder.name}/" if made.export.attachments else ""
-    console = Console(stderr=True, highlight=False)
+    console = console_on(stderr=True)
     standing = f"; {made.dossier.standing}" if made.dossier.standing else ""
     shown = f"wrote {one_line(str(path))}{beside}: {one_line(made.dossier.entry.name, 80)}, {compared}{standing}"
     console.print(Text(shown), soft_wrap=True)

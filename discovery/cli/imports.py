@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sandbox.reports import GateReport, ProbeReport
     from sandbox.server import OracleServer
 
+_LONGEST_NAME = 100  # of a campaign too
 STATUS = "imported"  # of the collection, where a campaign says how it ended
 _COLLECTION = {"imported": True}  # its settings: a collection is known by them also where an import was killed
 
@@ -58,9 +59,12 @@ def import_losses(
     """0 if at least one loss is in the archive afterwards, else 2.
 
     Raises:
-        OptionsError: a path holds nothing. ArchiveError: the archive cannot be written. InfrastructureError.
+        OptionsError: a path holds nothing, or the collection's name is too long.
+        ArchiveError: the archive cannot be written. InfrastructureError.
     """
     require_linux("import")
+    if not 1 <= len(collection) <= _LONGEST_NAME:
+        raise OptionsError(f"--as takes a name of 1 to {_LONGEST_NAME} characters")
     contract = contract_named(contract_name)
     given = [g for path in paths for g in read_losses(path, contract)]
     from db.archive import Archive

@@ -19,7 +19,7 @@ from discovery.cli.border import INTERRUPTED
 from discovery.cli.leaderboard import board_values, end_values
 from discovery.cli.platforms import NO_SANDBOX, allow_local_plugins, require_linux
 from discovery.cli.tables import key_values
-from discovery.cli.terminal import print_end, print_json, stdout_console, words
+from discovery.cli.terminal import console_on, print_end, print_json, stdout_console, words
 
 if TYPE_CHECKING:
     from discovery.browse.campaign_stats import End
@@ -51,7 +51,7 @@ def run(
         ExportError, OSError: the leading loss could not be written.
     """
     require_linux("run")
-    allow_local_plugins()
+    allow_local_plugins(path)
     config = configuration(path, archive, settings)
     from db.archive import Archive
     from discovery.browse.campaign_stats import campaign_end
@@ -63,7 +63,7 @@ def run(
     view: View | None = None
     campaign = Campaign(config, lambda event: view(event) if view is not None else None, unsafe_no_sandbox)
     console = (
-        Console(stderr=True, highlight=False) if afterwards.as_json else stdout_console()
+        console_on(stderr=True) if afterwards.as_json else stdout_console()
     )  # nothing is printed before the settings are known to be good
     console.print(Text(f"Campaign {config.name}", style="bold"))
     announce(console, config)

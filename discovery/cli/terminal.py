@@ -16,13 +16,24 @@ from sandbox.text import one_line
 if TYPE_CHECKING:
     from discovery.browse.campaign_stats import End
 
-PIPED_WIDTH = 120
+PIPED_WIDTH, LEAST_WIDTH = 120, 20
+_DIGITS = 4  # of a width
 
 
 def stdout_console() -> Console:
     """A console on stdout; into a file or pipe it is wide, unless COLUMNS says otherwise."""
-    piped = not sys.stdout.isatty() and not os.environ.get("COLUMNS")
-    return Console(width=PIPED_WIDTH if piped else None, highlight=False)
+    return console_on(stderr=False)
+
+
+def console_on(stderr: bool) -> Console:
+    """A console of a width that something can be read at: a COLUMNS of 0, or of a billion, does not count."""
+    stream, surroundings = sys.stderr if stderr else sys.stdout, dict(os.environ)
+    given = surroundings.pop("COLUMNS", "")
+    if given.isdecimal() and len(given) <= _DIGITS and int(given) >= LEAST_WIDTH:
+        width: int | None = int(given)
+    else:
+        width = None if stream.isatty() else PIPED_WIDTH
+    return Console(stderr=stderr, width=width, highlight=False, _environ=surroundings)
 
 
 def words(text: str, style: str = "", limit: int = 200) -> Text:

@@ -66,7 +66,7 @@ class RayExecutor:
         ] = {}  # processes that it cannot live without: all of our own Ray, our node's of a cluster
         self._session: Session | None = None
         self._coming: set[asyncio.Task[None]] = set()  # one for each actor that is not up yet
-        self._broken = False
+        self._broken = self._waits = False
         self._over = threading.Event()
 
     async def start(self) -> None:
@@ -272,8 +272,8 @@ class RayExecutor:
         for _ in range(_TRIES):
             ready = asyncio.ensure_future(actor.ready.remote())
             try:
-                if not (await asyncio.wait({ready}, timeout=_ROOM_S))[0] and self._pools.address:
-                    self._tell("a worker waits for room in the Ray cluster, which is in use or has lost a node")
+                if not (await asyncio.wait({ready}, timeout=_ROOM_S))[0]:
+                    self._tell_of_waiting()
                 await ready
                 break
             except RayError as error:
@@ -282,6 +282,14 @@ class RayExecutor:
             finally:
                 ready.cancel()
         pool.put_nowait(actor)  # if it does not come up at all, the next call says why
+
+    def _tell_of_waiting(self) -> None:
+        """Once: a cluster without room keeps several workers waiting."""
+        if self._pools.address and not self._waits:
+            self._waits = True
+            self._tell(
+                "workers are not up yet: the Ray cluster has no room for them (others use it, a node is lost), or is busy"
+            )
 
 
 def _how_lost(error: BaseException) -> str:

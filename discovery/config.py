@@ -219,10 +219,7 @@ class WorkersConfig(_Model):
     probe_workers: int = Field(default=1, ge=1, description="Worker processes for gate and probe.")
     ray_address: Annotated[str | None, AfterValidator(cluster_address)] = Field(
         default=None,
-        description=(
-            "Existing Ray cluster to join: `host:6379` as `ray start --head` prints it, or `auto` for the one that was "
-            "started on this machine, which must be one of its nodes; null: a local Ray."
-        ),
+        description="Ray cluster to join, of which this machine is a node: `host:6379`, or `auto`; null: a local Ray.",
     )
     cpus_per_trial: float | None = Field(
         default=None, gt=0, description="CPU cores of a trial worker; null: what the evaluator asks for."

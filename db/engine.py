@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,7 @@ _DRIVERS = {
     "postgresql+psycopg": "postgresql+psycopg",
 }
 _FORMS = "write a file path, sqlite:///PATH or postgresql+psycopg://USER@HOST/DATABASE"
+_IN_MEMORY = re.compile(r"(\A|file:|/):memory:|[?&]mode=memory", re.IGNORECASE)
 _UNFINISHED = re.compile(r"(sqlite|postgres\w*)(\+\w*)?:", re.ASCII)  # a URL without its slashes is no path
 _LOG_PAGES = (
     10_000  # 40 MB of SQLite's log before it goes into the file: a page that changes often is written there once
@@ -60,8 +62,11 @@ def parse_target(url: str | Path) -> Target:
     text = str(url)
     if not text.strip():
         raise ArchiveError(f"the archive has no name: {_FORMS}")
+    if _IN_MEMORY.search(text):
+        raise ArchiveError(f"{redact_url(text)!r} names no file, and would be gone with this command: {_FORMS}")
     if "://" not in text and not _UNFINISHED.match(text):
         path = Path(text).expanduser()
+        _require_short(path)
         return Target(URL.create("sqlite", database=str(path)), text, path)
     shown = redact_url(text)
     try:
@@ -76,10 +81,18 @@ def parse_target(url: str | Path) -> Target:
     parsed = parsed.set(drivername=driver)
     if driver != "sqlite":
         return Target(parsed, shown, None)
-    if parsed.database in (None, "", ":memory:"):
+    if parsed.database in (None, ""):
         raise ArchiveError(f"the archive URL {shown!r} names no file: write sqlite:///PATH")
     is_uri = "uri" in parsed.query  # sqlite:///file:PATH?mode=ro&uri=true is opened by SQLite itself
+    _require_short(Path(str(parsed.database)))
     return Target(parsed, shown, None if is_uri else Path(str(parsed.database)))
+
+
+def _require_short(path: Path) -> None:
+    """SQLite keeps a file beside the archive whose name is longer. Raises ArchiveError."""
+    longest = 255 - len("-journal")
+    if len(os.fsencode(path.name)) > longest:
+        raise ArchiveError(f"the archive's file name {one_line(path.name, 40)!r} is too long: at most {longest} bytes")
 
 
 def connect_engine(target: Target) -> Engine:

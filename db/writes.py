@@ -320,7 +320,7 @@ def _reopen_lost(connection: Connection, campaign: int) -> int:
     lost = sa.and_(
         trials.c.campaign_id == campaign,
         trials.c.status == "failed",
-        trials.c.failure_kind == str(FailureKind.INFRASTRUCTURE),
+        trials.c.failure_kind.in_([str(kind) for kind in FailureKind if not kind.candidates_fault]),
     )
     again = {"status": "pending", "failure_kind": None, "failure_message": None, "finished_at": None}
     return int(connection.execute(sa.update(trials).where(lost).values(again)).rowcount)

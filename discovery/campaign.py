@@ -19,7 +19,7 @@ from discovery import ending
 from discovery.campaign_log import campaign_log
 from discovery.changes import refuse_another_campaign, said_changes
 from discovery.config import CampaignConfig, PromotionConfig
-from discovery.executor import Pools, RayExecutor
+from discovery.executor import RayExecutor
 from discovery.imports import Given
 from discovery.interrupts import finishes, interrupts
 from discovery.leaderboard import Board
@@ -29,6 +29,7 @@ from discovery.progress import Event, Progress
 from discovery.prompts.builder import PromptBuilder, PromptContext
 from discovery.protocols import Preflight, Priced, Prices, Proposer, ProposerError, Strategy
 from discovery.resume import conditions_of, restore
+from discovery.room import Pools
 from discovery.search import Parts, Resumed, Search, SearchError
 from discovery.stages import promoted, stored_results
 from discovery.starting import admit, from_archive, from_files
@@ -37,7 +38,8 @@ from discovery.unfinished import nothing_left
 from evaluators.base import Resources
 from evaluators.objectives import known_objective, known_objectives
 from evaluators.options import OptionsError
-from evaluators.plugins import load_plugin
+from evaluators.plugin_border import plugin_border
+from evaluators.plugins import make_plugin
 from evaluators.written import NULL_WORDS
 from sandbox.failure import InfrastructureError
 
@@ -73,8 +75,9 @@ class Campaign:
     Raises:
         OptionsError, ConfigError: something in the configuration is wrong (from the constructor).
         ArchiveError: the archive cannot be opened or written (from `run`).
-        SearchError: the proposer cannot go on. InfrastructureError: Ray or the machine failed. All of them leave everything
-            stored so far in the archive, and the same call resumes.
+        SearchError: the proposer cannot go on. InfrastructureError: Ray or the machine failed. PluginError: an evaluator,
+            proposer or strategy is faulty (from the constructor too). All of them leave everything stored so far in the
+            archive, and the same call resumes.
     """
 
     def __init__(
@@ -101,14 +104,14 @@ class Campaign:
         context = PromptContext(
             contract=self._contract,
             metric=next(m for m in self._search.evaluator.metrics if m.name == self._search.stage.metric),
-            task=self._search.evaluator.task_description,
+            task=self._search.description,
             known=list(known_objectives(self._contract.name).values()),
             described=self.baselines,
         )
         self._builder = PromptBuilder(context, config.prompts.model_dump())
-        self._strategy: Strategy = load_plugin("strategies", config.strategy.kind)(config.strategy.options, config.seed)
-        self._proposer: Proposer = load_plugin("proposers", config.proposer.kind)(
-            config.proposer.options, self._contract, config.seed
+        self._strategy: Strategy = make_plugin("strategies", config.strategy.kind, config.strategy.options, config.seed)
+        self._proposer: Proposer = make_plugin(
+            "proposers", config.proposer.kind, config.proposer.options, self._contract, config.seed
         )
         self._require_an_end()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -197,7 +200,7 @@ class Campaign:
                     archive.finish_campaign(record.id, "stopped by an error", ending.of_error(error))
                 raise
             finally:
-                with suppress(asyncio.CancelledError):
+                with suppress(asyncio.CancelledError), plugin_border(self._proposer, "aclose"):
                     await self._proposer.aclose()
             board = self._board(archive, record.id)
         return CampaignResult(config.name, config.public()["archive"], status, board, self._ending, changes)
@@ -229,9 +232,14 @@ class Campaign:
         """Everything between opening the archive and the leaderboard."""
         measured = [self._search, *self._promotions]
         executor = RayExecutor(
-            self._pools(), {m.stage.key: m.spec for m in measured}, self._contract,
-            conditions_of(archive, record.id, self._search.evaluator), self.config.limits.sandbox(), log,
-        )  # fmt: skip
+            self._pools(),
+            {m.stage.key: m.spec for m in measured},
+            self._contract,
+            conditions_of(archive, record.id, self._search.evaluator),
+            self.config.limits.sandbox(),
+            log,
+            lambda line: self.progress.say("note", line),
+        )
         attempts = self.config.workers.max_attempts
         queue = TrialQueue(archive, record.id, executor, self.progress, attempts, self._unsafe_no_sandbox)
         search, todo, new = self._taken_up(archive, record, executor, queue)
@@ -247,7 +255,7 @@ class Campaign:
                 watching = group.create_task(executor.watch())
                 await executor.start()
                 await asyncio.gather(self._prepare(archive, executor, self._search), self._test_sandbox(executor))
-                serving = group.create_task(queue.run(self.config.workers.trial_slots))
+                serving = group.create_task(queue.run(executor.trial_slots))
                 await self._measure_all(search, todo, new, given)
                 serving.cancel()
                 watching.cancel()
@@ -267,7 +275,8 @@ class Campaign:
         """Ask the proposer's endpoint; whether it has one. Raises ProposerError."""
         if not isinstance(self._proposer, Preflight):
             return False
-        await self._proposer.preflight()
+        with plugin_border(self._proposer, "preflight", (ProposerError,)):
+            await self._proposer.preflight()
         return True
 
     async def _test_sandbox(self, executor: RayExecutor) -> None:
@@ -358,7 +367,7 @@ class Campaign:
 
     def _pools(self) -> Pools:
         workers = self.config.workers
-        wanted = [m.evaluator.resources for m in (self._search, *self._promotions)]  # the same actors serve all stages
+        wanted = [m.resources for m in (self._search, *self._promotions)]  # the same actors serve all stages
         resources = Resources(
             cpus=max(w.cpus for w in wanted) if workers.cpus_per_trial is None else workers.cpus_per_trial,
             gpus=max(w.gpus for w in wanted) if workers.gpus_per_trial is None else workers.gpus_per_trial,
@@ -371,6 +380,7 @@ class Campaign:
             resources,
             self._secret_names(),
             self._unsafe_no_sandbox,
+            workers.gpus_per_trial is not None,
         )
 
     def _secret_names(self) -> tuple[str, ...]:

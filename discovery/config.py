@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -23,7 +24,7 @@ from pydantic import (
 )
 
 from discovery.config_errors import ConfigError, describe
-from discovery.config_input import apply_overrides, check_plain, read_yaml, refuse_secrets
+from discovery.config_input import apply_overrides, check_plain, cluster_address, read_yaml, refuse_secrets
 from evaluators.objectives import default_baselines, known_families, known_objectives
 from evaluators.options import nearest
 from evaluators.plugins import plugin_names
@@ -216,9 +217,9 @@ class WorkersConfig(_Model):
 
     trial_slots: int = Field(default=2, ge=1, description="Trials running at the same time.")
     probe_workers: int = Field(default=1, ge=1, description="Worker processes for gate and probe.")
-    ray_address: str | None = Field(
+    ray_address: Annotated[str | None, AfterValidator(cluster_address)] = Field(
         default=None,
-        description="Existing Ray cluster to join, such as `auto` or `ray://host:10001`; null: a local Ray.",
+        description="Ray cluster to join, of which this machine is a node: `host:6379`, or `auto`; null: a local Ray.",
     )
     cpus_per_trial: float | None = Field(
         default=None, gt=0, description="CPU cores of a trial worker; null: what the evaluator asks for."
@@ -355,7 +356,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> CampaignConf
     """
     path = Path(path)
     data = apply_overrides(read_yaml(path), overrides)
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.")
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem)[:100].strip("-.")
     return make_config(data, default_name=stem or "campaign", source=path.name)
 
 

@@ -285,3 +285,18 @@ def refuse_secrets(data: Mapping[str, Any], source: str) -> None:
                 f"{source}: {where} holds a secret; put it into an environment variable and name that variable: "
                 "api_key_env: OPENAI_API_KEY"
             )
+
+
+def cluster_address(address: str | None) -> str | None:
+    """A Ray cluster's own address, or ``auto``. Raises ValueError for that of Ray's client, which campaigns do not use."""
+    if address is None or address == "auto":
+        return address
+    if "://" in address:
+        raise ValueError(
+            f"cannot be {address!r}, which goes through Ray's client: make this machine a node of the cluster "
+            "(`ray start --address=HOST:6379`), and write HOST:6379 or auto"
+        )
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal() and 0 < int(port) < 65_536):
+        raise ValueError(f"takes HOST:PORT or auto, not {address!r}; leave it out for a Ray on this machine alone")
+    return address

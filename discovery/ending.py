@@ -9,9 +9,9 @@ from discovery.copies import Copies
 from discovery.ledger import PER_CANDIDATE, Ledger
 from discovery.search import Search, SearchError
 from evaluators.options import OptionsError
-from sandbox.failure import InfrastructureError
+from sandbox.failure import InfrastructureError, PluginError
 
-EXPECTED = (SearchError, InfrastructureError, OptionsError, ConfigError, ArchiveError)  # said in one line each
+EXPECTED = (SearchError, InfrastructureError, PluginError, OptionsError, ConfigError, ArchiveError)  # one line each
 
 
 def of_search(search: Search) -> Ending:

@@ -20,6 +20,7 @@ from discovery.exporters.base import CALL, Curve, Export, ExportContext, Exporte
 from discovery.formulas.reader import read_formula
 from discovery.formulas.tree import Formula, FormulaError, evaluate
 from evaluators.objectives import known_objectives
+from evaluators.plugin_border import plugin_border
 from sandbox.candidate import Candidate
 from sandbox.contract import Conditions, Contract
 from sandbox.failure import CandidateError
@@ -70,7 +71,7 @@ def make_export(exporter: Exporter, dossier: Dossier, typed: Typed, server: Orac
 
     Raises:
         ExportError: it failed, cannot be expressed in this format, or the result computes something else.
-        InfrastructureError: a process could not be had.
+        InfrastructureError: a process could not be had. PluginError: the exporter is faulty.
     """
     require_usable(exporter, dossier)
     now = datetime.now(UTC).replace(microsecond=0)
@@ -83,8 +84,9 @@ def make_export(exporter: Exporter, dossier: Dossier, typed: Typed, server: Orac
         context = _with_formula(context, dossier, server)
         if exporter.wants_curves and server is not None:
             context = replace(context, curves=tuple(_curves(server, dossier)))
-    export = exporter.export(dossier, context)
-    runnables = exporter.runnables(export, dossier)
+    with plugin_border(exporter, f"export of {dossier.entry.candidate.short_id}", (ExportError,)):
+        export = exporter.export(dossier, context)
+        runnables = exporter.runnables(export, dossier)
     if server is not None:
         verify(server, dossier, runnables)
     return Exported(export, dossier, server is not None and bool(runnables))

@@ -11,24 +11,37 @@ from discovery.leaderboard import Board, stage_board
 from discovery.statistics import minimum_effect
 from discovery.trials import Stage
 from discovery.workers import TaskSpec
-from evaluators.base import Evaluator
+from evaluators.base import Evaluator, Resources
 from evaluators.options import OptionsError, nearest
+from evaluators.plugin_border import plugin_border
 
 SEARCH = "search"
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A stage with the evaluator that defines it. `effect`: the difference that counts as none."""
+    """A stage with the evaluator that defines it.
+
+    Attributes:
+        effect: the difference that counts as none.
+        resources: what a worker of it needs.
+        description: what is trained and scored, for proposers.
+    """
 
     stage: Stage
     evaluator: Evaluator
     spec: TaskSpec
     effect: float
+    resources: Resources
+    description: str
 
 
 def measured(config: CampaignConfig) -> tuple[Measured, ...]:
-    """The search, then the promotions. Raises OptionsError: an evaluator, its options or a metric is wrong."""
+    """The search, then the promotions.
+
+    Raises:
+        OptionsError: an evaluator, its options or a metric is wrong. PluginError: an evaluator is faulty.
+    """
     promotions = (_measure(f"promotion {i}", p) for i, p in enumerate(config.promotions, 1))
     return (_measure(SEARCH, config.objective), *promotions)
 
@@ -46,6 +59,8 @@ def _measure(key: str, settings: ObjectiveConfig | PromotionConfig) -> Measured:
     metrics = {m.name: m for m in evaluator.metrics}
     if name not in metrics:
         raise OptionsError(f"{settings.evaluator} has no metric {name!r}; {nearest(name, list(metrics))}")
-    stage = Stage(key, evaluator.task, name, metrics[name].higher_is_better, settings.seed_list)
+    with plugin_border(evaluator, "asked for its task, resources and task_description"):
+        task, resources, description = evaluator.task, evaluator.resources, evaluator.task_description
+    stage = Stage(key, task, name, metrics[name].higher_is_better, settings.seed_list)
     effect = minimum_effect(name) if settings.minimum_effect is None else settings.minimum_effect
-    return Measured(stage, evaluator, spec, effect)
+    return Measured(stage, evaluator, spec, effect, resources, description)

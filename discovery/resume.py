@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from db.archive import Archive
 from db.records import Proposal, Result
+from discovery import guarded
 from discovery.config_errors import ConfigError
 from discovery.protocols import Finite, Outcome
 from discovery.search import GIVEN, Resumed, Search
@@ -36,7 +37,7 @@ def restore(search: Search) -> list[Resumed]:
             continue
         if proposal.candidate is not None and proposal.failure is not None and proposal.failure.kind.candidates_fault:
             search.names.setdefault(proposal.candidate.id, proposal.name)
-        parts.strategy.tell(Outcome(proposal, failure=proposal.failure))
+        guarded.tell(parts.strategy, Outcome(proposal, failure=proposal.failure))
         if proposal.failure is None:
             assert proposal.candidate is not None
             search.remember(proposal)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from db.archive import Archive
 from db.records import Idea, Origin, Prompt, Proposal, Reply, Result, Score
+from discovery import guarded
 from discovery.config import CampaignConfig
 from discovery.copies import Copies
 from discovery.executor import RayExecutor
@@ -214,7 +215,7 @@ class Search:
 
     def _new_question(self) -> Asked:
         number = self.ledger.take_question()
-        plan = self.parts.strategy.ask(self.ledger.question_index(number))
+        plan = guarded.ask(self.parts.strategy, self.ledger.question_index(number))
         return Asked(plan, self.parts.builder.build(plan), number)
 
     async def _propose(self, asked: Asked) -> None:
@@ -231,7 +232,7 @@ class Search:
         parts = self.parts
         request = self._note_request(asked)
         try:
-            asked.reply = await parts.proposer.propose(Request(asked.prompt, asked.plan, asked.attempt))
+            asked.reply = await guarded.propose(parts.proposer, Request(asked.prompt, asked.plan, asked.attempt))
         except ProposerExhausted as error:
             self.exhausted = error
             parts.progress.say("note", str(error))
@@ -354,12 +355,12 @@ class Search:
         if judged.failure is not None:
             self.count_failure(judged)
             parts.progress.say("refused", f"{judged.name}: {judged.failure}")
-            parts.strategy.tell(Outcome(judged, failure=judged.failure))
+            guarded.tell(parts.strategy, Outcome(judged, failure=judged.failure))
             return
         self.ledger.accepted += 1
         parts.progress.accepted = self.ledger.accepted
         parts.progress.say("accepted", f"{judged.name} (proposal {judged.index})")
-        parts.strategy.tell(Outcome(judged))
+        guarded.tell(parts.strategy, Outcome(judged))
 
     # training
 
@@ -387,10 +388,10 @@ class Search:
         """Tell strategy and watchers how an accepted proposal did."""
         stage, progress = self.parts.stage, self.parts.progress
         if result.failure is not None:
-            self.parts.strategy.tell(Outcome(proposal, failure=result.failure))
+            guarded.tell(self.parts.strategy, Outcome(proposal, failure=result.failure))
             return
         score = Score(stage.metric, stage.higher_is_better, result.by_seed)
-        self.parts.strategy.tell(Outcome(proposal, score=score))
+        guarded.tell(self.parts.strategy, Outcome(proposal, score=score))
         if proposal.origin == "known":
             progress.baselines[proposal.name] = score
         elif progress.offer_leader(proposal.name, score):

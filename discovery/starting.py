@@ -8,6 +8,7 @@ from pathlib import Path
 
 from db.archive import Archive, ArchiveError
 from db.records import Entry, Proposal
+from discovery import guarded
 from discovery.imports import Given, read_losses
 from discovery.protocols import Outcome
 from discovery.search import Resumed, Search
@@ -98,7 +99,7 @@ async def admit(search: Search, given: Iterable[Given]) -> list[Resumed]:
         )  # fmt: skip
         proposal = replace(proposal, id=search.parts.archive.record_known(search.parts.campaign, proposal))
         search.ledger.imported.add(proposal.index)
-        search.parts.strategy.tell(Outcome(proposal, failure=failure))
+        guarded.tell(search.parts.strategy, Outcome(proposal, failure=failure))
         if failure is not None:
             search.names.setdefault(candidate.id, loss.name)
             search.parts.progress.say("refused", f"{loss.name}, to start from: {failure}")

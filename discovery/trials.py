@@ -14,7 +14,9 @@ from discovery.executor import RayExecutor
 from discovery.progress import Progress, Running
 from evaluators.base import Metric, Task, TrialReport
 from sandbox.candidate import Candidate
-from sandbox.failure import Failure, FailureKind
+from sandbox.failure import Failure, FailureKind, InfrastructureError, PluginError
+
+_PATIENCE_AT_FIRST, _PATIENCE = 3, 10  # losses in a row that nothing could be measured of
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,9 @@ class TrialQueue:
         self.on_change: Callable[[], None] = lambda: None  # called whenever a trial ends
         self.on_attempt: Callable[[float], None] = lambda seconds: None  # called with how long each attempt took
         self._order = 0
+        self._given = 0  # baselines and other losses that nobody proposed
+        self._works = "done" in archive.totals(campaign).trials  # whether any trial has ever given a result
+        self._lost = 0  # losses in a row that failed through no fault of theirs
         self._running = 0
 
     @property
@@ -96,6 +101,7 @@ class TrialQueue:
         open_work = _Open(work, asyncio.get_running_loop().create_future(), dict(already or {}))
         seeds = [s for s in work.stage.seeds if s not in open_work.by_seed]
         open_work.left = len(seeds)
+        self._given += bool(seeds) and not work.priority
         if not seeds:
             open_work.done.set_result(Result(open_work.by_seed))
         for seed in seeds:
@@ -133,21 +139,20 @@ class TrialQueue:
         for tried in itertools.count(1):  # attempts of this run: those that an earlier one lost do not count
             attempt = self._archive.start_attempt(trial.id, f"slot {slot}", self._unconfined)
             start = time.monotonic()
-            outcome = _with_metric(
-                await self._executor.trial(work.stage.key, work.candidate, work.parameters, job.seed), work.stage.metric
-            )
+            outcome = await self._executor.trial(work.stage.key, work.candidate, work.parameters, job.seed)
             self.on_attempt(time.monotonic() - start)
             if isinstance(outcome, TrialReport):
                 self._archive.finish_trial(trial.id, attempt, outcome)
                 self._finished(job, outcome.metric(work.stage.metric))
                 return
-            final = outcome.kind.candidates_fault or tried >= self._attempts
+            final = outcome.kind is not FailureKind.INFRASTRUCTURE or tried >= self._attempts
             self._archive.fail_trial(trial.id, attempt, outcome, final)
             self._progress.failures[str(outcome.kind)] += 1
             if final:
                 job.open.failure = outcome
                 self._progress.trial_finished()
                 self._progress.say("failed", f"{work.name} seed {job.seed}: {outcome}")
+                self._count_lost(job.open, outcome)
                 return
             self._progress.say(
                 "note", f"{work.name} seed {job.seed}: attempt {attempt} lost ({outcome.message}), again"
@@ -155,14 +160,24 @@ class TrialQueue:
 
     def _finished(self, job: _Job, metric: Metric) -> None:
         job.open.by_seed[job.seed] = metric.value
+        self._works, self._lost = True, 0
         self._progress.trial_finished()
         error = f" ± {metric.stderr:.4f}" if metric.stderr is not None else ""
         work = job.open.work
         self._progress.say("trial", f"{work.name} seed {job.seed}: {metric.name} {metric.value:.4f}{error}")
 
+    def _count_lost(self, open_work: _Open, failure: Failure) -> None:
+        """Stop where going on would measure nothing: losses fail in a row, and none of them is to blame.
 
-def _with_metric(outcome: TrialReport | Failure, metric: str) -> TrialReport | Failure:
-    """The report, if it holds the metric that its evaluator promises."""
-    if isinstance(outcome, TrialReport) and all(m.name != metric for m in outcome.metrics):
-        return Failure(FailureKind.INFRASTRUCTURE, f"the evaluator reported no {metric}")
-    return outcome
+        Raises PluginError, InfrastructureError.
+        """
+        if failure.kind.candidates_fault:
+            return
+        self._lost += 1
+        if self._lost < (_PATIENCE if self._works else min(_PATIENCE_AT_FIRST, max(1, self._given))):
+            return
+        what = "every loss so far has" if not self._works else f"the last {self._lost} losses have all"
+        is_plugins = failure.kind is FailureKind.PLUGIN
+        do = "mend it" if is_plugins else "see to it"
+        error = PluginError if is_plugins else InfrastructureError
+        raise error(f"{failure.message}; {what} failed so, none was at fault: {do} and run the same command again")

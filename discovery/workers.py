@@ -6,27 +6,32 @@ Everything returned is a frozen value of ours. No exception that a candidate rai
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from evaluators.base import Evaluator, Provenance, TrialReport
+from evaluators.base import Evaluator, TrialReport
 from evaluators.objectives import known_losses
-from evaluators.plugins import load_plugin
+from evaluators.options import OptionsError
+from evaluators.plugins import make_plugin
+from evaluators.promises import prepare
 from sandbox.candidate import Candidate
 from sandbox.contract import Conditions, Contract
-from sandbox.failure import CandidateError, Failure, InfrastructureError
+from sandbox.failure import CandidateError, Failure, InfrastructureError, PluginError
 from sandbox.limits import Limits
 from sandbox.reports import GateReport, ProbeReport
 
 if TYPE_CHECKING:
     from sandbox.known import KnownLosses
     from sandbox.server import OracleServer
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,8 @@ class TaskSpec:
     cache_dir: Path | None = None
 
     def build(self) -> Evaluator:
-        """Raises OptionsError."""
-        evaluator: Evaluator = load_plugin("evaluators", self.evaluator)(self.options, self.cache_dir)
+        """Raises OptionsError, PluginError."""
+        evaluator: Evaluator = make_plugin("evaluators", self.evaluator, self.options, self.cache_dir)
         return evaluator
 
 
@@ -48,7 +53,13 @@ class Prepared:
     """Facts about a prepared task, e.g. the held-out accuracy of its reward."""
 
     facts: Mapping[str, float]
-    provenance: Provenance
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A setting that an evaluator refuses only where trials run, such as data that is missing there."""
+
+    message: str
 
 
 @dataclass(frozen=True)
@@ -84,42 +95,64 @@ def _start(server: OracleServer) -> None:
         server.start()
 
 
+def _typed(work: Callable[[], T]) -> T | Refused | Failure:
+    """What the work gives, or what went wrong as a value: no exception of a plug-in is ever pickled."""
+    try:
+        return work()
+    except OptionsError as error:
+        return Refused(str(error))
+    except (CandidateError, InfrastructureError, PluginError) as error:
+        return error.failure
+
+
 class TrialWorker:
     """Runs trials one at a time and keeps its evaluators prepared between them."""
 
-    def __init__(self, tasks: Mapping[str, TaskSpec], limits: Limits, unsafe_no_sandbox: bool = False) -> None:
+    def __init__(
+        self,
+        tasks: Mapping[str, TaskSpec],
+        limits: Limits,
+        unsafe_no_sandbox: bool = False,
+        plugin_path: Sequence[str] = (),
+    ) -> None:
+        """`plugin_path`: folders where plug-ins are looked for after all others, so that nothing in them hides a module."""
+        sys.path += [folder for folder in plugin_path if folder not in sys.path]
         self._tasks, self._limits = tasks, limits
         self._evaluators: dict[str, Evaluator] = {}
         self._server = _warming_server(unsafe_no_sandbox)
 
-    def prepare(self, task: str, tell: Callable[[str], None] | None = None) -> Prepared:
-        """Build and prepare the task's evaluator. Raises OptionsError."""
-        evaluator = self._tasks[task].build()
-        facts = evaluator.prepare(tell)
-        self._evaluators[task] = evaluator
-        return Prepared(facts, evaluator.task.provenance)
+    def ready(self) -> None:
+        """Return: the worker is up."""
 
-    def prepare_aloud(self, task: str) -> Iterator[str | Prepared]:
-        """The same, with what the evaluator says meanwhile; the result comes last. Raises OptionsError."""
+    def prepare(self, task: str, tell: Callable[[str], None] | None = None) -> Prepared:
+        """Build and prepare the task's evaluator. Raises OptionsError, PluginError, InfrastructureError."""
+        evaluator = self._tasks[task].build()
+        facts = prepare(evaluator, tell)
+        self._evaluators[task] = evaluator
+        return Prepared(facts)
+
+    def prepare_aloud(self, task: str) -> Iterator[str | Prepared | Refused | Failure]:
+        """Prepare a task: first what the evaluator says meanwhile, then the result, or why there is none."""
         said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         with ThreadPoolExecutor(1) as beside:
-            preparing = beside.submit(self.prepare, task, said.put)
+            preparing = beside.submit(self.prepare, task, lambda line: said.put(str(line)))
             preparing.add_done_callback(lambda _: said.put(None))
             while (line := said.get()) is not None:
                 yield line
-            yield preparing.result()
+            yield _typed(preparing.result)
 
-    def run(self, task: str, candidate: Candidate, parameters: tuple[str, ...], seed: int) -> TrialReport | Failure:
+    def run(
+        self, task: str, candidate: Candidate, parameters: tuple[str, ...], seed: int
+    ) -> TrialReport | Refused | Failure:
         """One trial; a Failure says whose fault it was."""
         from evaluators.trial import run_trial
 
-        if task not in self._evaluators:
-            self.prepare(task)
-        evaluator = self._evaluators[task]
-        try:
-            return run_trial(self._server, evaluator, candidate, parameters, seed, self._limits)
-        except (CandidateError, InfrastructureError) as error:
-            return error.failure
+        def trial() -> TrialReport:
+            if task not in self._evaluators:
+                self.prepare(task)
+            return run_trial(self._server, self._evaluators[task], candidate, parameters, seed, self._limits)
+
+        return _typed(trial)
 
 
 class CheckWorker:
@@ -131,6 +164,9 @@ class CheckWorker:
         self._contract, self._conditions, self._limits = contract, conditions, limits
         self._server = _warming_server(unsafe_no_sandbox)
         self._known: KnownLosses | None = None
+
+    def ready(self) -> None:
+        """Return: the worker is up."""
 
     def self_test(self) -> SelfTest:
         """Whether what no candidate may do is stopped on this machine."""

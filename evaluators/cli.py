@@ -18,10 +18,11 @@ from typing import Any
 from evaluators.base import Evaluator, TrialReport
 from evaluators.objectives import known_objective
 from evaluators.options import OptionsError
-from evaluators.plugins import load_plugin, plugin_names
+from evaluators.plugins import load_plugin, make_plugin, plugin_names
+from evaluators.promises import prepare
 from sandbox.candidate import MAX_SOURCE_BYTES, Candidate
 from sandbox.contract import Contract
-from sandbox.failure import CandidateError, InfrastructureError
+from sandbox.failure import CandidateError, InfrastructureError, PluginError
 from sandbox.mend import read_candidate
 from sandbox.text import clean_text, one_line
 
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         code: int = given.command(given)
-    except (OptionsError, CandidateError, InfrastructureError, KeyboardInterrupt, OSError) as error:
+    except (OptionsError, CandidateError, InfrastructureError, PluginError, KeyboardInterrupt, OSError) as error:
         if given.debug:
             raise
         code, text = _explain(error)
@@ -47,7 +48,7 @@ def _explain(error: BaseException) -> tuple[int, str]:
         return BAD_INPUT, one_line(str(error), 500)
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, "interrupted"
-    if isinstance(error, (CandidateError, InfrastructureError)):
+    if isinstance(error, (CandidateError, InfrastructureError, PluginError)):
         whose = "the objective failed" if error.failure.kind.candidates_fault else "could not run"
         return FAULT, f"{whose}: {one_line(str(error.failure), 1000)}"
     return FAULT, one_line(f"{type(error).__name__}: {error}", 500)
@@ -123,7 +124,7 @@ def _run(given: argparse.Namespace) -> int:
     from sandbox.check import check_candidate, refusal
     from sandbox.server import OracleServer
 
-    evaluator: Evaluator = load_plugin("evaluators", given.evaluator)(_options(given), given.cache_dir)
+    evaluator: Evaluator = make_plugin("evaluators", given.evaluator, _options(given), given.cache_dir)
     candidate = _objective(evaluator.contract, given.objective)
     with OracleServer(given.unsafe_no_sandbox) as server:
         gate, probe = check_candidate(server, candidate, evaluator.contract)
@@ -132,7 +133,7 @@ def _run(given: argparse.Namespace) -> int:
             print(f"{one_line(given.objective)}: mended: {note}", file=sys.stderr)
         if failure is not None:
             raise CandidateError(failure)
-        evaluator.prepare(None if given.json else lambda text: print(text, file=sys.stderr))
+        prepare(evaluator, None if given.json else lambda text: print(text, file=sys.stderr))
         report = run_trial(server, evaluator, candidate, gate.parameters, given.seed)
     print(json.dumps(_as_json(evaluator, candidate, report)) if given.json else _as_text(evaluator, given, report))
     return OK

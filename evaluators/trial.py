@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from evaluators.base import Evaluator, TrialReport
+from evaluators.plugin_border import plugin_border
+from evaluators.promises import checked_report
 from sandbox.candidate import Candidate
 from sandbox.limits import Limits
 from sandbox.oracle import LossOracle
@@ -32,8 +34,10 @@ def run_trial(
     Raises:
         CandidateError: the candidate's fault; CONTRACT if the replay gives other answers, which voids the trial.
         InfrastructureError: ours.
+        PluginError: the evaluator's: it raised what it should not, or its report is not what it promises.
     """
     with LossOracle(server, candidate, evaluator.contract, parameters, limits) as oracle:
-        report = evaluator.run(oracle, seed)
+        with plugin_border(evaluator, f"run with seed {seed}"):
+            report = checked_report(evaluator, evaluator.run(oracle, seed), seed)
         oracle.replay()
     return replace(report, sandbox=server.cage)

@@ -9,7 +9,7 @@ from sandbox.text import clean_text
 
 
 class FailureKind(StrEnum):
-    """What went wrong. All kinds are the candidate's except INFRASTRUCTURE, which is ours and is retried."""
+    """What went wrong, and whose fault it is: the candidate's, the machine's (INFRASTRUCTURE), or a plug-in's (PLUGIN)."""
 
     STATIC = "STATIC"  # refused by the gate, before anything ran
     CONTRACT = "CONTRACT"  # wrong shape, dtype, or no usable gradient; state, randomness
@@ -18,11 +18,12 @@ class FailureKind(StrEnum):
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
     CRASH = "CRASH"  # it raised, or its process died
     DUPLICATE = "DUPLICATE"  # behaves like a loss that is already known
-    INFRASTRUCTURE = "INFRASTRUCTURE"
+    INFRASTRUCTURE = "INFRASTRUCTURE"  # ours or the machine's: retried at once
+    PLUGIN = "PLUGIN"  # an evaluator broke its own promises: tried again once the command is run again
 
     @property
     def candidates_fault(self) -> bool:
-        return self is not FailureKind.INFRASTRUCTURE
+        return self not in (FailureKind.INFRASTRUCTURE, FailureKind.PLUGIN)
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,17 @@ class InfrastructureError(Exception):
     @property
     def failure(self) -> Failure:
         return Failure(FailureKind.INFRASTRUCTURE, str(self))
+
+
+class PluginError(Exception):
+    """An evaluator, proposer, strategy or exporter raised what it should not, or returned something else than it promised.
+
+    The message is plain text with file and line; asking again does not help before the plug-in is mended.
+    """
+
+    @property
+    def failure(self) -> Failure:
+        return Failure(FailureKind.PLUGIN, str(self))
 
 
 class NoSandboxError(InfrastructureError):

@@ -1,10 +1,11 @@
 """Where the command begins and ends: every error becomes one line on stderr and an exit code.
 
-2: something the person gave is wrong. 1: a fault of the machine, the network or ours. 130: interrupted by Ctrl-C.
+2: something the person gave is wrong. 1: a fault of the machine, the network, a plug-in or ours. 130: interrupted by Ctrl-C.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -30,6 +31,7 @@ _EXIT_CODES: Sequence[tuple[str, str, int]] = (
     ("discovery.exporters.base", "ExportError", BAD_INPUT),
     ("sandbox.failure", "CandidateError", BAD_INPUT),
     ("sandbox.failure", "InfrastructureError", FAULT),
+    ("sandbox.failure", "PluginError", FAULT),
     ("discovery.search", "SearchError", FAULT),
     ("builtins", "OSError", FAULT),
 )
@@ -46,10 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         Exception: a fault of ours. The interpreter hands it to `sys.excepthook`, which is set here to say it in one line.
     """
+    _settle_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given  # accepted anywhere, before and after the command's name
     given = [a for a in given if a != "--debug"]
     sys.excepthook = sys.__excepthook__ if debug else _unexpected
+    try:
+        os.getcwd()
+    except OSError:
+        say_error("the current folder has been deleted; change into another one")
+        return BAD_INPUT
     with clean_streams(sys.stdout, sys.stderr):
         return _ended(given, debug)
 
@@ -76,6 +84,21 @@ def _ended(given: list[str], debug: bool) -> int:
             traceback.print_exception(error)
         say_error(message_of(error))
         return _exit_code(error)
+
+
+def _settle_streams() -> None:
+    """What a terminal cannot show is replaced, and a closed stream is nowhere: neither decides how a command ends."""
+    while (
+        descriptor := os.open(os.devnull, os.O_RDWR)
+    ) <= 2:  # a file opened later must not become the standard output
+        continue
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, io.TextIOWrapper(io.FileIO(os.devnull, "w"), encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _invoke(command: Any, arguments: list[str]) -> int:

@@ -215,7 +215,7 @@ def _evaluator(name: str) -> dict[str, Any]:
             "metrics": [_metric(m) for m in kind.metrics],
             "options": _options(getattr(kind, "Options", None)),
         }
-    except (OptionsError, ImportError, AttributeError) as error:  # somebody's plug-in, or an extra that is missing
+    except (OptionsError, TypeError) as error:  # somebody's plug-in, or an extra that is missing
         return {"name": name, "error": one_line(str(error))}
 
 
@@ -245,7 +245,7 @@ def contract_named(name: str) -> Contract:
     for evaluator in plugin_names("evaluators"):
         try:
             contract: Contract = load_plugin("evaluators", evaluator).contract
-        except (OptionsError, ImportError, AttributeError):  # its interface cannot be had; others may have it
+        except OptionsError:  # its interface cannot be had; others may have it
             continue
         found.setdefault(contract.name, contract)
         if name in found:

@@ -49,7 +49,7 @@ def doctor(path: Path | None, archive: str | None, settings: Sequence[str], as_j
     Raises:
         OptionsError, ConfigError: the configuration is wrong.
     """
-    allow_local_plugins()
+    allow_local_plugins(path)
     config = None
     if path is not None:
         from discovery.cli.run import configuration
@@ -151,16 +151,15 @@ def _gpus() -> Finding:
 
 def _ray(address: str | None) -> Finding:
     found = _version("ray")
-    if address is None:
-        return Finding("Ray", "ok", f"{found}; a campaign starts its own")
-    from discovery.executor import cluster_resources
+    from discovery.ray_session import cluster_resources
     from sandbox.failure import InfrastructureError
 
     try:
         there = cluster_resources(address)
     except InfrastructureError as error:
         return Finding("Ray", "bad", str(error))
-    return Finding("Ray", "ok", f"{found}; {address}: " + ", ".join(f"{k} {v:g}" for k, v in sorted(there.items())))
+    where = "starts here; a campaign starts its own" if address is None else address
+    return Finding("Ray", "ok", f"{found}; {where}: " + ", ".join(f"{k} {v:g}" for k, v in sorted(there.items())))
 
 
 def _database(url: str) -> Finding:

@@ -17,7 +17,8 @@ from discovery.cli.platforms import NO_SANDBOX, allow_local_plugins, require_lin
 from discovery.cli.tables import add_figure, add_name, add_word, name_cell, print_table, table
 from discovery.cli.terminal import duration, number, print_json, stderr_console, stdout_console, words
 from evaluators.options import OptionsError
-from evaluators.plugins import load_plugin
+from evaluators.plugins import make_plugin
+from evaluators.promises import prepare
 from sandbox.candidate import Candidate
 from sandbox.text import one_line
 
@@ -55,15 +56,14 @@ class Trials:
 
 
 def evaluate(loss: str, trials: Trials, archive: str | None, as_json: bool) -> None:
-    """`discovery evaluate`. Raises OptionsError, ArchiveError, CandidateError, InfrastructureError."""
+    """`discovery evaluate`. Raises OptionsError, ArchiveError, CandidateError, InfrastructureError, PluginError."""
     require_linux("evaluate")
     allow_local_plugins()
     from discovery.config_input import apply_overrides
     from sandbox.server import OracleServer
 
     seeds = trials.seed_list
-    kind = load_plugin("evaluators", trials.evaluator)
-    evaluator: Evaluator = kind(apply_overrides({}, trials.settings))
+    evaluator: Evaluator = make_plugin("evaluators", trials.evaluator, apply_overrides({}, trials.settings))
     name, candidate = find_loss(loss, evaluator.contract, archive)
     console = stderr_console() if as_json else stdout_console()
     with OracleServer(trials.unsafe_no_sandbox) as server:
@@ -93,7 +93,7 @@ def _run(
     console.print(Text(f"{name} ({candidate.short_id}) on {evaluator.name}, seeds {_listed(seeds)}"))
     if server.cage == UNCONFINED:
         console.print(NO_SANDBOX)
-    facts = evaluator.prepare(lambda text: console.print(words(text, "dim")))
+    facts = prepare(evaluator, lambda text: console.print(words(text, "dim")))
     if facts:
         console.print(words(", ".join(f"{k} {v:.4g}" for k, v in facts.items()), "dim", limit=400))
     reports = []

@@ -23,7 +23,7 @@ from discovery.cli.terminal import stderr_console
 from discovery.exporters.base import Exporter, ExportError
 from evaluators.objectives import Objective, known_families, known_objectives
 from evaluators.options import OptionsError
-from evaluators.plugins import load_installed, load_plugin
+from evaluators.plugins import load_installed, make_plugin
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Wanted:
 
 def export(archive: str | None, wanted: Wanted, target: Target) -> None:
     """Raises OptionsError, ArchiveError, ExportError, InfrastructureError, OSError."""
-    exporter: Exporter = load_plugin("exporters", target.format)()
+    exporter: Exporter = make_plugin("exporters", target.format)
     if target.force and target.path is None:
         raise OptionsError("--force has no effect without -o FILE; leave it out")
     dossier, option = _dossier(archive, wanted)

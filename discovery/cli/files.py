@@ -61,7 +61,7 @@ def require_writable(path: Path, force: bool) -> None:
 def write_bytes(path: Path, content: bytes, force: bool) -> None:
     """The same for bytes."""
     require_writable(path, force)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}.")
     with ExitStack() as unfinished:
         unfinished.callback(Path(temporary).unlink, missing_ok=True)
         with os.fdopen(descriptor, "wb") as file:

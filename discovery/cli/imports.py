@@ -21,7 +21,8 @@ from discovery.cli.tables import add_name, add_note, add_text, add_word, name_ce
 from discovery.cli.terminal import print_json, print_next, stdout_console, words
 from discovery.imports import Given, read_losses
 from evaluators.options import OptionsError
-from evaluators.plugins import load_plugin, plugin_names
+from evaluators.plugins import load_plugin, make_plugin, plugin_names
+from sandbox.failure import PluginError
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from sandbox.reports import GateReport, ProbeReport
     from sandbox.server import OracleServer
 
+_LONGEST_NAME = 100  # of a campaign too
 STATUS = "imported"  # of the collection, where a campaign says how it ended
 _COLLECTION = {"imported": True}  # its settings: a collection is known by them also where an import was killed
 
@@ -58,9 +60,12 @@ def import_losses(
     """0 if at least one loss is in the archive afterwards, else 2.
 
     Raises:
-        OptionsError: a path holds nothing. ArchiveError: the archive cannot be written. InfrastructureError.
+        OptionsError: a path holds nothing, or the collection's name is too long.
+        ArchiveError: the archive cannot be written. InfrastructureError.
     """
     require_linux("import")
+    if not 1 <= len(collection) <= _LONGEST_NAME:
+        raise OptionsError(f"--as takes a name of 1 to {_LONGEST_NAME} characters")
     contract = contract_named(contract_name)
     given = [g for path in paths for g in read_losses(path, contract)]
     from db.archive import Archive
@@ -178,11 +183,10 @@ def _evaluator_of(contract: Contract) -> Evaluator:
     """What would rank a collection's losses: the first evaluator of that interface, as it is by default."""
     for name in plugin_names("evaluators"):
         try:
-            kind = load_plugin("evaluators", name)
-            if kind.contract.name == contract.name:
-                evaluator: Evaluator = kind({})
+            if load_plugin("evaluators", name).contract.name == contract.name:
+                evaluator: Evaluator = make_plugin("evaluators", name, {})
                 return evaluator
-        except (OptionsError, ImportError, AttributeError):  # it cannot be had; another may
+        except (OptionsError, PluginError):  # it cannot be had; another may
             continue
     raise OptionsError(f"no evaluator trains losses of {contract.name}")
 

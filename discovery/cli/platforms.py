@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 from rich.text import Text
 
@@ -32,8 +34,9 @@ def require_linux(command: str) -> None:
         )
 
 
-def allow_local_plugins() -> None:
-    """Let `module:attr` name a plug-in in the current folder, which comes last so that it shadows nothing."""
-    here = os.getcwd()
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)
+def allow_local_plugins(configuration: Path | None = None) -> None:
+    """Let `module:attr` name a plug-in beside the configuration or in the current folder; those folders come last."""
+    with suppress(OSError):  # the current folder has been deleted
+        for folder in (str(configuration.resolve().parent) if configuration is not None else "", os.getcwd()):
+            if folder and folder not in sys.path and "" not in sys.path:
+                sys.path.append(folder)

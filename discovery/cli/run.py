@@ -51,7 +51,7 @@ def run(
         ExportError, OSError: the leading loss could not be written.
     """
     require_linux("run")
-    allow_local_plugins()
+    allow_local_plugins(path)
     config = configuration(path, archive, settings)
     from db.archive import Archive
     from discovery.browse.campaign_stats import campaign_end

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -19,14 +19,17 @@ from sandbox.text import one_line, visible
 if TYPE_CHECKING:
     from discovery.browse.campaign_stats import End
 
-PIPED_WIDTH = 120
+PIPED_WIDTH, LEAST_WIDTH = 120, 20
+_DIGITS = 4  # of a width
 
 
 class CleanConsole(Console):
     """A console of which only the styles act on the terminal: no text does, and none is read as markup."""
 
-    def __init__(self, file: IO[str], width: int | None = None) -> None:
-        super().__init__(file=unfiltered(file), width=width, markup=False, emoji=False, highlight=False)
+    def __init__(self, file: IO[str], width: int | None, surroundings: Mapping[str, str]) -> None:
+        super().__init__(
+            file=unfiltered(file), width=width, markup=False, emoji=False, highlight=False, _environ=surroundings
+        )
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """What everything that is printed comes down to: pieces of text in a style, and the console's own controls."""
@@ -36,13 +39,21 @@ class CleanConsole(Console):
 
 def stdout_console() -> CleanConsole:
     """A console on stdout; into a file or pipe it is wide, unless COLUMNS says otherwise."""
-    piped = not sys.stdout.isatty() and not os.environ.get("COLUMNS")
-    return CleanConsole(sys.stdout, PIPED_WIDTH if piped else None)
+    return _console_on(sys.stdout)
 
 
 def stderr_console() -> CleanConsole:
     """A console on stderr, for what is said beside the result."""
-    return CleanConsole(sys.stderr)
+    return _console_on(sys.stderr)
+
+
+def _console_on(stream: IO[str]) -> CleanConsole:
+    """A console of a width that something can be read at: a COLUMNS of 0, or of a billion, does not count."""
+    surroundings = dict(os.environ)
+    given = surroundings.pop("COLUMNS", "")
+    if given.isdecimal() and len(given) <= _DIGITS and int(given) >= LEAST_WIDTH:
+        return CleanConsole(stream, int(given), surroundings)
+    return CleanConsole(stream, None if stream.isatty() else PIPED_WIDTH, surroundings)
 
 
 def words(text: str, style: str = "", limit: int = 200) -> Text:

@@ -33,7 +33,7 @@ from discovery.web.rendering import page, shown_values
 from discovery.web.security import LOGIN, Access, Guard
 from discovery.web.turns import Turns
 from evaluators.options import OptionsError
-from sandbox.failure import CandidateError, InfrastructureError
+from sandbox.failure import CandidateError, InfrastructureError, PluginError
 from sandbox.text import one_line
 
 _STATIC = Path(__file__).with_name("static")
@@ -47,6 +47,7 @@ _STATUS: dict[type[Exception], HTTPStatus] = {  # the most particular first
     ExportError: HTTPStatus.UNPROCESSABLE_ENTITY,
     CandidateError: HTTPStatus.UNPROCESSABLE_ENTITY,
     InfrastructureError: HTTPStatus.SERVICE_UNAVAILABLE,
+    PluginError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 _PAGES, _EXPORTS = 20, 1  # requests answered at once: fewer than there are threads; an export runs the loss
 Name = Annotated[str, Query(max_length=300)]

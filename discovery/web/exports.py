@@ -18,7 +18,7 @@ from discovery.exporters.base import Exporter
 from discovery.exporting import Typed, make_export
 from discovery.gathering import of_archived
 from evaluators.options import OptionsError, nearest
-from evaluators.plugins import load_plugin, plugin_names
+from evaluators.plugins import make_plugin, plugin_names
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Exports:
         """Raises OptionsError for an unknown format, ArchiveError, ExportError, InfrastructureError."""
         if name not in plugin_names("exporters"):  # only registered ones: this text came in an address
             raise OptionsError(f"no format {one_line(name, 60)!r}; {nearest(name, plugin_names('exporters'))}")
-        exporter: Exporter = load_plugin("exporters", name)()
+        exporter: Exporter = make_plugin("exporters", name)
         entry = self._archive.entry(prefix, campaign)
         dossier = of_archived(self._archive, entry, contract_named(entry.candidate.contract))
         dossier = replace(dossier, model=model_behind(dossier.proposal), arrays=array_values(self._archive, dossier))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,11 +22,11 @@ from discovery.campaign import Campaign
 from discovery.cli.terminal import dollars
 from discovery.config import BudgetConfig, make_config
 from discovery.config_errors import ConfigError
-from discovery.executor import Pools, require_room
 from discovery.ledger import Ledger
 from discovery.progress import Event
 from discovery.proposers.replay import recorded_line
 from discovery.protocols import Prices
+from discovery.room import Node, Pools, fit
 from discovery.search import SearchError
 from evaluators.base import Resources
 from evaluators.options import OptionsError
@@ -34,6 +35,7 @@ from tests.support.chat_server import ChatServer, distinct_loss, status
 from tests.support.command import discovery
 
 FULL = "CREATE TRIGGER full BEFORE INSERT ON attempts BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END"
+INF = math.inf
 ONE_SLOT = {"workers": {"trial_slots": 1}, "proposals": {"in_flight": 1, "max_repairs": 1}, "baselines": ["dpo"]}
 
 
@@ -191,11 +193,43 @@ def test_bad_settings_are_refused_before_anything_starts(tmp_path: Path, changes
     assert not (tmp_path / "archive.db").exists()
 
 
-def test_more_gpus_than_there_are_is_an_error_and_not_a_wait() -> None:
-    pools = Pools(2, 1, None, Resources(1.0, 0.5, 100))
-    require_room(pools, {"CPU": 2.0, "GPU": 1.0})
-    with pytest.raises(OptionsError, match=r"has 0; lower workers.gpus_per_trial"):
-        require_room(pools, {"CPU": 2.0})
+@pytest.mark.parametrize(
+    ("slots", "checks", "wanted", "nodes", "found", "said"),
+    [
+        (2, 1, Resources(1, 0.5, 100), [Node(INF, 1, INF)], (2, 1), ""),
+        (2, 1, Resources(1, 1, 100), [Node(INF, 1, INF)], (1, 1), "room for 1 of 2 trial_slots (1 GPUs on 1 node"),
+        (8, 1, Resources(1, 0, 100), [Node(INF, 0, INF)], (8, 1), ""),  # a machine of our own: cores are shared
+        (4, 2, Resources(1, 0, 100), [Node(2, 0, 9e3), Node(2, 0, 9e3)], (2, 2), "2 of 4 trial_slots (4 CPUs"),
+        (4, 9, Resources(2, 0, 100), [Node(2, 0, 9e3), Node(2, 0, 9e3)], (1, 1), "1 of 4 trial_slots and 1 of 9 probe_w"),
+        (4, 1, Resources(0.5, 0.25, 100), [Node(1, 0, 9e3), Node(2, 1, 9e3)], (2, 1), "2 of 4 trial_slots"),
+        (3, 1, Resources(1, 0, 4000), [Node(4, 0, 9000.0)], (2, 1), "2 of 3 trial_slots"),
+    ],
+)  # fmt: skip
+def test_slots_are_fitted_to_what_there_is(
+    slots: int, checks: int, wanted: Resources, nodes: list[Node], found: tuple[int, int], said: str
+) -> None:
+    fitted = fit(Pools(slots, checks, None, wanted), nodes)
+    assert (fitted.trial_slots, fitted.check_workers) == found
+    assert said in fitted.said
+    assert bool(fitted.said) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("pools", "nodes", "said"),
+    [
+        (Pools(2, 1, None, Resources(1, 1, 9)), [Node(INF, 0, INF)], r"^no GPU here: .*\(device: cuda\); set device: cpu"),
+        (Pools(2, 1, None, Resources(1, 2, 9)), [Node(INF, 1, INF)], r"^only 1 GPUs here: "),
+        (
+            Pools(2, 1, None, Resources(1, 0.5, 9), gpus_are_set=True), [Node(INF, 0, INF)],
+            r"^workers.gpus_per_trial is 0.5, and this machine has 0; lower it",
+        ),
+        (Pools(2, 1, "h:1", Resources(4, 0, 9)), [Node(2, 0, 99), Node(2, 0, 99)], r"cluster at h:1 has no room"),
+        (Pools(2, 1, "h:1", Resources(1, 0, 9)), [], r"0 GPUs on 0 nodes"),
+    ],
+)  # fmt: skip
+def test_what_no_slot_fits_on_is_an_error_and_not_a_wait(pools: Pools, nodes: list[Node], said: str) -> None:
+    with pytest.raises(OptionsError, match=said):
+        fit(pools, nodes)
 
 
 def paid(total: int) -> Reply:

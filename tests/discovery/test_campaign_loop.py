@@ -213,15 +213,18 @@ def test_a_killed_worker_costs_an_attempt_and_nobody_is_blamed(ran: Ran) -> None
 
 
 @pytest.mark.parametrize(("name", "said"), [("buggy_task", "a bug of the evaluator"), ("no_metric", "no score")])
-def test_our_faults_are_tried_again_up_to_a_limit_then_left_unranked(ran: Ran, name: str, said: str) -> None:
+def test_an_evaluators_faults_are_blamed_on_it_with_file_and_line_and_not_repeated(
+    ran: Ran, name: str, said: str
+) -> None:
     trials = ran.kept.of(ran.kept.named(name))
     failed = [t for t in trials if t.status == "failed"]
     assert failed
     for trial in failed:
-        assert trial.attempts == 3
+        assert trial.attempts == 1
         assert trial.failure is not None
-        assert trial.failure.kind is FailureKind.INFRASTRUCTURE
+        assert trial.failure.kind is FailureKind.PLUGIN
         assert said in trial.failure.message
+        assert "tests/support/campaigns.py:" in trial.failure.message
     assert not any(name == row.entry.name for row in ran.result.board.stages[0].rows)
 
 
@@ -270,7 +273,7 @@ def test_nothing_is_left_running(ran: Ran) -> None:
     assert ran.left == []
 
 
-def test_the_log_keeps_the_tracebacks_of_our_own_faults(ran: Ran) -> None:
+def test_the_log_says_where_an_evaluator_failed(ran: Ran) -> None:
     log = (ran.folder / "small.log").read_text()
     assert "LookupError: a bug of the evaluator" in log
-    assert "in run" in log
+    assert "tests/support/campaigns.py:" in log

@@ -18,7 +18,10 @@ NAMED = "chosen_by_the_archive:Proposer"
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    (tmp_path / "chosen_by_the_archive.py").write_text("class Proposer:\n    uses_llm = False\n")
+    (tmp_path / "chosen_by_the_archive.py").write_text(
+        "class Proposer:\n    name = summary = 'x'\n    uses_llm = repairs = False\n"
+        "    async def propose(self, request): ...\n    async def aclose(self): ...\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     yield "chosen_by_the_archive"
     sys.modules.pop("chosen_by_the_archive", None)

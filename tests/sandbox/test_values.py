@@ -98,7 +98,7 @@ def test_failures_are_cleaned_and_typed() -> None:
     assert str(failure) == f"CRASH: {failure.message}"
     with pytest.raises(ValueError, match="not a valid"):
         Failure("NOPE", "x")  # type: ignore[arg-type]
-    assert [k for k in FailureKind if not k.candidates_fault] == [FailureKind.INFRASTRUCTURE]
+    assert [k for k in FailureKind if not k.candidates_fault] == [FailureKind.INFRASTRUCTURE, FailureKind.PLUGIN]
     assert InfrastructureError("lost").failure == Failure(FailureKind.INFRASTRUCTURE, "lost")
 
 

@@ -158,6 +158,7 @@ def proposal_columns(proposal: Proposal) -> Columns:
             "prompt_tokens": reply.prompt_tokens,
             "completion_tokens": reply.completion_tokens,
             "reply_cost": reply.cost,
+            "reply_problem": reply.problem,
         }
     return columns
 
@@ -173,6 +174,7 @@ def reply_of(row: RowMapping) -> Reply | None:
         completion_tokens=row["completion_tokens"],
         attempts=row["reply_attempts"],
         cost=row["reply_cost"],
+        problem=row["reply_problem"],
     )
 
 

@@ -136,6 +136,7 @@ proposals = Table(
     Column("created_at", UTCDateTime, nullable=False),
     Column("judged_at", UTCDateTime),
     Column("reply_cost", Real),  # US dollars; NULL where nobody knows the price
+    Column("reply_problem", SafeText),  # why there is no answer in the reply; NULL where there is one
     UniqueConstraint("campaign_id", "number"),
     CheckConstraint("state IN ('replied', 'judged')", name="state"),
     Index("ix_proposals_judged", "campaign_id", "judged_at"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +14,7 @@ from evaluators.base import Metric, Task
 from sandbox.candidate import Candidate
 from sandbox.failure import Failure
 from sandbox.reports import Fingerprint, GateReport, ProbeReport
+from sandbox.text import one_line
 
 Role = Literal["system", "user", "assistant"]
 
@@ -50,17 +52,50 @@ class Prompt:
         return hashlib.sha256("".join(p.sha256 for p in self.parts).encode()).hexdigest()
 
 
+MAX_REPLY_TEXT = 300_000  # characters of a reply that are kept; the parser refuses less
+MAX_TOKENS = 10_000_000  # of one request; a larger count is a mistake, and would use up any budget
+_MAX_ATTEMPTS = 10**6
+
+
+def token_count(value: Any) -> int | None:
+    """A count of tokens, whoever says so; None for what is none (a truth value, a text, NaN, below 0 or absurdly large)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_TOKENS:
+        return None
+    return int(value) if value == int(value) else None
+
+
 @dataclass(frozen=True)
 class Reply:
-    """What a proposer answered, raw. Token counts are None where the endpoint does not say; so is the cost (US dollars)."""
+    """What a proposer answered, raw, in limits that any database holds. All texts are hostile.
+
+    Attributes:
+        prompt_tokens, completion_tokens: None where the endpoint does not say. Of all requests that it took.
+        attempts: requests it took, retries included.
+        cost: US dollars; None where nobody knows the price.
+        problem: one line that says why there is no answer in it (refused, all tokens spent on reasoning); None if there is.
+    """
 
     text: str
     model: str
     latency_s: float
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    attempts: int = 1  # requests it took, retries included
+    attempts: int = 1
     cost: float | None = None
+    problem: str | None = None
+
+    def __post_init__(self) -> None:
+        fit = {
+            "text": self.text[:MAX_REPLY_TEXT],
+            "model": self.model[:200],
+            "latency_s": self.latency_s if math.isfinite(self.latency_s) else 0.0,
+            "prompt_tokens": token_count(self.prompt_tokens),
+            "completion_tokens": token_count(self.completion_tokens),
+            "attempts": min(max(self.attempts, 1), _MAX_ATTEMPTS),
+            "problem": None if self.problem is None else one_line(self.problem, 400),
+        }
+        for name, value in fit.items():
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True)

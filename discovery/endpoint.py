@@ -8,16 +8,29 @@ from __future__ import annotations
 import email.utils
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from discovery.protocols import ProposerError
 from sandbox.text import one_line
 
-MAX_TEXT_CHARS = 300_000  # of a reply that is kept; the parser refuses less
 _SHORTEST_KEY = 6  # a shorter "key" is a placeholder, and replacing it would garble texts
+_SAID_CHARS = 300
+_STATUS_WORDS = {
+    "rate_limit": 429, "rate limit": 429, "too_many": 429, "quota": 429, "resource_exhausted": 429, "throttl": 429,
+    "api_key": 401, "authentication": 401, "unauthor": 401, "permission": 403, "not_found": 404, "context_length": 400,
+    "invalid_request": 400, "bad_request": 400, "invalid_argument": 400, "overloaded": 503, "unavailable": 503,
+    "timeout": 504,
+}  # fmt: skip
+
+
+class UnfitAnswerError(Exception):
+    """A response that is not read further. The message completes "the endpoint ..."; `fatal` as in ProposerError."""
+
+    def __init__(self, message: str, *, fatal: bool) -> None:
+        super().__init__(message)
+        self.fatal = fatal
 
 
 class Secret:
@@ -52,18 +65,56 @@ class Wire:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """Tokens that a server says it has counted; None where it does not say."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(_sum(a, b) for a, b in zip(self._both, other._both, strict=True)))
+
+    def __bool__(self) -> bool:
+        return self._both != (None, None)
+
+    @property
+    def _both(self) -> tuple[int | None, int | None]:
+        return self.prompt_tokens, self.completion_tokens
+
+
+def _sum(first: int | None, second: int | None) -> int | None:
+    return second if first is None else first + (second or 0)
+
+
+@dataclass(frozen=True)
 class Fault:
-    """One failed request. `wait_s` is what the server asked for, None if it did not say."""
+    """One failed request.
+
+    Attributes:
+        retry: asking again may help.
+        fatal: no request can succeed, as far as this one shows.
+        status: of HTTP, also where it stood in a body that came as a success; 0 if there was none.
+        wait_s: what the server asked for, None if it did not say.
+        foreign: what answered is no chat endpoint, or somebody answered in its place.
+        usage: what was billed for it all the same.
+    """
 
     message: str
     retry: bool
     fatal: bool
     status: int = 0
     wait_s: float | None = None
+    foreign: bool = False
+    usage: Usage = Usage()
 
     @property
     def short(self) -> str:
         return one_line(self.message, 120)
+
+    @property
+    def about_question(self) -> bool:
+        """Whether it speaks of this request alone, and not of the key, the model or the way there."""
+        return 400 <= self.status < 500 and self.status not in (401, 402, 403, 404)
 
 
 def valid_url(url: str) -> bool:
@@ -102,33 +153,97 @@ def retry_after_s(headers: Any, now: float | None = None) -> float | None:
         return None
 
 
-def fault_of(error: Exception, wire: Wire, timeout_s: float) -> Fault:
-    """Judge an exception of the official client, a TimeoutError, or a ValueError from reading the body."""
+def fault_of(error: Exception, wire: Wire, timeout_s: float, proxy: str | None = None) -> Fault:
+    """Judge an exception of the official client, or a TimeoutError. `proxy`: the variable that names one, if any."""
     status = getattr(error, "status_code", None)
     if isinstance(status, int):
-        return _status_fault(error, status, wire)
-    kinds = {type(e).__name__ for e in [error, *_causes(error)]}
+        headers = getattr(getattr(error, "response", None), "headers", {})
+        return status_fault(status, said_in(getattr(error, "body", None)), wire, retry_after_s(headers))
+    chain = [error, *_causes(error)]
+    unfit = next((e for e in chain if isinstance(e, UnfitAnswerError)), None)
+    if unfit is not None:
+        return Fault(f"{wire.where} {unfit}", not unfit.fatal, unfit.fatal)
+    kinds = {type(e).__name__ for e in chain}
     if isinstance(error, TimeoutError) or any("Timeout" in k for k in kinds):
         return Fault(f"{wire.where} did not answer within {timeout_s:g} s; raise proposer.timeout_s", True, False)
-    if "gaierror" in kinds or any("Name or service not known" in str(e) for e in _causes(error)):
-        return Fault(f"the host name in {wire.where} is unknown; check proposer.base_url and the network", True, True)
     if any("SSL" in k for k in kinds):
         return Fault(f"no secure connection to {wire.where}; check its certificate, or http against https", False, True)
+    if kinds & {"InvalidURL", "UnsupportedProtocol", "LocalProtocolError"}:
+        return Fault(f"{wire.where} cannot be asked; correct proposer.base_url", False, True)
+    return _unreachable(chain, kinds, wire, proxy)
+
+
+def _unreachable(chain: list[BaseException], kinds: set[str], wire: Wire, proxy: str | None) -> Fault:
+    if proxy is not None and kinds & {"ConnectError", "ConnectionRefusedError", "gaierror", "ProxyError"}:
+        message = f"{wire.where} cannot be reached through the proxy of {proxy}; correct or unset it, or set NO_PROXY"
+        return Fault(message, True, True)
+    if "gaierror" in kinds or any("Name or service not known" in str(e) for e in chain):
+        return Fault(f"the host name in {wire.where} is unknown; check proposer.base_url and the network", True, True)
     if "ConnectError" in kinds or "ConnectionRefusedError" in kinds:
         message = f"nobody answers at {wire.where}; start the server or correct proposer.base_url"
         return Fault(message, True, True)
-    if isinstance(error, ValueError) and "UnsupportedProtocol" not in kinds:
-        return Fault(f"{wire.where} sent a body that is not JSON", True, False)
-    if kinds & {"InvalidURL", "UnsupportedProtocol", "LocalProtocolError"}:
-        return Fault(f"{wire.where} cannot be asked; correct proposer.base_url", False, True)
     return Fault(f"the connection to {wire.where} broke before the answer was complete", True, False)
 
 
-def _status_fault(error: Exception, status: int, wire: Wire) -> Fault:
-    said = wire.redact(_said(error))
-    headers = getattr(getattr(error, "response", None), "headers", {})
+@dataclass(frozen=True)
+class Said:
+    """A server's own words about an error, on one line, and the codes it gave: ``429``, ``rate_limit_exceeded``."""
+
+    text: str
+    codes: tuple[str, ...] = ()
+
+
+def said_in(body: Any) -> Said:
+    """What an error body says, in the forms of OpenAI, FastAPI, OpenRouter, Gemini and vLLM."""
+    if isinstance(body, list) and body:
+        body = body[0]
+    if not isinstance(body, Mapping):
+        return Said((one_line(body, _SAID_CHARS) if isinstance(body, str) else "") or "no reason given")
+    error = body.get("error")
+    inner = error if isinstance(error, Mapping) else body
+    texts = [_words(value) for value in (inner.get("message"), error, body.get("message"), body.get("detail"))]
+    metadata = inner.get("metadata")
+    raw = _words(metadata.get("raw")) if isinstance(metadata, Mapping) else ""
+    text = next((t for t in texts if t), "") or "no reason given"
+    codes = [inner.get(name) for name in ("code", "type", "status")]
+    return Said(
+        one_line(f"{text} ({raw})" if raw else text, _SAID_CHARS),
+        tuple(one_line(str(c), 60).lower() for c in codes if isinstance(c, (str, int)) and len(str(c)) < 99),
+    )
+
+
+def _words(value: Any) -> str:
+    """A text, or the messages in a list of problems, each after the place it is about."""
+    if isinstance(value, str):
+        return one_line(value, _SAID_CHARS)
+    if isinstance(value, Mapping):
+        place = value.get("loc")
+        where = ".".join(str(p)[:40] for p in place[:6]) if isinstance(place, list) else ""
+        text = next(
+            (one_line(v, _SAID_CHARS) for v in (value.get("msg"), value.get("message")) if isinstance(v, str)), ""
+        )
+        return f"{where}: {text}" if where and text else text
+    if isinstance(value, list):
+        return "; ".join(filter(None, (_words(v) for v in value[:3] if not isinstance(v, list))))
+    return ""
+
+
+def status_in(said: Said) -> int:
+    """The HTTP status that an error means where it came as a success; 500 where its codes say nothing."""
+    for code in said.codes:
+        if re.fullmatch(r"[45]\d\d", code):
+            return int(code)
+        for word, status in _STATUS_WORDS.items():
+            if word in code:
+                return status
+    return 500
+
+
+def status_fault(status: int, words: Said, wire: Wire, wait_s: float | None = None) -> Fault:
+    """What an error status means."""
+    said = wire.redact(words.text)
     variable = wire.variable or "no key (proposer.api_key_env is null)"
-    body = f"{getattr(error, 'code', '')} {said}".lower()
+    about = " ".join((*words.codes, said)).lower()
     if status == 401:  # the server's words often quote a part of the key
         return Fault(f"{wire.where} refuses the key from {variable} (401); check that key", False, True, status)
     if status == 403:
@@ -136,26 +251,16 @@ def _status_fault(error: Exception, status: int, wire: Wire) -> Fault:
     if status == 404:
         message = f"{wire.where} does not know model {wire.model!r}, or lacks /v1 at its end (404): {said}"
         return Fault(message, False, True, status)
-    if status == 402 or (status == 429 and "insufficient_quota" in body):
-        return Fault(f"no credit left at {wire.where} ({status}): {said}", False, True, status)
+    if status == 402 or (status == 429 and "insufficient_quota" in about):
+        return Fault(f"no credit left at {wire.where} ({status}): {said}", False, True, 402)
     if status == 429:
         message = f"{wire.where} limits the rate (429): {said}; lower proposer concurrency or raise max_retries"
-        return Fault(message, True, False, status, retry_after_s(headers))
+        return Fault(message, True, False, status, wait_s)
     if status in (408, 409) or status >= 500:
-        return Fault(f"{wire.where} fails ({status}): {said}", True, False, status, retry_after_s(headers))
+        return Fault(f"{wire.where} fails ({status}): {said}", True, False, status, wait_s)
     # a prompt that is too long or disliked says nothing about the next one
-    about_prompt = status == 413 or any(k in body for k in ("context_length", "context length", "content_filter"))
+    about_prompt = status == 413 or any(k in about for k in ("context_length", "context length", "content_filter"))
     return Fault(f"{wire.where} refuses the request ({status}): {said}", False, not about_prompt, status)
-
-
-def _said(error: Exception) -> str:
-    """The server's own words, on one line."""
-    body = getattr(error, "body", None)
-    message = body.get("message") if isinstance(body, dict) else None
-    if not message and isinstance(body, dict) and isinstance(body.get("error"), dict):
-        message = body["error"].get("message")
-    message = message or (body if isinstance(body, str) else None) or getattr(error, "message", "")
-    return one_line(str(message), 200) or "no reason given"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -165,31 +270,3 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         if seen is None:
             return
         yield seen
-
-
-def text_of(completion: Any, wire: Wire) -> str:
-    """The answer's text.
-
-    Raises:
-        ProposerError: fatal for something that is not a chat completion; not fatal for an empty, filtered or refused answer.
-    """
-    if isinstance(completion, str) or not hasattr(completion, "choices"):
-        raise ProposerError(
-            f"{wire.where} answers, but not as a chat endpoint; does proposer.base_url need /v1 at its end?", fatal=True
-        )
-    choices = completion.choices
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    message = getattr(choice, "message", None)
-    content = getattr(message, "content", None)
-    finish = getattr(choice, "finish_reason", None)
-    if isinstance(content, str) and content.strip() and finish != "content_filter":
-        return content[:MAX_TEXT_CHARS].encode("utf-8", "replace").decode()  # lone surrogates cannot be stored
-    if finish == "content_filter":
-        reason = "the answer was stopped by a content filter"
-    elif isinstance(refusal := getattr(message, "refusal", None), str) and refusal:
-        reason = f"the model refused: {one_line(refusal, 150)}"
-    elif finish == "length":
-        reason = "the model used all its tokens before answering; raise proposer.max_tokens"
-    else:
-        reason = "the answer is empty"
-    raise ProposerError(wire.redact(f"{wire.where}: {reason}"), fatal=False)

@@ -1,6 +1,7 @@
-"""JSON objects out of a language model's text: raw newlines in strings, trailing commas, other quotes, text around them.
+"""JSON objects out of a language model's text: raw newlines in strings, comments, other quotes, lost commas, text around.
 
-Every regular expression here is linear (possessive or bounded), and the number of attempts is capped: the text is hostile.
+Every regular expression here is linear (possessive or bounded), and the work of all attempts together is capped: the text
+is hostile. The libraries that repair JSON take quadratic time (json-repair: ten seconds for 20,000 braces).
 """
 
 from __future__ import annotations
@@ -8,14 +9,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-MAX_ATTEMPTS = 48  # opening braces that are tried
 MAX_DEPTH = 8
 _MAX_ITEMS = 5000
+_MAX_WORK = 12  # times the text's length, over all opening braces that are tried
+_PER_ATTEMPT = 2000  # characters that one attempt counts for besides those that it reads
+_FREE_ATTEMPTS = 500
 
-_START = re.compile(r"\{(?=\s*+[\"'}\w])")
-_SPACE = re.compile(r"\s*+")
+# a brace before a quoted key, a bare key with its colon, or a comment: not those of formulas (``\frac{a}{b}``)
+_START = re.compile(r"\{(?=\s*+(?:[\"'`]|\w{1,60}+\s*+:|//|/\*|#))")
+# white space and comments
+_SPACE = re.compile(r"(?:\s++|//[^\n]*+|#[^\n]*+|/\*(?:[^*]|\*(?!/))*+\*/)*+")
+_END = re.compile(r"\s*+(?:(?:`{3}|~{3})[^\n]{0,40}+\s*+)?\Z")  # nothing follows but the end of a fence
 _NUMBER = re.compile(r"-?\d{1,30}(?:\.\d{1,30})?(?:[eE][-+]?\d{1,4})?")
 _WORD = re.compile(r"[A-Za-z_]\w*+")
 _WORDS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
@@ -27,7 +34,7 @@ _STRINGS = (
     re.compile(r"`([^`]*+)`"),
 )
 # a quote that can only end a value: the object closes, or the next key follows
-_VALUE_END = re.compile(r'"(?=\s*+(?:\}\s*+(?:```|\}|\]|,|\Z)|,\s*+"\w{1,40}"\s*+:))')
+_VALUE_END = re.compile(r'"(?=\s*+(?:\}\s*+(?:```|\}|\]|,|\Z)|,\s*+"\w{1,40}"\s*+:))|(?<!\\)"(?=\s*+(?:```\s*+)?\Z)')
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "\n": ""}
 _LITERAL_ESCAPES = "\"'\\/`"
@@ -37,37 +44,56 @@ class _MalformedError(Exception):
     pass
 
 
-def find_objects(text: str) -> Iterator[dict[str, Any]]:
+@dataclass(frozen=True)
+class Found:
+    """An object, and where it stands in the text."""
+
+    value: dict[str, Any]
+    start: int
+    end: int
+
+
+def find_objects(text: str) -> Iterator[Found]:
     """The outermost JSON objects in `text`, in order. Tolerant; what cannot be read as an object is skipped."""
-    position = 0
-    for _ in range(MAX_ATTEMPTS):
+    position, work = 0, _MAX_WORK * len(text) + _FREE_ATTEMPTS * _PER_ATTEMPT
+    while work > 0:
         start = _START.search(text, position)
         if start is None:
             return
-        found = _object_at(text, start.start())
-        if found is None:
-            position = start.end()
-            continue
-        value, position = found
-        yield value
+        found, cost = _object_at(text, start.start())
+        work -= cost + _PER_ATTEMPT
+        position = start.end() if found is None else found.end
+        if found is not None:
+            yield found
 
 
-def _object_at(text: str, start: int) -> tuple[dict[str, Any], int] | None:
-    """Strict JSON first (but raw newlines are fine), then tolerant, then tolerant with unescaped inner quotes."""
+def _object_at(text: str, start: int) -> tuple[Found | None, int]:
+    """Strict JSON first (but raw newlines are fine), then tolerant, then tolerant with unescaped inner quotes.
+
+    Returns the object, and how many characters were read to find it or to fail.
+    """
     try:
-        value, end = json.JSONDecoder(strict=False).raw_decode(text, start)
-    except (ValueError, RecursionError):
-        pass
+        value, end = json.JSONDecoder(strict=False, parse_int=_number, parse_float=_number).raw_decode(text, start)
+    except json.JSONDecodeError as error:
+        cost = len(text) - start if error.msg.startswith("Unterminated") else error.pos - start
+    except RecursionError:
+        cost = _MAX_ITEMS
     else:
-        return (value, end) if isinstance(value, dict) else None
+        return Found(value, start, end), end - start
     for inner_quotes in (False, True):
+        reader = _Reader(text, inner_quotes)
         try:
-            value, end = _Reader(text, inner_quotes).value(start, 0)
+            value, end = reader.value(start, 0)
         except _MalformedError:
+            cost += reader.reached - start
             continue
-        if isinstance(value, dict):
-            return value, end
-    return None
+        return Found(value, start, end), cost + end - start
+    return None, cost
+
+
+def _number(digits: str) -> float:
+    """Numbers are not ours to read exactly, and very long ones would take long."""
+    return float(digits[:40]) if _NUMBER.fullmatch(digits[:40]) else 0.0
 
 
 class _Reader:
@@ -75,11 +101,13 @@ class _Reader:
 
     def __init__(self, text: str, inner_quotes: bool) -> None:
         self.text, self.inner_quotes = text, inner_quotes
-        self.items = 0
+        self.items = self.reached = 0
 
     def skip(self, position: int) -> int:
         match = _SPACE.match(self.text, position)
-        return match.end() if match else position
+        end = match.end() if match else position
+        self.reached = max(self.reached, end)
+        return end
 
     def value(self, position: int, depth: int) -> tuple[Any, int]:
         self.items += 1
@@ -106,6 +134,8 @@ class _Reader:
             position = self.skip(position)
             if self.text.startswith("}", position):
                 return result, position + 1
+            if result and self.ends(position):
+                return result, position
             key, position = self.key(position)
             position = self.skip(position)
             if not self.text.startswith(":", position):
@@ -119,17 +149,24 @@ class _Reader:
             position = self.skip(position)
             if self.text.startswith("]", position):
                 return result, position + 1
+            if result and self.ends(position):
+                return result, position
             item, position = self.value(position, depth + 1)
             result.append(item)
             position = self.separator(position, "]")
 
     def separator(self, position: int, close: str) -> int:
+        """After a comma, or before what closes or goes on without one."""
         position = self.skip(position)
         if self.text.startswith(",", position):
             return position + 1
-        if not self.text.startswith(close, position):
+        if not self.text.startswith((close, '"'), position) and not self.ends(position):
             raise _MalformedError
         return position
+
+    def ends(self, position: int) -> bool:
+        """Whether the text ends where something is still open: the last brackets were forgotten."""
+        return _END.match(self.text, position) is not None
 
     def key(self, position: int) -> tuple[str, int]:
         if word := _WORD.match(self.text, position):
@@ -140,12 +177,14 @@ class _Reader:
         if self.inner_quotes and not is_key and self.text.startswith('"', position):
             end = _VALUE_END.search(self.text, position + 1)
             if end is None:
+                self.reached = len(self.text)
                 raise _MalformedError
             return unescape(self.text[position + 1 : end.start()]), end.end()
         for pattern in _STRINGS:
             match = pattern.match(self.text, position)
             if match:
                 return unescape(match.group(1)), match.end()
+        self.reached = len(self.text)
         raise _MalformedError
 
 

@@ -72,11 +72,14 @@ class Strategy(Protocol):
 
 
 class ProposerError(Exception):
-    """No reply could be had. `fatal` means that asking again cannot help (wrong key, unknown model, nobody there)."""
+    """No reply could be had. `fatal` means that asking again cannot help (wrong key, unknown model, nobody there).
 
-    def __init__(self, message: str, *, fatal: bool) -> None:
+    `billed`: a reply without text that holds what was taken all the same, where anybody said so; it is stored and counted.
+    """
+
+    def __init__(self, message: str, *, fatal: bool, billed: Reply | None = None) -> None:
         super().__init__(message)
-        self.fatal = fatal
+        self.fatal, self.billed = fatal, billed
 
 
 class ProposerExhausted(ProposerError):  # noqa: N818 - an end, not an error
@@ -111,7 +114,7 @@ class Proposer(Protocol):
         """Raises OptionsError for unknown or ill-typed options, a missing key variable or file."""
 
     async def propose(self, request: Request) -> Reply:
-        """Raises ProposerError."""
+        """A reply, also one without an answer (`Reply.problem`): whatever was billed is counted. Raises ProposerError."""
 
     async def aclose(self) -> None: ...
 

@@ -1,15 +1,27 @@
-"""Reading a language model's reply: name, thought and code out of whatever it wrote around them."""
+"""Reading a language model's reply: name, thought and code out of whatever it wrote around them.
+
+Everything that may be the code is found first, wherever it stands; then the last one that suits best is taken. So no odd
+block, key or brace before or after a good answer hides it.
+"""
 
 from __future__ import annotations
 
+import html
+import json
 import re
 import textwrap
-from collections.abc import Mapping
-from dataclasses import dataclass
+import warnings
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from db.records import Idea
-from discovery.lenient_json import find_objects
+from discovery.code_blocks import PYTHON_LABELS, Block, bare_code, blocks
+from discovery.lenient_json import Found, find_objects, unescape
+from discovery.reply_text import plain_text, unmarked
+from sandbox.gate_text import text_violations
+from sandbox.syntax import parse
 from sandbox.text import clean_text, one_line
 
 MAX_REPLY_CHARS = 200_000
@@ -19,18 +31,33 @@ UNNAMED = "unnamed"
 
 _FORM = 'Answer with one JSON object: {"thought": "...", "name": "...", "code": "..."}'
 _KEYS = {
-    "code": ("code", "source", "python", "implementation", "function", "losscode", "program"),
+    "code": (
+        "code",
+        "source",
+        "python",
+        "implementation",
+        "function",
+        "losscode",
+        "program",
+        "pythoncode",
+        "sourcecode",
+    ),
     "name": ("name", "title", "lossname", "functionname"),
     "thought": ("thought", "thoughts", "reasoning", "idea", "rationale", "explanation", "description"),
 }
 _MAX_NESTED = 3  # {"answer": {"code": ...}}
-_OPEN, _CLOSE = re.compile(r"<think(?:ing)?>", re.IGNORECASE), re.compile(r"</think(?:ing)?>", re.IGNORECASE)
-_FENCE = re.compile(r"[ \t]*+(`{3,}|~{3,})[ \t]*+([\w+.-]*+)")
+_MAX_VALUES = 200  # of one object that are looked into
+_MAX_OBJECTS = 100  # that are looked into, the last ones
+_MAX_BLOCKS = 400
+_MAX_TRIED = 40  # pieces of code that are looked at, the last ones
+_SIGNATURE_CHARS = 3000
 _NOT_LABEL = re.compile(r"[^A-Za-z0-9_ -]+")
 _NAME_LINE = re.compile(r"^[ \t*#>-]{0,8}name[ \t*]{0,4}[:=][ \t]*+(\S.{0,120})", re.IGNORECASE | re.MULTILINE)
-_PYTHON_START = re.compile(r"(?:import |from |def |@|\"\"\"|'''|#|[A-Za-z_]\w*+ *= *[-\d(\[{\"'m])")
-_PYTHON_GOES_ON = re.compile(r"[ \t)\]}#@\"']|import |from |def |[A-Za-z_]\w*+ *=")
-_PYTHON_LABELS = {"python", "py", "python3", "torch", "pytorch"}
+_BROKEN_JSON = re.compile(
+    r"[\"'](?:code|source|python|implementation|function)[\"']\s{0,20}:\s{0,20}[\"'`\[]", re.IGNORECASE
+)
+_ESCAPED_JSON = re.compile(r"\{\s{0,20}\\+[\"n]")
+_ENTITY = re.compile(r"&(?:lt|gt|amp|quot|apos|#\d{1,4}|#x[0-9a-fA-F]{1,4});")
 
 
 class ReplyError(ValueError):
@@ -38,67 +65,87 @@ class ReplyError(ValueError):
 
 
 @dataclass(frozen=True)
-class _Block:
-    """A fenced block: its language label in lower case, its text, and whether the closing fence is there."""
+class _Piece:
+    """What may be the code, with what stands beside it. `keyed`: under a name that means code."""
 
-    label: str
-    text: str
-    closed: bool
+    code: str
+    end: int
+    name: str = ""
+    thought: str = ""
+    keyed: bool = False
 
 
-def parse_reply(text: str, function: str = "loss") -> Idea:
+@dataclass(frozen=True)
+class _Wanted:
+    """What the code should define."""
+
+    function: str
+    parameters: tuple[str, ...]
+
+    @property
+    def defines(self) -> re.Pattern[str]:
+        return re.compile(rf"\bdef\s++{re.escape(self.function)}\b")
+
+
+def parse_reply(text: str, function: str = "loss", parameters: tuple[str, ...] = ()) -> Idea:
     """The idea in a reply.
 
-    Understood: a JSON object with thought, name and code (also fenced, with raw newlines, trailing commas or text around
-    it), a fenced block of code, and bare code. Reasoning between <think> tags is dropped first. Of several answers the
-    last one that defines `function` is taken. Runs in time linear in the text, which is hostile.
+    Understood: a JSON object with thought, name and code (also fenced, within a string, with raw newlines, comments, lost
+    commas or braces, other key names, or text around it), blocks of code, and bare code. Reasoning between <think> tags is
+    dropped first. Of several pieces of code the last one is taken that is Python and defines `function` with `parameters`;
+    where there is none, the one that comes closest. Runs in time linear in the text, which is hostile.
 
     Raises:
         ReplyError: empty, too long, cut off, or without code; says what to send instead.
     """
     if len(text) > MAX_REPLY_CHARS:
         raise ReplyError(f"The reply has {len(text)} characters, at most {MAX_REPLY_CHARS} are read. {_FORM}.")
-    answer = strip_thinking(text)
+    answer = plain_text(text)
     if not answer.strip():
-        what = "The reply ends after its reasoning" if text.strip() else "The reply is empty"
+        what = "The reply ends after its reasoning" if unmarked(text).strip() else "The reply is empty"
         raise ReplyError(f"{what}. {_FORM}.")
-    defines = re.compile(rf"\bdef\s++{re.escape(function)}\b")
-    objects = [_fields(o) for o in find_objects(answer)]
-    coded = [o for o in objects if "code" in o]
-    about = next((o for o in reversed(objects) if "code" not in o and o), {})
-    best = _last_defining([o["code"] for o in coded], defines)
-    if best is not None and (defines.search(best) or not defines.search(answer)):
-        chosen = next(o for o in reversed(coded) if o["code"] == best)
-        return _idea(best, chosen.get("name", ""), chosen.get("thought", ""))
-    code, prose = _code_in_text(answer, defines)
-    if code is None and best is not None:
-        chosen = next(o for o in reversed(coded) if o["code"] == best)
-        return _idea(best, chosen.get("name", ""), chosen.get("thought", ""))
-    if code is None:
-        raise ReplyError(_why_not(answer, objects, function))
-    found = _NAME_LINE.search(prose)
-    return _idea(code, about.get("name", "") or (found.group(1) if found else ""), about.get("thought", "") or prose)
+    wanted = _Wanted(function, parameters)
+    for version in _versions(answer):
+        idea = _idea_in(version, wanted)
+        if idea is not None:
+            return idea
+    raise ReplyError(_why_not(answer, function))
 
 
-def strip_thinking(text: str) -> str:
-    """The text without `<think>...</think>` blocks; a block that never closes loses only its tag.
+def _versions(answer: str) -> Iterator[str]:
+    """The answer, and what it is where it was sent as the inside of a JSON string."""
+    yield answer
+    whole = answer.strip()
+    if whole.startswith('"'):
+        try:
+            inner = json.loads(whole, strict=False)
+        except (ValueError, RecursionError):
+            inner = None
+        if isinstance(inner, str):
+            yield unmarked(inner)
+    if _ESCAPED_JSON.match(whole):
+        yield unmarked(unescape(whole))
 
-    A closing tag without an opening one ends reasoning that began in the prompt's template.
-    """
-    first_open, first_close = _OPEN.search(text), _CLOSE.search(text)
-    if first_close and (first_open is None or first_close.start() < first_open.start()):
-        text = text[first_close.end() :]
-    kept: list[str] = []
-    position = 0
-    while True:
-        start = _OPEN.search(text, position)
-        if start is None:
-            return "".join([*kept, text[position:]])
-        kept.append(text[position : start.start()])
-        end = _CLOSE.search(text, start.end())
-        if end is None:
-            return "".join([*kept, text[start.end() :]])
-        position = end.end()
+
+def _idea_in(answer: str, wanted: _Wanted) -> Idea | None:
+    objects = list(deque(find_objects(answer), maxlen=_MAX_OBJECTS))
+    fields = [_fields(o.value) for o in objects]
+    keyed = [p for o in objects for p in _pieces(o.value, wanted, o.end)]
+    holders = [o for o in objects if any(p.end == o.end for p in keyed)]
+    found = _blocks_beside(answer, holders)
+    in_blocks = [_Piece(_clean_code(b.text), b.end) for b in _likely(found, wanted)]
+    if not in_blocks and not keyed:
+        bare = None if _is_broken_json(answer, found, wanted) else bare_code(answer, wanted.function)
+        found, in_blocks = ([bare], [_Piece(_clean_code(bare.text), bare.end)]) if bare else (found, [])
+    best = _best([*keyed, *in_blocks], wanted)
+    if best is None or best.keyed:
+        return None if best is None else _idea(best.code, best.name, best.thought)
+    about = next((f for f in reversed(fields) if f and "code" not in f), {})
+    prose = answer[: min((b.start for b in found), default=0)]
+    named = _NAME_LINE.search(prose)
+    return _idea(
+        best.code, about.get("name", "") or (named.group(1) if named else ""), about.get("thought", "") or prose
+    )
 
 
 def label(name: str) -> str:
@@ -111,96 +158,134 @@ def _idea(code: str, name: str, thought: str) -> Idea:
     return Idea(label(name), clean_text(thought.strip(), MAX_THOUGHT_CHARS), code)
 
 
-def _fields(found: Mapping[str, Any], depth: int = 0) -> dict[str, str]:
-    """Our three fields of a JSON object, whatever it spells their keys; looks into nested objects for the code."""
+# objects
+
+
+def _fields(found: Mapping[str, Any]) -> dict[str, str]:
+    """Our three fields of a JSON object, whatever it spells their keys."""
     plain = {re.sub(r"[^a-z]", "", str(key).lower()[:40]): value for key, value in found.items()}
     fields: dict[str, str] = {}
     for field, spellings in _KEYS.items():
-        value = next((plain[s] for s in spellings if s in plain), None)
-        if isinstance(value, list) and all(isinstance(line, str) for line in value):
-            value = "\n".join(line.rstrip("\n") for line in value)
-        if isinstance(value, str) and value.strip():
-            fields[field] = _clean_code(value) if field == "code" else value
-    if "code" not in fields and depth < _MAX_NESTED:
-        for value in found.values():
-            inner = _fields(value, depth + 1) if isinstance(value, dict) else {}
-            if "code" in inner:
-                return {**fields, **inner}
+        for value in (_as_text(plain[s]) for s in spellings if s in plain):
+            if value.strip():
+                fields[field] = value
+                break
     return fields
+
+
+def _as_text(value: Any) -> str:
+    """A string, or a list of lines."""
+    if isinstance(value, list) and all(isinstance(line, str) for line in value):
+        return "\n".join(line.rstrip("\n") for line in value)
+    return value if isinstance(value, str) else ""
+
+
+def _pieces(found: Mapping[str, Any], wanted: _Wanted, end: int, depth: int = 0) -> Iterator[_Piece]:
+    """What may be the code in an object, and in objects within it and in texts that hold objects."""
+    fields = _fields(found)
+    name, thought = fields.get("name", ""), fields.get("thought", "")
+    inner: list[_Piece] = []
+    for value in list(found.values())[:_MAX_VALUES]:
+        for one in value[:_MAX_VALUES] if isinstance(value, list) else [value]:
+            if depth < _MAX_NESTED:
+                inner += [p for o in _objects_in(one) for p in _pieces(o, wanted, end, depth + 1)]
+        text = _as_text(value)
+        if value is not fields.get("thought") and wanted.defines.search(text):
+            inner.append(_Piece(_clean_code(text), end, keyed=True))
+    if "code" in fields and not inner:
+        inner.append(_Piece(_clean_code(fields["code"]), end, keyed=True))
+    yield from (replace(p, name=p.name or name, thought=p.thought or thought) for p in inner)
+
+
+def _objects_in(value: Any) -> Iterator[Mapping[str, Any]]:
+    if isinstance(value, Mapping):
+        yield value
+    elif isinstance(value, str) and value.lstrip().startswith(("{", "[", "```")) and '"' in value:
+        yield from (o.value for o in find_objects(value))
+
+
+# blocks
+
+
+def _blocks_beside(answer: str, objects: list[Found]) -> list[Block]:
+    """The last blocks, without those that are inside of these objects or around them."""
+    last = sorted(blocks(answer), key=lambda b: b.end)[-_MAX_BLOCKS:]
+    return [b for b in last if not any(o.start < b.end and b.start < o.end for o in objects)]
+
+
+def _likely(found: list[Block], wanted: _Wanted) -> list[Block]:
+    """Those that define what is wanted; else those that say that they are Python and do not end in mid-air."""
+    whole = [b for b in found if not b.text.lstrip().startswith(("{", "["))]
+    defining = [b for b in whole if wanted.defines.search(b.text)]
+    return defining or [b for b in whole if b.closed and b.text.strip() and b.label in PYTHON_LABELS]
+
+
+def _is_broken_json(answer: str, found: list[Block], wanted: _Wanted) -> bool:
+    """Whether what defines something is a string of an object that could not be read."""
+    start = wanted.defines.search(answer)
+    before = answer[: start.start()] if start else answer
+    return (
+        before.lstrip().startswith("{")
+        or _BROKEN_JSON.search(before) is not None
+        or any(wanted.defines.search(b.text) for b in found)
+    )
 
 
 def _clean_code(code: str) -> str:
     """Undo what models do to code inside JSON: fences, a second round of escapes, no-break blanks, common indentation."""
-    code = code.replace("\r\n", "\n").replace("\u00a0", " ").lstrip("\ufeff")
+    code = unmarked(code).replace("\u00a0", " ")
     if "\n" not in code.strip() and "\\n" in code:
-        code = code.replace("\\n", "\n").replace("\\t", "\t").replace('\\"', '"')
-    blocks = [b for b in _blocks(code) if b.text.strip()] if code.lstrip().startswith(("```", "~~~")) else []
-    return textwrap.dedent((blocks[0].text if blocks else code).strip("\n"))
+        code = code.replace("\\r\\n", "\n").replace("\\n", "\n").replace("\\t", "\t").replace('\\"', '"')
+    if code.lstrip().startswith(("```", "~~~")):
+        inside = [b.text for b in blocks(code) if b.text.strip()]
+        code = next((t for t in inside if _is_python(t)), inside[0] if inside else code)
+    return textwrap.dedent(code.strip("\n"))
 
 
-def _last_defining(codes: list[str], defines: re.Pattern[str]) -> str | None:
-    choice = [c for c in codes if defines.search(c)] or codes
-    return choice[-1] if choice else None
+# the choice
 
 
-def _code_in_text(text: str, defines: re.Pattern[str]) -> tuple[str | None, str]:
-    """Code from fenced blocks or from the bare text, and the prose before it."""
-    blocks = [b for b in _blocks(text) if b.closed or defines.search(b.text)]
-    python = [b for b in blocks if defines.search(b.text) and not b.text.lstrip().startswith("{")]
-    python = python or [b for b in blocks if b.label in _PYTHON_LABELS and b.text.strip()]
-    if python:
-        code = python[-1].text
-        fence = re.search(r"^[ \t]*+(?:```|~~~)", text, re.MULTILINE)
-        return _clean_code(code), text[: fence.start()] if fence else ""
-    if not any(defines.search(b.text) for b in blocks) and not text.lstrip().startswith("{"):  # else: broken JSON
-        return _bare_code(text, defines)
-    return None, text
+def _best(pieces: list[_Piece], wanted: _Wanted) -> _Piece | None:
+    """The last of those that suit best; code in which a server wrote `&lt;` for `<` is mended if that makes it Python."""
+    best: tuple[tuple[int, int, int], _Piece] | None = None
+    pieces = [p for p in pieces if p.code.strip()]
+    for piece in sorted(pieces, key=lambda p: p.end)[-_MAX_TRIED:]:
+        suits = _suits(piece.code, wanted)
+        if not suits[1] and _ENTITY.search(piece.code):
+            mended = replace(piece, code=html.unescape(piece.code))
+            if _suits(mended.code, wanted)[1]:
+                piece, suits = mended, _suits(mended.code, wanted)
+        if best is None or suits >= best[0]:
+            best = suits, piece
+    return None if best is None else best[1]
 
 
-def _blocks(text: str) -> list[_Block]:
-    """Fenced blocks in order; one that the text's end cuts off is not closed."""
-    blocks: list[_Block] = []
-    fence, label_of = "", ""
-    lines: list[str] = []
-    for line in text.split("\n"):
-        match = _FENCE.match(line)
-        if not fence and match:
-            fence, label_of, lines = match.group(1), match.group(2).lower(), []
-        elif fence and match and match.group(1).startswith(fence) and not line.strip().strip("`~"):
-            blocks.append(_Block(label_of, "\n".join(lines), True))
-            fence = ""
-        elif fence:
-            lines.append(line)
-    if fence:
-        blocks.append(_Block(label_of, "\n".join(lines), False))
-    return blocks
+def _suits(code: str, wanted: _Wanted) -> tuple[int, int, int]:
+    """How well code suits: whether its signature has the parameters (2 all, 1 some), it is Python, it has the function."""
+    match = wanted.defines.search(code) or re.search(r"\bdef\s++\w", code)
+    signature = code[match.end() : match.end() + _SIGNATURE_CHARS].partition(")")[0] if match else ""
+    named = sum(re.search(rf"\b{re.escape(name)}\b", signature) is not None for name in wanted.parameters)
+    has = 2 if match and named == len(wanted.parameters) else min(named, 1)
+    return has, int(_is_python(code)), int(wanted.defines.search(code) is not None)
 
 
-def _bare_code(text: str, defines: re.Pattern[str]) -> tuple[str | None, str]:
-    """Unfenced code: from the first line that looks like Python up to the first that cannot go on."""
-    lines = text.split("\n")
-    entry = next((i for i, line in enumerate(lines) if defines.match(line)), None)
-    if entry is None:
-        return None, text
-    start = entry
-    while start and (_PYTHON_START.match(lines[start - 1]) or _PYTHON_GOES_ON.match(lines[start - 1] or " ")):
-        start -= 1
-    end, in_string = entry + 1, False
-    for end in range(entry + 1, len(lines) + 1):
-        if end == len(lines):
-            break
-        line = lines[end]
-        if not in_string and line and not _PYTHON_GOES_ON.match(line):
-            break
-        in_string ^= (line.count('"""') + line.count("'''")) % 2 == 1
-    return _clean_code("\n".join(lines[start:end])), "\n".join(lines[:start])
+def _is_python(code: str) -> bool:
+    if text_violations(code):
+        return False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they would show the text
+            parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
 
 
-def _why_not(answer: str, objects: list[dict[str, str]], function: str) -> str:
-    if any(objects):
-        present = ", ".join(sorted({key for o in objects for key in o}))
-        return f'The JSON object has {present} but no "code" with the source text. {_FORM}.'
-    if answer.lstrip().startswith(("{", "```json")):
+def _why_not(answer: str, function: str) -> str:
+    present = sorted({key for o in find_objects(answer) for key in _fields(o.value)} - {"code"})
+    if present:
+        return f'The JSON object has {", ".join(present)} but no "code" with the source text. {_FORM}.'
+    if answer.lstrip().startswith(("{", "```json")) or _BROKEN_JSON.search(answer):
         return (
             "The JSON object cannot be read: it is cut off, or quotes inside a string are not escaped. "
             f"{_FORM}, keep it short and escape newlines as \\n."

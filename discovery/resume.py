@@ -97,7 +97,8 @@ def _count(search: Search, proposal: Proposal) -> None:
         ledger.accepted += 1
         progress.accepted = ledger.accepted
     if proposal.reply is not None:
-        uncounted = proposal.reply.prompt_tokens is None and search.parts.proposer.uses_llm
+        counts = (proposal.reply.prompt_tokens, proposal.reply.completion_tokens)
+        uncounted = None in counts and search.parts.proposer.uses_llm
         ledger.pay(proposal.reply, search.parts.archive.prompt(proposal.id) if uncounted else None)
         progress.proposals += 1
         progress.prompt_tokens += proposal.reply.prompt_tokens or 0

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from db.archive import Archive
-from db.records import Idea, Origin, Prompt, Proposal, Reply, Result, Score
+from db.records import Idea, Proposal, Result, Score
 from discovery import guarded
 from discovery.config import CampaignConfig
 from discovery.copies import Copies
@@ -19,7 +19,8 @@ from discovery.ledger import Ledger
 from discovery.novelty import FingerprintIndex
 from discovery.progress import Progress
 from discovery.prompts.builder import PromptBuilder
-from discovery.protocols import Bounded, Outcome, Plan, Proposer, ProposerError, ProposerExhausted, Request, Strategy
+from discovery.protocols import Bounded, Outcome, Proposer, ProposerError, ProposerExhausted, Request, Strategy
+from discovery.questions import Asked
 from discovery.replies import ReplyError, parse_reply
 from discovery.trials import Stage, TrialQueue, Work
 from discovery.workers import Check
@@ -65,19 +66,6 @@ class Resumed:
     proposal: Proposal
     accepted: bool
     by_seed: Mapping[int, float] = field(default_factory=dict)
-
-
-@dataclass
-class Asked:
-    """One question and what came of it, kept for a repair."""
-
-    plan: Plan
-    prompt: Prompt
-    index: int
-    attempt: int = 0
-    repair_of: int | None = None
-    reply: Reply | None = None
-    checked: Candidate | None = None  # what the reply was read as
 
 
 @dataclass
@@ -238,17 +226,18 @@ class Search:
             parts.progress.say("note", str(error))
             return None
         except ProposerError as error:
-            if request is not None:
-                parts.archive.close_request(request)
+            if error.billed is not None:
+                unanswered = self._store_reply(asked.answered(error.billed, parts.config.proposer.kind), request)
+                failure = Failure(FailureKind.INFRASTRUCTURE, str(error))
+                self._record(replace(unanswered, name="unanswered", failure=failure))
+            else:
+                parts.progress.failures["NO_REPLY"] += 1
+                if request is not None:
+                    parts.archive.close_request(request)
             self._lost(error)
             return None
-        self._lost_in_a_row = 0
-        origin: Origin = "repaired" if asked.attempt else "proposed"
-        proposal = Proposal(
-            index=asked.index, origin=origin, proposer=parts.config.proposer.kind, name="", thought="",
-            parents=asked.plan.parents, repair_of=asked.repair_of, prompt=asked.prompt, reply=asked.reply,
-        )  # fmt: skip
-        return await self._judge(self._store_reply(proposal, request), asked)
+        proposal = self._store_reply(asked.answered(asked.reply, parts.config.proposer.kind), request)
+        return await self._judge(proposal, asked)
 
     def _note_request(self, asked: Asked) -> int | None:
         """Store that a language model is about to be asked: if this process dies, the question may have been paid for."""
@@ -278,6 +267,11 @@ class Search:
     async def _judge(self, proposal: Proposal, asked: Asked) -> Asked | None:
         judged = await self.verdict(proposal)
         asked.checked = judged.candidate
+        assert proposal.reply is not None
+        if proposal.reply.problem is not None and judged.candidate is None:
+            self._lost(ProposerError(proposal.reply.problem, fatal=False))
+        else:
+            self._lost_in_a_row = 0
         if judged.failure is None:
             self.train(judged, asked)
             return None
@@ -294,9 +288,8 @@ class Search:
         return Asked(asked.plan, prompt, self.ledger.take_other(), asked.attempt + 1, repair_of=asked.index)
 
     def _lost(self, error: ProposerError) -> None:
-        """No reply: count it, and stop asking if that is all that happens."""
+        """No answer: count it, and stop asking if that is all that happens."""
         self._lost_in_a_row += 1
-        self.parts.progress.failures["NO_REPLY"] += 1
         patience = _GIVE_UP_AFTER * self.parts.config.proposals.in_flight
         if self.given_up is None and (error.fatal or self._lost_in_a_row >= patience):
             self.given_up = error
@@ -309,10 +302,12 @@ class Search:
     async def verdict(self, proposal: Proposal) -> Proposal:
         """Parse, gate, probe and compare one stored reply; record what came of it."""
         assert proposal.reply is not None
+        contract = self.parts.contract
         try:
-            idea = parse_reply(proposal.reply.text, self.parts.contract.function)
+            idea = parse_reply(proposal.reply.text, contract.function, contract.required)
         except ReplyError as error:
-            judged = replace(proposal, name="unreadable", failure=Failure(FailureKind.STATIC, str(error)))
+            failure = Failure(FailureKind.STATIC, proposal.reply.problem or str(error))
+            judged = replace(proposal, name="unreadable", failure=failure)
         else:
             judged = await self._check(proposal, idea)
         self._record(judged)

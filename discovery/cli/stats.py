@@ -62,7 +62,7 @@ def _counts(failures: Mapping[str, int]) -> str:
 
 def _tokens(found: CampaignStats) -> str:
     if not found.prompt_tokens + found.completion_tokens:
-        return "none: no language model was asked, or it did not say"
+        return "none: no language model was asked, or none were counted"
     each = found.tokens_per_accepted
     per = f"; {each:,.0f} per accepted loss" if each is not None else ""
     return f"{found.prompt_tokens:,} in, {found.completion_tokens:,} out{per}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import logging
 import math
 import os
@@ -15,11 +16,13 @@ import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from db.records import Reply
-from discovery.endpoint import Fault, Secret, Wire, fault_of, public_url, text_of, valid_url
+from db.records import Prompt, Reply
+from discovery.answers import Answer, read_answer
+from discovery.connection import make_client, proxy_variable
+from discovery.endpoint import Fault, Secret, UnfitAnswerError, Usage, Wire, fault_of, public_url, valid_url
 from discovery.protocols import Prices, ProposerError, Request
 from evaluators.options import OptionsError, option, parse_options
 from sandbox.contract import Contract
@@ -33,6 +36,11 @@ PREFLIGHT_S = 10.0
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,47}\Z")
 _JSON_MODES = ("auto", "on", "off")
+_NO_JSON_MODE = re.compile(r"response.?format|json.?(?:mode|object|schema)|grammar", re.IGNORECASE)
+_NO_SYSTEM_ROLE = re.compile(
+    r"system.{0,40}(?:role|message|prompt|instruction)|roles?\b.{0,60}\bsystem|roles? must alternate|developer instruction",
+    re.IGNORECASE,
+)
 _REFUSALS = (0, 401, 402, 403, 404, 429)  # not 400: the test request itself may not suit a server
 
 
@@ -108,14 +116,18 @@ class OpenAIProposer:
         self.options = parse_options(OpenAIOptions, options, "proposer openai")
         self._contract, self._seed = contract, seed
         self._key = _read_key(self.options.api_key_env)
+        self._url = self.options.base_url or OPENAI_URL
+        self._proxy = proxy_variable(self._url)
         self._wire = Wire(
-            where=public_url(self.options.base_url or OPENAI_URL),
+            where=public_url(self._url),
             model=self.options.model,
             variable=self.options.api_key_env,
             key=self._key,
         )
         self._client: Any = None
+        self._has_answered = False
         self._json_refused = False
+        self._system_refused = False
         self._length_name = "max_tokens"
 
     def __repr__(self) -> str:
@@ -131,36 +143,50 @@ class OpenAIProposer:
         return None if asked is None or answered is None else Prices(asked, answered)
 
     async def propose(self, request: Request) -> Reply:
-        """One reply; waits and asks again where that can help.
+        """One reply; waits and asks again where that can help. Counts what all its requests were billed.
 
         Raises:
             ProposerError: fatal for a refused key, an unknown model, nobody there; not fatal where the endpoint was
-                busy or failing beyond the retries, or gave an empty answer.
+                busy or failing beyond the retries, or where one refusal stands against earlier answers.
         """
         await self._connect()
         jitter = random.Random(f"{self._seed}/{request.plan.index}/{request.plan.seed}/{request.attempt}")
-        started, attempts, failures = time.perf_counter(), 0, 0
+        started, attempts, failures, refusals, usage = time.perf_counter(), 0, 0, 0, Usage()
         while True:
             attempts += 1
             body = self._body(request)
             outcome = await self._ask(body)
-            if not isinstance(outcome, Fault):
-                return self._reply(outcome, time.perf_counter() - started, attempts)
-            if outcome.status == 400 and self._adapt(outcome, body):
+            usage += outcome.usage
+            if isinstance(outcome, Answer):
+                self._has_answered = True
+                return self._reply(outcome, usage, time.perf_counter() - started, attempts)
+            if self._adapt(outcome, body):
                 continue
             failures += 1
-            wait = outcome.wait_s
-            if not outcome.retry or failures > self.options.max_retries or (wait or 0.0) > LONGEST_WAIT_S:
-                tried = f" ({attempts} requests)" if attempts > 1 else ""
-                raise ProposerError(self._wire.redact(outcome.message) + tried, fatal=outcome.fatal)
-            if wait is None:
-                wait = min(self.options.backoff_s * 2.0 ** (failures - 1), LONGEST_WAIT_S / 2) * jitter.uniform(
-                    0.5, 1.0
-                )
-            else:  # not all of those that were told the same moment at once
-                wait += self.options.backoff_s * jitter.uniform(0.0, 0.25)
+            refusals += outcome.fatal
+            if not self._may_ask_again(outcome, failures):
+                message = self._wire.redact(outcome.message) + (f" ({attempts} requests)" if attempts > 1 else "")
+                answer = Answer("", message, None, usage)
+                billed = self._reply(answer, usage, time.perf_counter() - started, attempts) if usage else None
+                # no single odd answer outweighs good ones before it
+                fatal = outcome.fatal and (not self._has_answered or (refusals > 1 and not outcome.about_question))
+                raise ProposerError(message, fatal=fatal, billed=billed)
+            wait = self._wait_s(outcome, failures, jitter)
             log.info("proposal %d: %s; asking again in %.1f s", request.plan.index, outcome.short, wait)
             await asyncio.sleep(wait)
+
+    def _may_ask_again(self, fault: Fault, failures: int) -> bool:
+        if failures > self.options.max_retries or (fault.wait_s or 0.0) > LONGEST_WAIT_S:
+            return False
+        return fault.retry or (fault.fatal and self._has_answered and not fault.about_question)
+
+    def _wait_s(self, fault: Fault, failures: int, jitter: random.Random) -> float:
+        backoff = self.options.backoff_s
+        if fault.wait_s is None:
+            return min(backoff * 2.0 ** (failures - 1), LONGEST_WAIT_S / 2) * jitter.uniform(0.5, 1.0)
+        return fault.wait_s + backoff * jitter.uniform(
+            0.0, 0.25
+        )  # not all of those that were told the same moment at once
 
     async def preflight(self) -> None:
         """Try key, model and connection with a request or two; whatever is no clear refusal is left to `propose`.
@@ -179,25 +205,24 @@ class OpenAIProposer:
         import openai
 
         try:
-            listed = await self._client.models.list()
-        except (openai.OpenAIError, ValueError) as error:
-            fault = fault_of(error, self._wire, PREFLIGHT_S)
+            listed = await self._client.models.with_raw_response.list()
+            body = json.loads(listed.http_response.content)
+        except (ValueError, RecursionError):
+            return False
+        except (openai.OpenAIError, UnfitAnswerError) as error:
+            fault = fault_of(error, self._wire, PREFLIGHT_S, self._proxy)
             if fault.fatal and not fault.status:
                 raise ProposerError(self._wire.redact(fault.message), fatal=True) from None
             return False
-        models = getattr(listed, "data", None)
-        return isinstance(models, list) and any(getattr(m, "id", None) == self.options.model for m in models)
+        models = body.get("data") if isinstance(body, dict) else None
+        return isinstance(models, list) and any(
+            isinstance(m, dict) and m.get("id") == self.options.model for m in models
+        )
 
     async def _try_a_word(self) -> None:
         messages = [{"role": "user", "content": "Say yes."}]
         outcome = await self._ask({"model": self.options.model, "messages": messages, self._length_name: 1})
-        if not isinstance(outcome, Fault):
-            try:
-                text_of(outcome, self._wire)
-            except ProposerError as error:
-                if error.fatal:
-                    raise
-        elif outcome.fatal and outcome.status in _REFUSALS:
+        if isinstance(outcome, Fault) and (outcome.foreign or (outcome.fatal and outcome.status in _REFUSALS)):
             raise ProposerError(self._wire.redact(outcome.message), fatal=True)
 
     async def aclose(self) -> None:
@@ -207,21 +232,17 @@ class OpenAIProposer:
             await client.close()
 
     async def _connect(self) -> None:
+        """Raises ProposerError: fatal; the environment names a proxy or certificates that cannot be used."""
         if self._client is None:
-            openai = await asyncio.to_thread(importlib.import_module, "openai")  # a second of imports
+            await asyncio.to_thread(importlib.import_module, "openai")  # a second of imports
         if self._client is None:  # no lock: a lock belongs to one event loop, and nothing is awaited from here on
-            self._client = openai.AsyncOpenAI(
-                api_key=self._key.value or NO_KEY,
-                base_url=self.options.base_url or OPENAI_URL,
-                max_retries=0,  # retried here, where they are counted
-                timeout=self.options.timeout_s,
-            )
+            self._client = make_client(self._url, self._key.value or NO_KEY, self.options.timeout_s)
 
     def _body(self, request: Request) -> dict[str, Any]:
         options = self.options
         body: dict[str, Any] = {
             "model": options.model,
-            "messages": request.prompt.messages(),
+            "messages": _without_system(request.prompt) if self._system_refused else request.prompt.messages(),
             "temperature": options.temperature,
             "top_p": options.top_p,
             "reasoning_effort": options.reasoning_effort,
@@ -234,49 +255,60 @@ class OpenAIProposer:
             body["response_format"] = {"type": "json_object"}
         return {key: value for key, value in body.items() if value is not None}
 
-    async def _ask(self, body: dict[str, Any]) -> Any:
-        """The completion, or the Fault that came instead."""
+    async def _ask(self, body: dict[str, Any]) -> Answer | Fault:
+        """One request. What comes back is read here and not by the client, whose models take what is sent on trust."""
         import openai
 
         try:
             async with asyncio.timeout(self.options.timeout_s):  # the client's own limit is per read
-                return await self._client.chat.completions.create(**body)
-        except (openai.OpenAIError, TimeoutError, ValueError) as error:
-            return fault_of(error, self._wire, self.options.timeout_s)
+                response = await self._client.chat.completions.with_raw_response.create(**body)
+        except (openai.OpenAIError, UnfitAnswerError, TimeoutError, ValueError) as error:
+            return fault_of(error, self._wire, self.options.timeout_s, self._proxy)
+        return read_answer(response.http_response.content, self._wire)
 
     def _adapt(self, fault: Fault, body: dict[str, Any]) -> bool:
-        """Whether a 400 was about something we can leave out or rename; remembers it for later requests."""
-        said = fault.message.lower()
-        if "response_format" in body and self.options.json_mode == "auto" and re.search(r"response.format|json", said):
+        """Whether a refusal was about something we can leave out or rename; remembers it for later requests."""
+        said = fault.message
+        refused, failed = fault.status in (400, 422), fault.status >= 500
+        if not refused and not failed:
+            return False
+        has_json = "response_format" in body and self.options.json_mode == "auto"
+        has_system = any(m["role"] == "system" for m in body["messages"])
+        if has_json and (_NO_JSON_MODE.search(said) or (refused and "json" in said.lower())):
             if not self._json_refused:
                 log.warning("the endpoint refuses JSON mode; going on without it")
             self._json_refused = True
             return True
-        if "max_tokens" in body and "max_completion_tokens" in said:
+        if has_system and _NO_SYSTEM_ROLE.search(said):
+            if not self._system_refused:
+                log.warning("the model takes no system message; its text goes into the user's")
+            self._system_refused = True
+            return True
+        if "max_tokens" in body and "max_completion_tokens" in said.lower():
             self._length_name = "max_completion_tokens"
             return True
         # another request in flight may have learnt it meanwhile
-        return ("response_format" in body and self._json_refused) or (
-            "max_tokens" in body and self._length_name != "max_tokens"
+        return (
+            (has_json and self._json_refused)
+            or (has_system and self._system_refused)
+            or ("max_tokens" in body and self._length_name != "max_tokens")
         )
 
-    def _reply(self, completion: Any, latency_s: float, attempts: int) -> Reply:
-        text = self._wire.redact(text_of(completion, self._wire))
-        usage = getattr(completion, "usage", None)
-        model = getattr(completion, "model", None)
+    def _reply(self, answer: Answer, usage: Usage, latency_s: float, attempts: int) -> Reply:
         return Reply(
-            text=text,
-            model=model if isinstance(model, str) and model else self.options.model,
+            text=answer.text,
+            model=answer.model or self.options.model,
             latency_s=latency_s,
-            prompt_tokens=_count(usage, "prompt_tokens"),
-            completion_tokens=_count(usage, "completion_tokens"),
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
             attempts=attempts,
+            problem=answer.problem,
         )
 
 
-def _count(usage: Any, name: str) -> int | None:
-    value = getattr(usage, name, None)
-    return value if isinstance(value, int) and value >= 0 else None
+def _without_system(prompt: Prompt) -> list[dict[str, str]]:
+    """The chat messages for a model that knows no system role: what it should know comes first in the user's turn."""
+    return Prompt(tuple(replace(p, role="user") if p.role == "system" else p for p in prompt.parts)).messages()
 
 
 def _read_key(variable: str | None) -> Secret:

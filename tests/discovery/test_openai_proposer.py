@@ -1,4 +1,5 @@
 import asyncio
+import gzip
 import json
 import logging
 import os
@@ -19,7 +20,28 @@ from discovery.protocols import Plan, ProposerError, Request
 from evaluators.options import OptionsError
 from evaluators.preference.contract import PAIRS
 from tests.support import chat_server
-from tests.support.chat_server import ChatServer, Step, content, distinct_loss, raw, refuse_parameter, status
+from tests.support.chat_server import (
+    ChatServer,
+    Exchange,
+    Step,
+    content,
+    distinct_loss,
+    error_body,
+    raw,
+    raw_error,
+    redirect,
+    refuse_parameter,
+    status,
+)
+
+
+async def endless(exchange: Exchange) -> None:
+    """Sends as much as is read."""
+    exchange.writer.write(b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n")
+    while not exchange.server.stopping.is_set():
+        exchange.writer.write(b" " * 2**16)
+        await exchange.writer.drain()
+
 
 KEY = "sk-very-secret-key-0123456789"
 
@@ -125,14 +147,44 @@ FAULTS = {
     "reset": (chat_server.reset, False, "broke", 3),
     "truncated": (chat_server.truncated, False, "broke", 3),
     "invalid JSON": (raw(b'{"choices": [{"mess'), False, "not JSON", 3),
-    "web page": (raw(b"<html>login</html>", "text/html"), True, "/v1", 1),
-    "JSON of another protocol": (raw(b'{"response": "hi"}'), False, "empty", 1),
-    "no choices": (chat_server.empty_choices, False, "empty", 1),
-    "null content": (content(None), False, "empty", 1),
-    "blank content": (content(" \n"), False, "empty", 1),
-    "content filter": (content("half a", finish="content_filter"), False, "content filter", 1),
-    "refusal": (content(None, refusal="I will not"), False, "I will not", 1),
-    "all spent on thinking": (content("", finish="length"), False, "max_tokens", 1),
+    "web page": (raw(b"<html>login</html>", "text/html"), False, "/v1", 3),
+    "422": (
+        error_body(422, {"detail": [{"loc": ["body", "top_p"], "msg": "is too odd"}]}),
+        True,
+        "body.top_p: is too odd",
+        1,
+    ),
+    "provider's words": (
+        error_body(502, {"error": {"message": "no luck", "metadata": {"raw": "overheated"}}}),
+        False,
+        "(overheated)",
+        3,
+    ),
+    "list of errors": (error_body(503, [{"error": {"message": "asleep"}}]), False, "asleep", 3),
+    "nest of errors": (raw_error(500, b"[" * 100_000), False, "fails (500)", 3),
+    "page of errors": (raw_error(502, b"<html>" + b"x" * 10**6), False, "fails (502): <html>xx", 3),
+    "elsewhere": (
+        redirect(307, "http://elsewhere.invalid/v1/chat/completions"),
+        True,
+        "redirects to http://elsewhere.invalid/v1",
+        1,
+    ),
+    "elsewhere for good": (
+        redirect(301, "https://127.0.0.1/x?key=1"),
+        True,
+        "redirects to https://127.0.0.1/x, which",
+        1,
+    ),
+    "nowhere": (redirect(308, "http://[::1"), True, "redirects to (not a URL)", 1),
+    "packed oddly": (raw(b"x", headers="content-encoding: br\r\n"), False, "packs its answers as 'br', unasked", 3),
+    "not unpackable": (raw(b"x" * 99, headers="content-encoding: gzip\r\n"), False, "cannot be unpacked", 3),
+    "packed bomb": (
+        raw(gzip.compress(bytes(2**26)), headers="content-encoding: gzip\r\n"),
+        False,
+        "more than 4 MiB",
+        3,
+    ),
+    "endless": (endless, False, "more than 4 MiB", 3),
 }
 
 
@@ -334,56 +386,3 @@ def test_stand_in_runs_as_a_process() -> None:
         finally:
             process.terminate()
     assert len({json.loads(t)["code"] for t in texts}) == 2
-
-
-def preflight(server: ChatServer, **options: Any) -> None:
-    async def run() -> None:
-        proposer = proposer_for(server.base_url, **options)
-        try:
-            await proposer.preflight()
-        finally:
-            await proposer.aclose()
-
-    asyncio.run(run())
-
-
-def test_preflight_asks_for_no_completion_where_the_model_is_listed() -> None:
-    with ChatServer(api_key=KEY, always=status(500)) as server:
-        preflight(server)
-        assert server.received == []
-
-
-@pytest.mark.parametrize(
-    ("step", "said"),
-    [
-        (status(404, "no such model", "model_not_found"), "does not know model 'unlisted'"),
-        (status(403, "not yours"), "forbids"),
-        (raw(b"<html>hello</html>", "text/html"), "not as a chat endpoint"),
-    ],
-)
-def test_preflight_tells_what_no_request_can_get_past(step: Step, said: str) -> None:
-    with ChatServer(api_key=KEY, always=step) as server, pytest.raises(ProposerError, match=said) as caught:
-        preflight(server, model="unlisted")
-    assert caught.value.fatal
-    assert len(server.received) == 1
-
-
-def test_preflight_tells_of_a_wrong_key_and_of_nobody_there() -> None:
-    with ChatServer(api_key="another-key") as server, pytest.raises(ProposerError, match="TEST_LLM_KEY"):
-        preflight(server)
-    with pytest.raises(ProposerError, match="nobody answers"):
-        preflight(server)  # closed by now
-
-
-@pytest.mark.parametrize(
-    "step", [status(400, "max_tokens is too small"), status(429), status(503), content(None), chat_server.reset, None]
-)
-def test_preflight_lets_odd_servers_pass(step: Step | None) -> None:
-    with ChatServer(api_key=KEY, always=step) as server:
-        preflight(server, model="unlisted")
-
-
-def test_preflight_does_not_wait_for_a_slow_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("discovery.proposers.openai.PREFLIGHT_S", 0.3)
-    with ChatServer(api_key=KEY, always=chat_server.hang) as server:
-        preflight(server, model="unlisted")

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from discovery.lenient_json import find_objects
-from discovery.replies import MAX_REPLY_CHARS, ReplyError, label, parse_reply, strip_thinking
+from discovery.replies import MAX_REPLY_CHARS, ReplyError, label, parse_reply
+from discovery.reply_text import strip_thinking
 
 CODE = '''import torch
 
@@ -134,9 +135,9 @@ def test_raw_tabs_stay() -> None:
 
 
 def test_unicode_escapes_and_unknown_ones() -> None:
-    (found,) = find_objects(r"""{'a': '\ud83d\ude00 \u00e9 \d \'', 'b': '\ud83d'}""")
-    assert found["a"] == "\U0001f600 \u00e9 \\d '"
-    assert found["b"] == "\ufffd"
+    (one,) = find_objects(r"""{'a': '\ud83d\ude00 \u00e9 \d \'', 'b': '\ud83d'}""")
+    assert one.value["a"] == "\U0001f600 \u00e9 \\d '"
+    assert one.value["b"] == "\ufffd"
 
 
 def test_thinking_tags_inside_an_answer_do_not_cut_it() -> None:
@@ -162,6 +163,17 @@ HOSTILE = {
     "unfinished definition": "def loss" + " " * 190_000,
     "names": "name:" * 39_000,
     "newlines": "\n" * 200_000,
+    "formulas": "{a:" * 66_000,
+    "comments": "{/*" * 66_000,
+    "fences behind values": '{"a":1```' * 22_000,
+    "triple quotes": '{"a":"""' * 25_000,
+    "code tags": "<code>" * 33_000,
+    "tokens": "<|a" * 66_000,
+    "answers in objects": '{"code": "def loss(a): return a"}\n' * 5_800,
+    "answers in blocks": "```\ndef loss(a):\n return a\n```\n" * 6_000,
+    "entities": "```\ndef loss(x): &lt;\n```\n" * 8_000,
+    "texts of objects": "{" + ",".join(f'"k{i}":"```{{\\"a\\":1}}"' for i in range(8_000)) + "}",
+    "brackets": "def loss" + "(" * 190_000,
     "long number": '{"a": ' + "9" * 190_000 + "}",
 }
 
@@ -177,7 +189,9 @@ def test_hostile_text_takes_linear_time(text: str) -> None:
 
 _PIECES = st.sampled_from(
     ["{", "}", '"', "'", "\\", "\n", "```", "python", "json", ":", ",", "code", "name", "def loss(", "):", "return",
-     "<think>", "</think>", '{"code": "', "[", "]", " ", '"""', "\x00", "\ud800", "é"]
+     "<think>", "</think>", '{"code": "', "<code>", "</code>", "<|eot_id|>", "~~~", "//", "/*", "*/", "#", "\r\n", "\ufeff",
+     "&lt;", '{\\"', "> ```", "<|channel|>final<|message|>", "policy_chosen_logps", "return x```", "\\n",
+     "[", "]", " ", '"""', "\x00", "\ud800", "é"]
 )  # fmt: skip
 
 
@@ -185,7 +199,7 @@ _PIECES = st.sampled_from(
 @given(st.one_of(st.text(max_size=300), st.lists(_PIECES, max_size=60).map("".join)))
 def test_any_text_gives_an_idea_or_a_reply_error(text: str) -> None:
     try:
-        idea = parse_reply(text)
+        idea = parse_reply(text, "loss", ("policy_chosen_logps", "beta"))
     except ReplyError:
         return
     assert idea.code.strip()

@@ -119,21 +119,44 @@ def content(text: str | None, finish: str = "stop", **message: Any) -> Step:
     return step
 
 
-def raw(payload: bytes, kind: str = "application/json") -> Step:
-    """A 200 with these bytes."""
+def raw(payload: bytes, kind: str = "application/json", headers: str = "") -> Step:
+    """A 200 with these bytes and header lines."""
 
     async def step(exchange: Exchange) -> None:
-        await exchange.send(200, payload, kind)
+        await exchange.send(200, payload, kind, headers)
 
     return step
 
 
-def refuse_parameter(name: str, message: str) -> Step:
-    """400 for requests that carry the parameter, a normal answer otherwise."""
+def raw_error(code: int, payload: bytes) -> Step:
+    """An error status with these bytes."""
+
+    async def step(exchange: Exchange) -> None:
+        await exchange.send(code, payload)
+
+    return step
+
+
+def error_body(code: int, body: Any) -> Step:
+    """An error status with this body."""
+    return raw_error(code, json.dumps(body).encode())
+
+
+def redirect(code: int, location: str) -> Step:
+    """Sends the client elsewhere."""
+
+    async def step(exchange: Exchange) -> None:
+        await exchange.send(code, b"", headers=f"location: {location}\r\n")
+
+    return step
+
+
+def refuse_parameter(name: str, message: str, code: int = 400) -> Step:
+    """400, or another status, for requests that carry the parameter, a normal answer otherwise."""
 
     async def step(exchange: Exchange) -> None:
         if name in exchange.request.body:
-            await status(400, message)(exchange)
+            await status(code, message)(exchange)
         else:
             await exchange.server.answer(exchange)
 

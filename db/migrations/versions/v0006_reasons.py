@@ -16,8 +16,10 @@ def upgrade() -> None:
         op.add_column("campaigns", sa.Column(column, sa.Text(), nullable=True))
     op.execute("UPDATE campaigns SET end_reason = 'unrecorded' WHERE finished_at IS NOT NULL")
     op.execute("UPDATE campaigns SET end_reason = 'imported' WHERE finished_at IS NOT NULL AND status = 'imported'")
+    op.add_column("proposals", sa.Column("reply_problem", sa.Text()))
 
 
 def downgrade() -> None:
+    op.drop_column("proposals", "reply_problem")
     for column in ("end_detail", "end_reason"):
         op.drop_column("campaigns", column)

@@ -48,7 +48,7 @@ class Listing(Session):
         offset: int = 0,
         sort: Sort | None = None,
     ) -> list[Entry]:
-        """Candidates in leaderboard order: ranked ones from the best, then unranked ones as proposed, then failed and
+        """Candidates in leaderboard order: ranked ones from the leading one, then unranked ones as proposed, then failed and
         refused ones. A candidate with any failed seed is unranked. None for `campaign` lists all campaigns, newest first.
 
         With `sort`, in that order instead, campaigns among each other; ties by campaign, newest first, and number.
@@ -103,7 +103,7 @@ class Listing(Session):
         return dict(found)
 
     def top(self, campaign: CampaignRef | None = None, n: int = 10, metric: str | None = None) -> list[Entry]:
-        """The `n` best ranked candidates of a campaign (None: the newest), by another metric of its task if one is named."""
+        """The `n` leading candidates of a campaign (None: the newest), by another metric of its task if one is named."""
         with self._read() as connection:
             if campaign is None:
                 newest = connection.execute(sa.select(sa.func.max(campaigns.c.id))).scalar()
@@ -118,13 +118,13 @@ class Listing(Session):
             scores = scores_of(metric, *load_results(connection, ours, ranking.task_id, metric, ranking.seeds))
             if not scores:
                 self._require_metric(connection, ours, ranking.task_id, metric)
-            best = sorted(scores.items(), key=lambda s: -s[1].mean if s[1].higher_is_better else s[1].mean)[:n]
+            leading = sorted(scores.items(), key=lambda s: -s[1].mean if s[1].higher_is_better else s[1].mean)[:n]
             found: list[RowMapping] = []
-            for some in chunks(candidate for candidate, _ in best):
+            for some in chunks(candidate for candidate, _ in leading):
                 query = _entries_query(ours).where(standings.c.candidate_id.in_(some))
                 found += connection.execute(query).mappings().all()
             by_id = {row["candidate_id"]: row for row in found}
-            rows = [by_id[candidate] for candidate, _ in best]
+            rows = [by_id[candidate] for candidate, _ in leading]
             return self._entries(connection, rows, scores)
 
     def entry(self, given: str, campaign: CampaignRef | None = None) -> Entry:

@@ -60,7 +60,7 @@ def _by_id(connection: Connection, prefix: str) -> list[str]:
 
 
 def _by_name(connection: Connection, name: str, campaign: int | None) -> Sequence[Any]:
-    """Candidates of that name, of the best class that has any."""
+    """Candidates of that name, of the first class that has any."""
     columns = (standings.c.candidate_id, standings.c.origin, standings.c.status, campaigns.c.name.label("campaign"))
     query = sa.select(*columns).select_from(_named()).where(proposals.c.name == name, *_within(campaign))
     rows = connection.execute(query.order_by(standings.c.campaign_id.desc(), standings.c.number)).all()

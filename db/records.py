@@ -218,7 +218,7 @@ class EntryFilter:
 class Sort:
     """An order of entries: by a metric, or a fact of `db.selection.FACTS`. What has no value comes last either way.
 
-    `descending` is None for the natural order: the best first where a direction is known, else the smallest.
+    `descending` is None for the natural order: the leading one first where a direction is known, else the smallest.
     """
 
     by: str
@@ -270,6 +270,7 @@ class CampaignRecord:
         unconfined: candidates with a trial that ran without the sandbox.
         resumed: from `start_campaign` only: the campaign was there before.
         previous_config: from `start_campaign` only: the settings it had, where they differ from the new ones.
+        previous_finish: from `start_campaign` only: when it was finished, if it was.
         ended: why it ended; None while it runs, and where its driver was killed.
     """
 
@@ -288,6 +289,7 @@ class CampaignRecord:
     unconfined: int = 0
     resumed: bool = False
     previous_config: Mapping[str, Any] | None = None
+    previous_finish: datetime | None = None
     ended: Ending | None = None
 
 

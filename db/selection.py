@@ -124,7 +124,7 @@ def order(sort: Sort, scope: Scope) -> tuple[Segment, ...]:
         return _by_mean(sort.by, bool(descending), scope)
     value = mean(sort.by, scope) if fact is None else fact.column
     if sort.by == "score" and descending is None:
-        value = standings.c.sort_key  # the best first, whatever the direction of each campaign's metric
+        value = standings.c.sort_key  # the leading one first, whatever the direction of each campaign's metric
     return (Segment(((value.desc() if descending else value.asc()).nulls_last(), *_TIES), sa.true()),)
 
 

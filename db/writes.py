@@ -106,15 +106,24 @@ class CampaignWrites(Session):
         return CampaignRecord(
             campaign, name, public, "running", ranking, task.evaluator, created,
             resumed=row is not None, previous_config=previous,
+            previous_finish=row["finished_at"] if row is not None and row["status"] == "finished" else None,
         )  # fmt: skip
 
-    def finish_campaign(self, campaign: int, status: str = "finished", ending: Ending = NOT_RECORDED) -> None:
-        """Record how and why a campaign ended, and drive it no more. It can be taken up again. Raises ArchiveError."""
+    def finish_campaign(
+        self, campaign: int, status: str = "finished", ending: Ending = NOT_RECORDED, at: datetime | None = None
+    ) -> None:
+        """Record how and why a campaign ended, and drive it no more. It can be taken up again. Raises ArchiveError.
+
+        Args:
+            campaign: its id.
+            status, ending: how and why.
+            at: when; now if not given. Where a campaign was taken up and nothing was left to do, it ended before.
+        """
         self.require_lease(campaign)
         with self._write() as connection:
             ended = sa.update(campaigns).where(campaigns.c.id == campaign)
             why = {"end_reason": str(ending.reason), "end_detail": ending.detail}
-            connection.execute(ended.values(status=status, finished_at=now(), **why))
+            connection.execute(ended.values(status=status, finished_at=at or now(), **why))
             _lose_requests(connection, campaign)
             leasing.release(connection, campaign, self._held[campaign].epoch)
         self._let_go(campaign)

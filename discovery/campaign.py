@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from db.archive import Archive, ArchiveError
@@ -118,6 +119,7 @@ class Campaign:
         self._stopping: asyncio.Event | None = None
         self._deadline = math.inf
         self._ending = NOT_RECORDED
+        self._ended_before: datetime | None = None
 
     @property
     def baselines(self) -> tuple[str, ...]:
@@ -190,7 +192,7 @@ class Campaign:
             try:
                 status = await self._until_stopped(self._work(archive, record, log, given), _keep(archive, record.id))
                 archive.reset_running(record.id)
-                archive.finish_campaign(record.id, status, self._ending)
+                archive.finish_campaign(record.id, status, self._ending, self._ended_before)
             except BaseException as error:
                 log.error("%s", error, exc_info=None if isinstance(error, ending.EXPECTED) else error)
                 if isinstance(error, SearchError):
@@ -245,7 +247,7 @@ class Campaign:
         search, todo, new = self._taken_up(archive, record, executor, queue)
         promotions = zip(self._promotions, self.config.promotions, strict=True)
         if record.resumed and not new and nothing_left(search, todo, given, promotions):
-            self._ending = ending.of_search(search)
+            self._ending, self._ended_before = ending.of_search(search), record.previous_finish
             self.progress.say("note", "everything that was asked for is stored: nothing is started")
             return
         await self._preflight()

@@ -16,11 +16,11 @@ from discovery.config import CampaignConfig
 from discovery.copies import Copies
 from discovery.executor import RayExecutor
 from discovery.ledger import Ledger
-from discovery.novelty import FingerprintIndex
 from discovery.progress import Progress
 from discovery.prompts.builder import PromptBuilder
 from discovery.protocols import Bounded, Outcome, Proposer, ProposerError, ProposerExhausted, Request, Strategy
 from discovery.questions import Asked
+from discovery.remembered import Remembered
 from discovery.replies import ReplyError, parse_reply
 from discovery.trials import Stage, TrialQueue, Work
 from discovery.workers import Check
@@ -74,7 +74,7 @@ class Search:
 
     parts: Parts
     ledger: Ledger
-    novelty: FingerprintIndex = field(default_factory=FingerprintIndex)
+    novelty: Remembered = field(default_factory=Remembered)
     names: dict[str, str] = field(default_factory=dict)  # candidate id -> name, everything judged in this campaign
     known: set[str] = field(default_factory=set)  # ids of known objectives among them
     copies: Copies = field(default_factory=Copies)  # among the proposals

@@ -19,6 +19,6 @@ def stored_results(archive: Archive, campaign: int, stage: Stage) -> Mapping[str
 def promoted(archive: Archive, campaign: int, contract: str, settings: PromotionConfig) -> list[Entry]:
     """The stage's baselines, then the leading ranked candidates that are not baselines."""
     ranked = [e for e in archive.entries(campaign) if e.score is not None]
-    best = [e for e in ranked if e.origin != "known"][: settings.top]
+    leading = [e for e in ranked if e.origin != "known"][: settings.top]
     wanted = {known_objective(contract, name).candidate.id for name in settings.baselines}
-    return [e for e in ranked if e.candidate.id in wanted] + best
+    return [e for e in ranked if e.candidate.id in wanted] + leading

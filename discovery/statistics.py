@@ -174,14 +174,14 @@ def _t_quantile(freedom: float) -> float:
 
 
 def _verdict(low: float, high: float, higher_is_better: bool, effect: float) -> Verdict:
-    worst, best = (low, high) if higher_is_better else (-high, -low)
+    least, most = (low, high) if higher_is_better else (-high, -low)
     cases: tuple[tuple[bool, Verdict], ...] = (
-        (worst == best == 0, "equal"),
-        (worst > effect, "better"),
-        (best < -effect, "worse"),
-        (-effect <= worst and best <= effect, "within"),
-        (worst > 0, "ahead"),
-        (best < 0, "behind"),
+        (least == most == 0, "equal"),
+        (least > effect, "better"),
+        (most < -effect, "worse"),
+        (-effect <= least and most <= effect, "within"),
+        (least > 0, "ahead"),
+        (most < 0, "behind"),
     )
     return next((verdict for holds, verdict in cases if holds), "not separated")
 
@@ -221,7 +221,7 @@ def leaderboard(
 ) -> tuple[Row, ...]:
     """Candidates and baselines by mean score, each with its paired difference to the leading baseline.
 
-    The leading baseline is the one with the best mean, chosen with the same noise as everything else: this favours the
+    The leading baseline is the one with the leading mean, chosen with the same noise as everything else: this favours the
     baseline, never the candidate. Unranked entries (no finished trial, or a failed one) are left out.
 
     Args:

@@ -55,7 +55,7 @@ def by_world(trials: Sequence[TrialRecord], metric: str, limits: Mapping[str, Li
 
 @dataclass(frozen=True)
 class InWorld:
-    """A loss of a leaderboard in one world. `difference`: to the best baseline there, paired by seed; None for itself."""
+    """A loss of a leaderboard in one world. `difference`: to the leading baseline there, paired by seed; None for itself."""
 
     candidate_id: str
     name: str
@@ -67,14 +67,14 @@ class InWorld:
 def stage_worlds(stage: StageBoard) -> list[InWorld]:
     """Each ranked loss in each world, in the order of the ranking; empty where the evaluator reports no worlds."""
     versus = next((r.versus for r in stage.rows if r.versus), None)
-    best = next((r.entry.candidate.id for r in stage.rows if r.is_baseline and r.entry.name == versus), "")
+    leading = next((r.entry.candidate.id for r in stage.rows if r.is_baseline and r.entry.name == versus), "")
     found = []
     for row in stage.rows:
         one = row.entry.candidate.id
         for world, values in _by_world(stage.values.get(one, {})).items():
-            theirs = _by_world(stage.values.get(best, {})).get(world, {})
+            theirs = _by_world(stage.values.get(leading, {})).get(world, {})
             compared = None
-            if one != best and values.keys() & theirs.keys():
+            if one != leading and values.keys() & theirs.keys():
                 compared = paired_difference(values, theirs, stage.higher_is_better, stage.minimum_effect)
             found.append(InWorld(one, row.entry.name, world, math.fsum(values.values()) / len(values), compared))
     return found

@@ -82,12 +82,13 @@ def run(
         ),
     ] = None,
     unsafe_no_sandbox: NoSandbox = False,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Run a campaign, or go on with an interrupted one."""
     from discovery.cli.run import Afterwards, run
 
-    raise typer.Exit(run(config, archive, settings or [], Afterwards(leader_to, as_json), unsafe_no_sandbox))
+    raise typer.Exit(run(config, archive, settings or [], Afterwards(leader_to, as_json), unsafe_no_sandbox, yes))
 
 
 @app.command()

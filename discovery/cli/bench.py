@@ -70,9 +70,9 @@ def bench(wanted: Bench, archive: str | None, as_json: bool, markdown: bool) -> 
     plain = as_json or markdown
     console = stderr_console() if plain else stdout_console()
     compared, each = len(campaign.baselines), wanted.seeds
-    if compared * each > ASK_FROM_TRIALS:
-        require_consent(f"{compared} objectives on {each:,} seeds are {compared * each:,} trials", wanted.yes)
     objectives, seeds = "objective" if compared == 1 else "objectives", "seed" if each == 1 else "seeds"
+    if compared * each > ASK_FROM_TRIALS:
+        require_consent(f"{compared} {objectives} on {each:,} seeds: {compared * each:,} trials", wanted.yes)
     console.print(Text(f"{compared} {objectives} on {wanted.evaluator}, {each} {seeds} each"))
     if wanted.unsafe_no_sandbox:
         console.print(NO_SANDBOX)

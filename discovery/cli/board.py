@@ -91,7 +91,7 @@ def leaves_of(stage: StageBoard) -> tuple[str, ...]:
 
 
 def _versus(stage: StageBoard) -> str | None:
-    """Name of the best baseline, where anything is compared with it."""
+    """Name of the leading baseline, where anything is compared with it."""
     return next((r.versus for r in stage.rows if r.versus), None)
 
 

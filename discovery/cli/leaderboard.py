@@ -47,7 +47,7 @@ def leaderboard(archive: str | None, campaign: str, as_json: bool, regimes: bool
 
 
 def _print_worlds(console: Console, stage: StageBoard) -> None:
-    """Each loss in each world: the mean over seeds, and the difference to the best baseline there, paired by seed."""
+    """Each loss in each world: the mean over seeds, and the difference to the leading baseline there, paired by seed."""
     console.print()
     title = f"{one_line(stage.title, 60)}: {stage.metric} by world"
     if not stage.values:

@@ -141,7 +141,7 @@ def campaigns(archive: str | None, form: Form) -> None:
             number(first.score.mean) if first and first.score else "-",
             f"{record.created_at:%Y-%m-%d %H:%M}",
         )
-    print_table(console, grid, ("evaluator", "started (UTC)", "losses", "trials", "why it ended", "score", "best"))
+    print_table(console, grid, ("evaluator", "started (UTC)", "losses", "trials", "why it ended", "score"))
     option = option_for(archive_url(archive), shown)
     console.print()
     print_next(console, f"discovery candidates --campaign NAME{option}")

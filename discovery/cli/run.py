@@ -42,9 +42,14 @@ class Afterwards:
 
 
 def run(
-    path: Path, archive: str | None, settings: Sequence[str], afterwards: Afterwards, unsafe_no_sandbox: bool = False
+    path: Path,
+    archive: str | None,
+    settings: Sequence[str],
+    afterwards: Afterwards,
+    unsafe_no_sandbox: bool = False,
+    yes: bool = False,
 ) -> int:
-    """Run the campaign of a file; returns the exit code.
+    """Run the campaign of a file; returns the exit code. `yes`: do not ask before what takes long.
 
     Raises:
         OptionsError, ArchiveError, SearchError, InfrastructureError: from the configuration and the campaign.
@@ -57,11 +62,13 @@ def run(
     from discovery.browse.campaign_stats import campaign_end
     from discovery.campaign import Campaign
     from discovery.cli.board import print_board, print_commands
+    from discovery.cli.consent import require_consent_to_run
     from discovery.cli.views import LiveView, PlainView, View
     from discovery.search import SearchError
 
     view: View | None = None
     campaign = Campaign(config, lambda event: view(event) if view is not None else None, unsafe_no_sandbox)
+    require_consent_to_run(config, len(campaign.baselines), yes)
     console = (
         stderr_console() if afterwards.as_json else stdout_console()
     )  # nothing is printed before the settings are known to be good

@@ -254,7 +254,7 @@ def _as_values(found: Stored) -> dict[str, Any]:
         "curve": stored_curve(proposal),
         "ranking": found.campaign.ranking,
         "campaign_status": found.campaign.status,
-        "campaign_ended": found.campaign.ended,
+        "ended": found.campaign.ended,
         "lineage": found.lineage,
         "trials": found.trials,
         "tasks": {task: {"task": r.task, "facts": r.facts} for task, r in found.tasks.items()},

@@ -72,7 +72,7 @@ def test_every_command_says_why_it_ended(command, stalled) -> None:
     assert WHY in " ".join(said.stdout.split()), said
     values = discovery(*command, *where, "--archive", stalled[0], "--json").stdout
     last = json.loads(values.splitlines()[-1] if command == ["tail"] else values)
-    found = last.get("ended") or last["campaign_ended"]
+    found = last["ended"]
     assert (found["reason"], found["detail"][: len(WHY)]) == ("stalled", WHY)
 
 

@@ -14,6 +14,8 @@ from db.records import TrialRecord
 from discovery.browse.intervals import by_world, limits_of, metric_interval
 from discovery.cli import consent, evaluate
 from discovery.cli.board import interval_text
+from discovery.config import make_config
+from discovery.measured import measured
 from discovery.statistics import mean_interval
 from evaluators.base import Metric, Timings, TrialReport
 from evaluators.options import OptionsError
@@ -126,7 +128,7 @@ def test_regimes_are_shown_with_intervals(archive: Path) -> None:
     assert all(any(line.startswith(w) and " to " in line for line in text.splitlines()) for w in WORLDS)
     board = discovery("leaderboard", "small", "--regimes", "--archive", archive).stdout
     for world in WORLDS:
-        assert sum(world in line for line in board.splitlines()) == 2
+        assert sum(world in line.split() for line in board.splitlines()) == 2
     assert "+0.0500 [+0.0500, +0.0500]" in board
     values = json.loads(discovery("leaderboard", "small", "--archive", archive, "--json").stdout)
     worlds = values["stages"][0]["rows"][0]["worlds"]
@@ -161,7 +163,49 @@ def test_long_measurements_ask_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     asked = discovery("objectives", "bench", "--seeds", "3000", "--only", "dpo")
     assert asked.code == 2
-    assert "1 objectives on 3,000 seeds are 3,000 trials" in asked.error or "trials" in asked.error
+    assert "1 objective on 3,000 seeds: 3,000 trials; give --yes" in asked.error
+
+
+CAMPAIGN = {"budget": {"candidates": 3}, "baselines": ["dpo", "ipo"], "proposer": {"kind": "none"}}
+PROMOTION = {"evaluator": "preference.enumerable", "baselines": ["dpo"], "top": 2, "seeds": 900}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"objective": {"evaluator": "preference.enumerable", "seeds": 3000}}, "5 losses on 3,000 seeds each in the search"),
+        ({"promotions": [PROMOTION]}, "3 losses on 900 seeds each in promotion 1 are 2,700 trials"),
+        ({"objective": {"evaluator": "preference.enumerable", "seeds": 2001}, "baselines": [], "budget": {"proposals": 9}},
+         "2,001 seeds in the search are as many trials for each loss"),
+    ],
+    ids=["search", "promotion", "nobody says how many losses"],
+)  # fmt: skip
+def test_a_campaign_of_thousands_of_seeds_asks_first(changes, said: str, tmp_path: Path) -> None:
+    settings = {"objective": {"evaluator": "preference.enumerable"}, **CAMPAIGN, **changes, "name": "long"}
+    (tmp_path / "c.json").write_text(json.dumps(settings))
+    refused = discovery("run", tmp_path / "c.json", "--archive", tmp_path / "a.db")
+    assert refused.code == 2
+    assert said in refused.error
+    assert "give --yes to do it, or fewer seeds" in refused.error
+    assert not (tmp_path / "a.db").exists()
+
+
+def test_nobody_is_asked_about_many_losses_on_few_seeds_or_a_second_time(tmp_path: Path) -> None:
+    where = {"archive": str(tmp_path / "a.db"), "objective": {"evaluator": "preference.enumerable", "seeds": 2}}
+    consent.require_consent_to_run(make_config({**CAMPAIGN, **where, "budget": {"candidates": 5000}}), 2, yes=False)
+    many = make_config({**CAMPAIGN, **where, "objective": {"evaluator": "preference.enumerable", "seeds": 3000}})
+    consent.require_consent_to_run(many, 2, yes=True)
+    with pytest.raises(OptionsError, match="15,000 trials"):
+        consent.require_consent_to_run(many, 2, yes=False)
+    (stage,) = (m.stage for m in measured(many))
+    with Archive(many.archive, create=True) as archive:
+        archive.start_campaign(
+            many.name, many.public(), task=stage.task, metric=stage.metric, higher_is_better=True, seeds=stage.seeds
+        )
+    consent.require_consent_to_run(many, 2, yes=False)
+    more = many.model_copy(update={"budget": many.budget.model_copy(update={"candidates": 9})})
+    with pytest.raises(OptionsError, match="33,000 trials"):
+        consent.require_consent_to_run(more, 2, yes=False)
 
 
 @pytest.mark.parametrize(("answer", "goes_on"), [(True, True), (False, False)])

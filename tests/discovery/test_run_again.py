@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel
 
 from db.archive import Archive
 from db.endings import Reason
+from db.records import Proposal
 from discovery.campaign import Campaign, CampaignResult
 from discovery.changes import FREE, REFUSED, SAID, said_changes
-from discovery.config import CampaignConfig
+from discovery.config import CampaignConfig, make_config
 from discovery.config_errors import model_of
 from discovery.executor import RayExecutor
+from discovery.measured import measured
 from discovery.protocols import Finite
+from evaluators.base import Metric, Timings, TrialReport
+from evaluators.objectives import known_objective
 from evaluators.options import OptionsError
 from evaluators.plugins import load_plugin
+from evaluators.preference.contract import PAIRS
 from sandbox.failure import InfrastructureError
+from sandbox.gate import check_source
+from sandbox.reports import Fingerprint, ProbeReport
 from tests.support.campaigns import EVALUATOR, config, kept
 
 STARTED = "Ray was asked for"
@@ -54,6 +65,11 @@ def again(finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def finished_at(path: Path) -> datetime | None:
+    with Archive(path) as archive:
+        return archive.campaign("small").finished_at
+
+
 def run_again(folder: Path, made_in: Path, **changes: Any) -> CampaignResult:
     wanted = config(made_in, **changes_of(made_in, **changes))
     return Campaign(wanted.model_copy(update={"archive": str(folder / "archive.db"), "log_dir": str(folder)})).run()
@@ -69,6 +85,51 @@ def test_a_finished_campaign_shows_its_board_without_starting_anything(finished,
     assert [len(stage.rows) for stage in result.board.stages] == [2, 1]
     found = kept(again / "archive.db")
     assert (found.status, found.ended) == ("finished", result.ending)
+    assert finished_at(again / "archive.db") == finished_at(finished[0] / "archive.db") is not None
+
+
+ROLES: dict[str, Literal["known", "proposed"]] = {"dpo": "known", "ipo": "proposed"}
+RUN = """
+import sys
+from discovery.cli import main
+
+code = main(sys.argv[1:])
+found = {"torch", "ray", "openai"} & sys.modules.keys()
+assert not found, found
+sys.exit(code)
+"""
+
+
+def test_showing_the_board_again_imports_nothing_that_trains(tmp_path: Path) -> None:
+    settings = {"name": "small", "archive": str(tmp_path / "a.db"), "log_dir": str(tmp_path), "baselines": ["dpo"]}
+    settings |= {"objective": {"evaluator": "preference.enumerable"}, "budget": {"candidates": 1}}
+    wanted = make_config(settings)
+    (stage,) = (m.stage for m in measured(wanted))
+    with Archive(wanted.archive, create=True) as archive:
+        started = archive.start_campaign(
+            "small", wanted.public(), task=stage.task, metric=stage.metric, higher_is_better=True, seeds=stage.seeds
+        )
+        fingerprint = Fingerprint(((0.25, -0.5), (0.5, 0.125)))
+        for number, (name, origin) in enumerate(ROLES.items()):
+            objective = known_objective(PAIRS.name, name)
+            known = Proposal(
+                number, origin, "library", name, "", candidate=objective.candidate,
+                gate=check_source(objective.candidate, PAIRS), probe=ProbeReport(fingerprint=fingerprint),
+            )  # fmt: skip
+            archive.record_known(started.id, known)
+            for seed in stage.seeds:
+                trial = archive.ensure_trial(started.id, objective.candidate.id, stage.task.id, seed)
+                metrics = (Metric(stage.metric, 0.5 + 0.1 * number + 0.01 * seed, True, ""),)
+                report = TrialReport(seed, metrics, {}, Timings(0.1, 1.5, 0.2, 0.3), "cpu", 1, {}, 512.0, 50)
+                archive.finish_trial(trial.id, archive.start_attempt(trial.id, "slot 0"), report)
+        archive.finish_campaign(started.id)
+    (tmp_path / "c.json").write_text(json.dumps(settings))
+    ended = subprocess.run(
+        [sys.executable, "-c", RUN, "run", str(tmp_path / "c.json")], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "nothing is started" in ended.stdout
+    assert "+0.1000 [" in ended.stdout
 
 
 @pytest.mark.parametrize(
@@ -147,8 +208,6 @@ def test_changes_compare_leaves_and_lists(tmp_path: Path) -> None:
 
 
 def test_none_is_a_registered_proposer_that_knows_its_end() -> None:
-    from evaluators.preference.contract import PAIRS
-
     proposer = load_plugin("proposers", "none")({}, PAIRS, 0)
     assert isinstance(proposer, Finite)
     assert proposer.has_ended(0) is not None

@@ -117,12 +117,18 @@ def test_settings_of_promotions_count_where_they_were_measured():
     assert effect_of(record, "first", False, "score", leads=True) == 0
 
 
+SPEAK = ("campaign", "changes", "config", "copies", "dossier", "effects", "ending", "leaderboard", "ledger", "measured",
+         "progress", "search", "stages", "starting", "statistics", "unfinished")  # fmt: skip
 PLACES = [
+    *ROOT.glob("db/*.py"),
+    *ROOT.glob("discovery/browse/*.py"),
     *ROOT.glob("discovery/cli/*.py"),
+    *(ROOT / "discovery" / f"{name}.py" for name in SPEAK),
     *ROOT.glob("discovery/web/**/*.py"),
     *ROOT.glob("discovery/web/**/*.html"),
     *ROOT.glob("discovery/exporters/**/*.*"),
     *ROOT.glob("docs/*.md"),
+    *ROOT.glob("examples/*.yaml"),
     ROOT / "Makefile",
     ROOT / "README.md",
 ]

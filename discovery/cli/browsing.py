@@ -26,7 +26,9 @@ def candidates(
     ] = None,
     where: Annotated[
         str | None,
-        typer.Option("--where", metavar="EXPRESSION", help="Over metrics and facts: 'frontier > 0.5 and final_kl < 1'."),
+        typer.Option(
+            "--where", metavar="EXPRESSION", help="Over metrics and facts: 'frontier > 0.5 and final_kl < 1'."
+        ),
     ] = None,
     status: Annotated[str | None, typer.Option("--status", help="ranked, accepted, failed or refused.")] = None,
     proposer: Annotated[str | None, typer.Option("--proposer", help="Who proposed it, for instance openai.")] = None,

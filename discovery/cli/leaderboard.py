@@ -73,25 +73,27 @@ def end_values(end: End) -> dict[str, Any]:
 
 def board_values(board: Board) -> list[dict[str, Any]]:
     """All stages, as JSON values."""
-    return [
-        {
-            "title": stage.title,
-            "metric": stage.metric,
-            "higher_is_better": stage.higher_is_better,
-            "seeds": stage.seeds,
-            "fresh": stage.fresh,
-            "rows": [
-                {
-                    "rank": row.rank,
-                    "mean": row.mean,
-                    "is_baseline": row.is_baseline,
-                    "versus": row.versus,
-                    "difference": row.difference,
-                    "worlds": [w for w in stage_worlds(stage) if w.candidate_id == row.entry.candidate.id],
-                    **entry_values(row.entry),
-                }
-                for row in stage.rows
-            ],
-        }
-        for stage in board.stages
-    ]
+    return [_stage_values(stage) for stage in board.stages]
+
+
+def _stage_values(stage: StageBoard) -> dict[str, Any]:
+    worlds = stage_worlds(stage)
+    return {
+        "title": stage.title,
+        "metric": stage.metric,
+        "higher_is_better": stage.higher_is_better,
+        "seeds": stage.seeds,
+        "fresh": stage.fresh,
+        "rows": [
+            {
+                "rank": row.rank,
+                "mean": row.mean,
+                "is_baseline": row.is_baseline,
+                "versus": row.versus,
+                "difference": row.difference,
+                "worlds": [w for w in worlds if w.candidate_id == row.entry.candidate.id],
+                **entry_values(row.entry),
+            }
+            for row in stage.rows
+        ],
+    }

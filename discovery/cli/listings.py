@@ -147,7 +147,8 @@ def campaigns(archive: str | None, form: Form) -> None:
     print_next(console, f"discovery candidates --campaign NAME{option}")
 
 
-def _campaign(record: CampaignRecord, leader: Entry | None) -> dict[str, Any]:
+def campaign_values(record: CampaignRecord) -> dict[str, Any]:
+    """A campaign and what it holds, as JSON values."""
     return {
         "id": record.id,
         "name": record.name,
@@ -162,9 +163,12 @@ def _campaign(record: CampaignRecord, leader: Entry | None) -> dict[str, Any]:
         "created_at": record.created_at,
         "finished_at": record.finished_at,
         "ended": record.ended,
-        "leader": entry_values(leader) if leader else None,
         "config": record.config,
     }
+
+
+def _campaign(record: CampaignRecord, leader: Entry | None) -> dict[str, Any]:
+    return campaign_values(record) | {"leader": entry_values(leader) if leader else None}
 
 
 def _campaign_row(record: CampaignRecord, leader: Entry | None) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from rich.text import Text
 
 from discovery.browse.campaign_stats import campaign_stats
 from discovery.cli.archives import opened
+from discovery.cli.leaderboard import end_values
+from discovery.cli.listings import campaign_values
 from discovery.cli.tables import add_figure, add_name, add_note, key_values, name_cell, print_table, table
 from discovery.cli.terminal import dollars, duration, number, print_end, print_json, stdout_console, words
 from sandbox.text import one_line
@@ -29,7 +31,7 @@ def stats(archive: str | None, campaign: str, as_json: bool) -> None:
                            "usd_per_accepted": p.usd_per_accepted}
                 for p in found.proposers]  # fmt: skip
         shown = {name: value for name, value in vars(found).items() if name != "scored"}  # that is a listing
-        shown |= {"ended": found.campaign.ended}
+        shown |= {"campaign": campaign_values(found.campaign), **end_values(found.end)}
         print_json(shown | {"proposers": rows, "device_hours": found.device_hours})
         return
     console = stdout_console()

@@ -89,6 +89,10 @@ def test_copies_are_split_by_proposer_and_in_the_panel(stalled) -> None:
     path, _, progress = stalled
     values = json.loads(discovery("stats", "small", "--archive", path, "--json").stdout)
     assert values["copies"] == {"known": 3, "own": 5}
+    (listed,) = json.loads(discovery("campaigns", "--archive", path, "--json").stdout)
+    assert {**values["campaign"], "leader": listed["leader"]} == listed
+    board = json.loads(discovery("leaderboard", "small", "--archive", path, "--json").stdout)
+    assert all(board[key] == values[key] for key in ("ended", "proposals", "copies"))
     (proposer,) = values["proposers"]
     assert proposer["copies"] == {"known": 3, "own": 5}
     text = discovery("stats", "small", "--archive", path).stdout

@@ -88,7 +88,9 @@ def test_no_command_runs_over_or_cuts_what_matters(command, width: int, archive:
     where = () if command[0] in ("objectives", "evaluators") else ("--archive", archive)
     text = discovery(*command, *where).stdout
     code = re.compile(r"^\s*(def|return|margin|import|[-+@ ]|Next)|\.db|discovery ")  # copied, so never folded
-    sources = {line for name in ("dpo", "ipo") for line in known_objective(PAIRS.name, name).candidate.source.splitlines()}
+    sources = {
+        line for name in ("dpo", "ipo") for line in known_objective(PAIRS.name, name).candidate.source.splitlines()
+    }
     over = [line for line in text.splitlines() if len(line) > width and not (code.search(line) or line in sources)]
     assert not over, over
     whole = squeezed(text)

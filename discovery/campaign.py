@@ -237,7 +237,6 @@ class Campaign:
             self._pools(),
             {m.stage.key: m.spec for m in measured},
             self._contract,
-            conditions_of(archive, record.id, self._search.evaluator),
             self.config.limits.sandbox(),
             log,
             lambda line: self.progress.say("note", line),
@@ -255,7 +254,7 @@ class Campaign:
         try:
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(executor.watch())
-                await executor.start()
+                await executor.start(conditions_of(archive, record.id, self._search.evaluator))
                 await asyncio.gather(self._prepare(archive, executor, self._search), self._test_sandbox(executor))
                 serving = group.create_task(queue.run(executor.trial_slots))
                 await self._measure_all(search, todo, new, given)

@@ -45,14 +45,14 @@ class RayExecutor:
         pools: Pools,
         tasks: Mapping[str, TaskSpec],
         contract: Contract,
-        conditions: Conditions,
         limits: Limits,
         log: logging.Logger | None = None,
         tell: Callable[[str], None] = lambda line: None,
     ) -> None:
         """`log` gets the tracebacks of our own faults in workers and what Ray says; `tell` what people should know."""
         self._pools, self._tasks, self._limits = pools, tasks, limits
-        self._contract, self._conditions = contract, conditions
+        self._contract = contract
+        self._conditions: Conditions  # from `start` on
         self._log, self._tell = log or logging.getLogger(__name__), tell
         self._trial: asyncio.Queue[Any] = asyncio.Queue()
         self._check: asyncio.Queue[Any] = asyncio.Queue()
@@ -71,11 +71,14 @@ class RayExecutor:
         self._broken = self._waits = False
         self._over = threading.Event()
 
-    async def start(self) -> None:
+    async def start(self, conditions: Conditions) -> None:
         """Start or join Ray and create the actors; they come up while the caller goes on. `watch` runs beside it.
+
+        `conditions`: those that candidates are compared under.
 
         Raises InfrastructureError, or OptionsError for more than the cluster has.
         """
+        self._conditions = conditions
         # A thread that nobody waits for at the end: where a process of a starting Ray is killed, Ray blocks it for a
         # minute and then ends this process. It stays, because Ray's processes end with the thread that started them.
         done: Future[None] = Future()

@@ -31,6 +31,7 @@ from evaluators.objectives import known_objective
 from evaluators.options import OptionsError
 from evaluators.plugins import load_plugin
 from evaluators.preference.contract import PAIRS
+from sandbox.contract import Conditions
 from sandbox.failure import InfrastructureError
 from sandbox.gate import check_source
 from sandbox.reports import Fingerprint, ProbeReport
@@ -57,7 +58,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CampaignRe
 def again(finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the finished campaign's archive, where starting Ray is an error."""
 
-    async def start(self: RayExecutor) -> None:
+    async def start(self: RayExecutor, conditions: Conditions) -> None:
         raise InfrastructureError(STARTED)
 
     monkeypatch.setattr(RayExecutor, "start", start)

@@ -147,7 +147,7 @@ def test_wrong_names_in_an_archive_are_bad_input(archive):
         (["candidates", "--status", "rankd"], "ranked"),
         (["candidates", "--origin", "unknown"], "known"),
         (["show", "ffffffffff"], "ffffffffff"),
-        (["show", "winner"], "hexadecimal"),
+        (["show", "winer"], "winner"),
         (["show", WINNER.short_id, "--campaign", "smal"], "small"),
         (["export", WINNER.short_id, "--format", "pyton"], "python"),
         (["export", "ffffffffff"], "ffffffffff"),

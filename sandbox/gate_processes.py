@@ -9,8 +9,8 @@ except in an error's message: nothing can catch an error, so no value ever comes
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal, TypeAlias
 
 from sandbox.allowlist import KEEPERS
 from sandbox.allowlist import names as words
@@ -67,6 +67,8 @@ class Processes:
         self._templates: dict[int, tuple[ast.expr, Scope]] = {}  # texts left of %, with what goes into them
 
     def violations(self) -> Iterator[Violation]:
+        if not any(_concerns(node) for node, _ in self.names.nodes):  # most losses: arithmetic on names
+            return
         for node, scope in self.names.nodes:
             self._note(node, scope)
         self._holds_sets = any(self._is_held_set(node, scope) for node, scope in self.names.nodes)
@@ -280,6 +282,25 @@ class Processes:
             else:
                 return None
         return parts if home is not None else None
+
+
+def _concerns(node: ast.AST) -> bool:
+    """Whether a source without such nodes can hold nothing that is looked for here."""
+    sign = _SIGNS.get(type(node))
+    return sign is not None and sign(node)
+
+
+# each is spelled where it is used: a built-in by its name, a module by its import or as an attribute
+_SPELLED = words("frozenset items keys set str") | {k.rpartition(".")[2] for k in KEEPERS}
+_SIGNS: dict[type[ast.AST], Callable[[Any], bool]] = {
+    ast.Set: lambda node: True,
+    ast.SetComp: lambda node: True,
+    ast.FormattedValue: lambda node: True,
+    ast.Constant: lambda node: isinstance(node.value, str) and "%" in node.value,
+    ast.Name: lambda node: node.id in _SPELLED,
+    ast.Attribute: lambda node: node.attr in _SPELLED,
+    ast.ImportFrom: lambda node: any(alias.name in _SPELLED for alias in node.names),
+}
 
 
 def _is_view(node: object) -> bool:

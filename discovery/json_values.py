@@ -13,10 +13,12 @@ from typing import Any
 def plain(value: Any, spell_non_finite: bool = False) -> Any:
     """Dataclasses, enums, dates and tuples as JSON values; text without lone surrogates, which no strict parser takes.
 
-    JSON has no NaN and no infinity: they become null, or with `spell_non_finite` the texts that the archive uses.
+    JSON has no NaN and no infinity: they become null, or with `spell_non_finite` the texts that the archive uses. A field
+    that a dataclass leaves out of its own text is a secret, and left out here too.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name), spell_non_finite) for f in dataclasses.fields(value)}
+        shown = [f.name for f in dataclasses.fields(value) if f.repr]
+        return {name: plain(getattr(value, name), spell_non_finite) for name in shown}
     if isinstance(value, Mapping):
         return {str(k): plain(v, spell_non_finite) for k, v in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):

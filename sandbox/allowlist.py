@@ -152,6 +152,9 @@ POSITIONAL = {
     "torch.nn.Mish": 0, "torch.nn.SELU": 0, "torch.nn.Hardsigmoid": 0, "torch.nn.ELU": 1, "torch.nn.CELU": 1,
     "torch.nn.LeakyReLU": 1, "torch.nn.Hardtanh": 2,
 }  # fmt: skip
+# modules that keep an argument under a name that candidates may use for something else: the number that a tensor's `.dim()`
+# gives, or the `.eps` of a dtype
+KEEPERS = frozenset(f"torch.nn.{n}" for n in ("GaussianNLLLoss", "LogSoftmax", "PoissonNLLLoss", "Softmax", "Softmin"))
 GRADIENT_MODES = names("torch.no_grad torch.enable_grad torch.set_grad_enabled")
 DECORATORS = names("torch.no_grad torch.enable_grad")  # the third one sets the mode where it stands
 # statements about the language that Python 3 understands and that change nothing any more, and one about annotations

@@ -154,7 +154,7 @@ class Conditions:
     seed: it would tell at which values, in which order, the candidate is compared.
 
     Attributes:
-        seed: of all values that are drawn; by default a fresh one from the system's randomness.
+        seed: of all values that are drawn; by default a fresh one from the system's randomness. No text of this shows it.
         batch: examples in one call of the training.
         scales: values of the contract's scale scalar in training; empty: draw them between its probe values.
 
@@ -162,7 +162,7 @@ class Conditions:
         ValueError: a batch below 1.
     """
 
-    seed: int = field(default_factory=_fresh_seed)
+    seed: int = field(default_factory=_fresh_seed, repr=False)
     batch: int = 32
     scales: tuple[float, ...] = ()
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -32,11 +32,11 @@ def draw(contract: Contract, shape: tuple[int, ...], seed: int, log_ratio: LogRa
         seed: of all generators.
         log_ratio: draws what a policy input is above its reference, from a generator, in that shape.
     """
-    common = torch.Generator().manual_seed(seed)
+    common = generator_for(seed)
     drawn: dict[str, Tensor] = {}
     for optional in (False, True):
         specs = [t for t in contract.tensors if t.optional == optional]
-        generators = {t.name: _own(t.name, seed) if optional else common for t in specs}
+        generators = {t.name: generator_for(seed, t.name) if optional else common for t in specs}
         for spec in specs:
             drawn[spec.name] = _uniform(spec, shape, generators[spec.name])
         for spec in specs:
@@ -51,8 +51,13 @@ def draw(contract: Contract, shape: tuple[int, ...], seed: int, log_ratio: LogRa
     return drawn
 
 
-def _own(name: str, seed: int) -> Generator:
-    return torch.Generator().manual_seed(seed + zlib.crc32(name.encode()))
+def generator_for(seed: int, purpose: str = "") -> Generator:
+    """Random numbers of their own for each purpose: who knows some of them knows nothing of others, or of the seed.
+
+    A generator of torch has 32 bits to start from, which can be found out by trying all.
+    """
+    key = hashlib.blake2b(f"{seed} {purpose}".encode(), digest_size=8).digest()
+    return Generator().manual_seed(int.from_bytes(key, "little"))
 
 
 def _uniform(spec: TensorInput, shape: tuple[int, ...], generator: Generator) -> Tensor:
@@ -77,7 +82,7 @@ def draw_scalars(contract: Contract, conditions: Conditions, rows: int) -> dict[
     """
     found = {}
     for scalar in contract.scalars:
-        generator = _own(scalar.name, conditions.seed)
+        generator = generator_for(conditions.seed, scalar.name)
         if scalar.name == contract.scale_scalar:
             values = list(_of_training(conditions.scales, generator) or _between(scalar, SCALES, generator))
             found[scalar.name] = [values[row % SCALES] for row in range(rows)]

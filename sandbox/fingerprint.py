@@ -8,6 +8,7 @@ from a secret: nobody who writes a loss can know where it is compared. What may 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Generator, Tensor
 
 from sandbox.contract import Conditions, Contract
 from sandbox.draws import SCALES, draw, draw_scalars
-from sandbox.failure import CandidateError, FailureKind
+from sandbox.failure import CandidateError, Failure, FailureKind
 from sandbox.oracle import Answer, LossOracle
 from sandbox.reports import Fingerprint
 
@@ -28,6 +29,7 @@ SINGLE_DISTANCE = (
 )
 _LEAST = 24  # examples at each value of the scale scalar, in as many rows as that takes
 PRECISION = 1e-3  # largest distance between the same loss in float32 and in float64
+_RAISED = re.compile(r"((?:line \d+: )?\w+)(?:: |$)")  # how a failure begins that holds the text of an error
 NOT_PROMISED = frozenset({FailureKind.CRASH, FailureKind.CONTRACT})  # what float64 may lead to: float32 was promised
 
 
@@ -96,9 +98,12 @@ def fingerprint(oracle: LossOracle, conditions: Conditions) -> Fingerprint:
     are normalised by themselves, so that an exponential's tail does not drown the rest.
 
     The float64 numbers have the digits to compare by. Where they are not those of the float32 loss, that one comes first:
-    it is what trains. Raises what the oracle raises in float32.
+    it is what trains. Raises what the oracle raises in float32, without texts that the candidate could write values into.
     """
-    single = _as_fingerprint(table(oracle, (1.0,), conditions, torch.float32), conditions, True)
+    try:
+        single = _as_fingerprint(table(oracle, (1.0,), conditions, torch.float32), conditions, True)
+    except CandidateError as error:
+        raise CandidateError(_without_values(error.failure)) from None
     try:
         double = _as_fingerprint(table(oracle, (1.0,), conditions), conditions, False)
     except CandidateError as error:
@@ -106,6 +111,15 @@ def fingerprint(oracle: LossOracle, conditions: Conditions) -> Fingerprint:
             raise
         return single
     return replace(double, other=single) if _one_function(double, single) else replace(single, other=double)
+
+
+def _without_values(failure: Failure) -> Failure:
+    """A failure that whoever wrote the candidate may read: an error's text, or a wrong shape, could hold the inputs."""
+    raised = _RAISED.match(failure.message)
+    if raised is None and failure.kind is not FailureKind.CONTRACT:  # in our own words
+        return failure
+    what = raised.group(1) if raised is not None else "a result that breaks the contract"
+    return Failure(failure.kind, f"{what} at inputs that were drawn in secret; what it says is kept back")
 
 
 def _as_fingerprint(rows: Rows, conditions: Conditions, single: bool) -> Fingerprint:

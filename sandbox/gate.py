@@ -28,6 +28,7 @@ from sandbox.allowlist import (
     GRADIENT_MODES,
     IMPORTS,
     IN_PLACE,
+    KEEPERS,
     MODULES,
     POSITIONAL,
     RANDOM,
@@ -282,7 +283,7 @@ class _Checker:
         elif dotted not in DOTTED or dotted == "torch.Tensor":
             if is_known(dotted):  # otherwise the import is refused
                 self.refuse(node, f"`{dotted}` outside annotations and isinstance", "Use torch.tensor or zeros_like")
-        elif dotted in POSITIONAL or dotted in GRADIENT_MODES:
+        elif dotted in POSITIONAL or dotted in GRADIENT_MODES or dotted in KEEPERS:
             self.refuse(node, f"`{dotted}` as a value", "Call it directly, or wrap it: lambda x: ...")
 
     def _on_call(self, node: ast.Call, scope: Scope) -> None:

@@ -68,7 +68,7 @@ def tables_key(contract: Contract, known: Known, conditions: Conditions) -> str:
     """A hash of everything that the tables depend on: torch, contract, losses, conditions, and the code that measures."""
     losses = [(name, candidate.id, parameters) for name, (candidate, parameters) in known.items()]
     code = [Path(str(module.__file__)).read_bytes() for module in (curve, draws, fingerprint)]
-    given = (torch.__version__, contract, losses, conditions, _scales(contract), _curve_scales(contract))
+    given = (torch.__version__, contract, losses, vars(conditions), _scales(contract), _curve_scales(contract))
     return hashlib.sha256(b"\0".join([repr(given).encode(), *code])).hexdigest()[:32]
 
 

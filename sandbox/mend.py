@@ -52,24 +52,31 @@ def read_candidate(text: str, contract: Contract) -> Candidate:
     given = Candidate(contract.name, text.removeprefix("\ufeff"))
     if text_violations(given.source) or check_source(given, contract).accepted:
         return given
-    source, notes = given.source, list[str]()
-    for _ in range(_ROUNDS):
-        before = source
-        for rule in RULES:
-            source, more = _applied(rule, source, contract)
-            notes = list(dict.fromkeys([*notes, *more]))
-        if source == before:
-            break
-    return Candidate(contract.name, source, tuple(notes[:MAX_NOTES])) if notes else given
-
-
-def _applied(rule: Rule, text: str, contract: Contract) -> tuple[str, list[str]]:
-    """The text after one rule, and what the rule did; the same text where the rule would break it."""
+    notes: list[str] = []
     try:
-        source = Source(text, contract)
-        changed, notes = source.edited(rule(source))
-        if notes:
-            Source(changed, contract)
+        source = Source(given.source, contract)
     except _UNREADABLE:
-        return text, []
-    return (text, []) if text_violations(changed) else (changed, notes)
+        return given
+    for _ in range(_ROUNDS):
+        before = source.text
+        for rule in RULES:
+            source, more = _applied(rule, source)
+            notes = list(dict.fromkeys([*notes, *more]))
+        if source.text == before:
+            break
+    return Candidate(contract.name, source.text, tuple(notes[:MAX_NOTES])) if notes else given
+
+
+def _applied(rule: Rule, source: Source) -> tuple[Source, list[str]]:
+    """The text after one rule, and what the rule did; the same text where the rule would break it.
+
+    A text is read once for all rules that leave it alone, which are nearly all.
+    """
+    try:
+        changed, notes = source.edited(rule(source))
+        if notes and not text_violations(changed):
+            return Source(changed, source.contract), notes
+    except _UNREADABLE:
+        notes = ["broken"]
+    # a rule that wanted something may have changed the tree on its way
+    return (Source(source.text, source.contract) if notes else source), []

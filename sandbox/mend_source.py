@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from sandbox.contract import Contract
 from sandbox.gate_names import Names, Scope
@@ -46,7 +47,11 @@ class Source:
         self._starts = [0]
         for line in self._lines:
             self._starts.append(self._starts[-1] + len(line) + 1)
-        self._bodies = {id(s): body for node in ast.walk(self.tree) for body in _bodies_of(node) for s in body}
+
+    @cached_property
+    def _bodies(self) -> dict[int, list[ast.stmt]]:
+        """The block that a statement is in, by the statement's id."""
+        return {id(s): body for node in ast.walk(self.tree) for body in _bodies_of(node) for s in body}
 
     def offset(self, line: int, column: int) -> int:
         """Where a node's position is in the text: nodes count lines from 1, and columns in bytes."""

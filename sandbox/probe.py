@@ -17,7 +17,7 @@ from torch import Tensor
 from sandbox.candidate import Candidate
 from sandbox.contract import Conditions, Contract, TensorInput
 from sandbox.curve import margin_behaviour
-from sandbox.draws import SCALES, directions, draw, draw_scalars, log_prob_inputs
+from sandbox.draws import SCALES, directions, draw, draw_scalars, generator_for, log_prob_inputs
 from sandbox.failure import CandidateError, Failure, FailureKind
 from sandbox.fingerprint import NOT_PROMISED, fingerprint
 from sandbox.limits import Limits
@@ -255,7 +255,7 @@ class _Probe:
     def _finite_difference(self, dtype: torch.dtype) -> tuple[Answer, float]:
         """The answer at ordinary inputs, and the relative mismatch along a random direction there."""
         base, step = self.inputs(self.batch, dtype), _STEP[dtype]
-        generator = torch.Generator().manual_seed(self.conditions.seed + 3)
+        generator = generator_for(self.conditions.seed + 2, "direction")
         along = {
             spec.name: torch.randn(SCALES, self.batch, generator=generator, dtype=torch.float64)
             for spec in self.gradient_inputs()

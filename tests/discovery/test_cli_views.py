@@ -17,6 +17,8 @@ from discovery.leaderboard import Board, StageBoard
 from discovery.progress import Event, Progress, Running
 from discovery.statistics import Comparison, leaderboard
 from sandbox.candidate import Candidate
+from sandbox.contract import Conditions
+from sandbox.reports import Fingerprint, ProbeReport
 
 HOSTILE = "[bold red]x[/]\x1b[2J\u202e\nsecond line"
 
@@ -116,6 +118,14 @@ def test_json_values_have_no_nan():
         "a": [None, None, 1.5],
         "2": {"metric": "m", "higher_is_better": True, "by_seed": {"3": 0.5}},
     }
+
+
+def test_no_json_holds_the_secret_that_losses_are_compared_by():
+    """`discovery show --json` writes a probe's report whole; the same goes for whatever prints one."""
+    found = Fingerprint(((0.5,),), Conditions(seed=918273645, batch=7), (1.0,), (0.0,))
+    report = ProbeReport(fingerprint=found)
+    assert plain(report)["fingerprint"]["conditions"] == {"batch": 7, "scales": []}
+    assert "918273645" not in f"{plain(report)} {report!r} {found.conditions}"
 
 
 def entry(name: str, values: list[float], origin: str) -> Entry:

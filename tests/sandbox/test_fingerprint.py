@@ -14,7 +14,7 @@ from evaluators.preference.contract import PAIRS
 from sandbox.candidate import Candidate
 from sandbox.contract import Conditions
 from sandbox.fingerprint import DUPLICATE_DISTANCE, calls, distance, distances, fingerprint, stack
-from sandbox.known import KnownLosses
+from sandbox.known import KnownLosses, tables_key
 from sandbox.oracle import LossOracle
 from sandbox.reports import Fingerprint
 from sandbox.server import OracleServer
@@ -153,3 +153,7 @@ def test_an_optional_input_more_changes_no_other_values() -> None:
     drawn, less = calls(PAIRS, conditions), calls(fewer, conditions)
     assert all(torch.equal(t, drawn.tensors[name]) for name, t in less.tensors.items())
     assert all(values == drawn.scalars[name] for name, values in less.scalars.items())
+
+
+def test_tables_of_another_secret_are_others() -> None:
+    assert len({tables_key(PAIRS, {}, Conditions(seed, batch)) for seed in (1, 2) for batch in (8, 32)}) == 4

@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from evaluators.preference.contract import PAIRS, UNPAIRED
-from sandbox import allowlist, gate_hints
+from sandbox import allowlist, gate_hints, mend
 from sandbox.candidate import Candidate
 from sandbox.check import check_candidate
 from sandbox.gate import check_source
 from sandbox.mend import MAX_NOTES, read_candidate
+from sandbox.mend_source import Source
 from sandbox.server import OracleServer
 from tests.sandbox.make_keywords import derive
 from tests.support.honest import HONEST
@@ -186,6 +187,18 @@ def test_every_name_that_a_nearest_name_is_suggested_for_exists() -> None:
             said = gate_hints.about_dotted(f"{module}.{leaf}")
             for named in re.findall(r"(?:Did you mean|Use) `(torch[.\w]*|math\.\w+)", said):
                 assert named in allowlist.DOTTED, said
+
+
+def test_a_long_text_is_read_once_for_each_change_not_for_each_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replies are mended where a campaign is steered: a hostile one must not hold that up."""
+    read: list[str] = []
+    monkeypatch.setattr(mend, "Source", lambda text, contract: read.append(text) or Source(text, contract))
+    classes = "".join(f"class A{i}:\n    pass\n\n\n" for i in range(12))
+    given = classes + KNOWN["dpo"].source + "".join(f"\n\nprint({i})" for i in range(10)) + "\n"
+    assert check_source(Candidate(PAIRS.name, given), PAIRS).violations
+    found = read_candidate(given, PAIRS)
+    assert check_source(found, PAIRS).accepted
+    assert len(read) <= 10  # a change or two in each of some rounds; fifteen rules in each would be ninety
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 
@@ -11,8 +12,11 @@ from sandbox.candidate import Candidate
 from sandbox.check import check_candidate, refusal
 from sandbox.child_spec import ChildSpec
 from sandbox.contract import Conditions
-from sandbox.failure import FailureKind
+from sandbox.draws import generator_for
+from sandbox.failure import CandidateError, FailureKind
+from sandbox.fingerprint import fingerprint
 from sandbox.gate import check_source
+from sandbox.oracle import LossOracle
 from sandbox.probe import probe
 from sandbox.reports import ProbeReport, Properties
 from sandbox.server import Child, OracleServer
@@ -269,3 +273,37 @@ def test_a_batch_has_training_s_size(server: OracleServer) -> None:
     reports = [probe(server, sized, PAIRS, PAIRS.required, conditions=Conditions(batch=n)) for n in (48, 49)]
     assert [r.properties.batch_coupled if r.properties else None for r in reports] == [None, True]
     assert "batch size or its place" in str(reports[0].failure)
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("raise ValueError(f'{progress} {d.tolist()}')", "line 9: ValueError at inputs that were drawn in secret"),
+        ("raise RuntimeError(f'not enough memory for {d.tolist()}')", "line 9: RuntimeError at inputs"),
+        ("assert False, f'{progress}'", "line 9: AssertionError at inputs"),
+        ("return d[: int(1e3 * progress) % 31]", "a result that breaks the contract at inputs"),
+    ],
+)
+def test_no_refusal_tells_where_a_loss_is_compared(lines: str, words: str, server: OracleServer) -> None:
+    """The scalars of other calls are known: at others a candidate would say what it is given."""
+    known = ", ".join(str(v) for v in next(s for s in PAIRS.scalars if s.name == "progress").probe_values)
+    conditions = Conditions()
+    candidate = body(
+        f"if progress not in ({known},) and len(d) == {conditions.batch}:\n    {lines}\nreturn d", "progress"
+    )
+    with (
+        LossOracle(server, candidate, PAIRS, (*PAIRS.required, "progress")) as oracle,
+        pytest.raises(CandidateError) as caught,
+    ):
+        fingerprint(oracle, conditions)
+    assert caught.value.failure.message.startswith(words)
+    assert not re.search(r"\d\.\d", caught.value.failure.message)
+
+
+def test_who_knows_some_drawn_values_does_not_know_others() -> None:
+    """A generator of torch reads 32 bits of its seed: equal ones, or near ones, must not give the secret away."""
+    seeds = {
+        generator_for(seed, name).initial_seed() & 0xFFFFFFFF for seed in (7, 8, 7 + 2**32) for name in ("", "a", "b")
+    }
+    assert len(seeds) == 9
+    assert not seeds & {7, 8}

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from evaluators.preference.contract import PAIRS
+from sandbox.allowlist import ATTRIBUTES, DOTTED, KEEPERS, MODULES
 from sandbox.candidate import Candidate
 from sandbox.elementwise import is_elementwise
 from sandbox.failure import FailureKind
@@ -42,6 +43,7 @@ TEXTS = {
     "with % by addition": "t = ('%' + 's') % torch.add\nreturn d * len(t)",
     "with % from a helper": "def h(t, x):\n    return t % x\nreturn d * len(h('%s', torch.add))",
     "by a key": "return d * sorted([1, 2], key=lambda x: f'{x}')[0]",
+    "of a list that a comparison looks at": "return d * len(f'{[torch.add] == [1]}')",
     "by a default": "def h(x=torch.add):\n    return len(f'{x}')\nreturn d * h()",
 }
 SETS = {
@@ -58,9 +60,35 @@ SETS = {
     "of a dictionary's keys": "k = {'a': 1, 'b': 2}.keys()\nreturn d * len(list(k - {1})[0])",
     "of a dictionary's items": "for a, b in {'a': 1, 'b': 2}.items() - {1}:\n    d = d * b\nreturn d",
     "of keys, by a method's name": "k = {'a': 1, 'b': 2}.keys\nreturn d * len(list(k() - {1})[0])",
+    "of NaN": "return d * list({math.nan, 1.0, 2.0})[0]",
+    "of a made NaN": "return d * list({float('nan'), 1.0})[0]",
+    "of a sum that may be NaN": "return d * list({1e308 * 10 - 1e308 * 10, 1.0})[0]",
+    "of a quotient's product": "return d * list({2 / 1 * beta, 1.0})[0]",
+    "of a tensor's elements": "return d * len(list(set((d * float('nan')).tolist())))",
+    "of an element": "return d * list({d.sum().item(), 1.0})[0]",
+    "of roots": "return d * list({math.sqrt(beta), math.fsum([beta])})[0]",
+    "frozen, of NaN": "return d * list(frozenset([math.nan, 1.0]))[0]",
     "of keys, the larger of two": "k = max({'a': 1}.keys(), {'a': 1}.keys())\nreturn d * len(list(k - {1})[0])",
     "of keys, as an argument": "def h(k):\n    return list(k - {1})\nreturn d * len(h({'a': 1}.keys()))",
 }
+ADDED = {
+    "a text": "s = {1}\ns.add('a')\nreturn d * len(list(s))",
+    "a function": "s = set([1, 2])\ns.add(torch.add)\nreturn list(s)[0](d, d)",
+    "by map": "s = {1}\nt = list(map(s.add, ['a', 'b']))\nreturn d * len(list(s))",
+    "by the method's name": "s = {k for k in range(3)}\nput = s.add\nput('a')\nreturn d * len(list(s))",
+    "in a helper": "def h(s, x):\n    s.add(x)\n    return list(s)\nreturn d * len(h({1}, 'a'))",
+    "a NaN": "s = {1.0}\ns.add(math.nan)\nreturn d * list(s)[0]",
+}
+# modules that keep what they are given where something else is expected
+KEPT = [
+    "return d * len(f'{torch.nn.Softmax(dim=lambda: torch.add).dim()}')",
+    "return d * len(f'{torch.nn.GaussianNLLLoss(eps=torch.add).eps}')",
+    "return d * len(f'{torch.nn.PoissonNLLLoss(True, False, None, torch.add).eps}')",
+    "torch.nn.LogSoftmax(lambda: reference_chosen_logps).dim().mul_(0.0)\nreturn d",
+    "kept = [1]\ntorch.nn.Softmin(dim=lambda: kept).dim().append(2)\nreturn d",
+    "assert beta > 9, torch.nn.Softmax(dim=lambda: reference_chosen_logps).dim().mul_(0.0)\nreturn d",
+    "every = [lambda: reference_chosen_logps]\ntorch.nn.Softmax(*every).dim().mul_(0.0)\nreturn d",
+]
 HONEST = [
     "if beta < 0:\n    raise ValueError(f'beta {beta:.3f} for {d} by {F.softplus}')\nreturn d",
     "assert beta > 0, '%s is no beta, %r' % (beta, d)\nreturn d",
@@ -74,6 +102,10 @@ HONEST = [
     "t = {2: 1.0, 1: 2.0}\nreturn d * sum([v for _, v in sorted(t.items())]) * max(t.keys())",
     "'''100% smooth'''\nreturn d",
     "assert isinstance(beta, (set, float))\nreturn d",
+    "seen = {0}\nfor k in range(3):\n    seen.add(k + 1)\nreturn d * len(list(seen))",
+    "if beta in {0.1, 0.5}:\n    d = d.add(1.0)\nreturn d.add(torch.ones_like(d))",
+    "for k in {0.5, 1.5, -2.0}:\n    d = d * k\nreturn d * sum(set(d.detach().long().tolist()))",
+    "both = torch.stack([beta * d, torch.zeros_like(d)], dim=1)\nreturn -torch.nn.LogSoftmax(dim=-1)(both)[:, 0]",
 ]
 
 
@@ -91,6 +123,29 @@ def test_text_is_made_of_numbers_and_texts(name: str) -> None:
 def test_no_order_of_a_set_is_seen_but_of_numbers(name: str) -> None:
     words = words_of(SETS[name])
     assert any(w in words for w in ("a set of something else", "as a value")), words
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_nothing_but_whole_numbers_is_added_to_a_set(name: str) -> None:
+    assert "beside a set" in words_of(ADDED[name])
+
+
+@pytest.mark.parametrize("lines", KEPT)
+def test_modules_keep_numbers_only(lines: str) -> None:
+    assert "of something else than numbers" in words_of(lines)
+
+
+def test_a_module_that_keeps_something_is_no_value() -> None:
+    assert "`torch.nn.Softmax` as a value" in words_of("m = torch.nn.Softmax\nm(lambda: d).dim().mul_(0.0)\nreturn d")
+
+
+def test_all_modules_are_known_that_keep_something_under_an_available_name() -> None:
+    found = set()
+    for dotted in (n for n in DOTTED if n.startswith("torch.nn.") and n.count(".") == 2 and n not in MODULES):
+        made = getattr(torch.nn, dotted.rpartition(".")[2])()
+        kept = {*vars(made), *dict(made.named_buffers()), *dict(made.named_parameters())} & ATTRIBUTES
+        found |= {dotted} if kept else set()
+    assert found == KEEPERS
 
 
 @pytest.mark.parametrize("lines", HONEST)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from db.archive import Archive
+from db.endings import Ending, Reason
 from db.testing_values import OTHER_TASK, TASK, proposal, report
 from sandbox.failure import Failure, FailureKind
 
@@ -32,6 +33,8 @@ def main(path: Path) -> None:
         assert first is not None
         made = proposal(1, parents=(first.id,), name="α loss")
         assert made.candidate is not None
+        assert made.gate is not None
+        made = replace(made, gate=replace(made.gate, notes=("an import that nothing used is left out",)))
         archive.record_verdict(archive.record_reply(campaign, replace(made, candidate=None)), made)
         refused = proposal(2, failure=Failure(FailureKind.CRASH, "ValueError: no"), repair_of=1, origin="repaired")
         archive.record_verdict(archive.record_reply(campaign, refused), refused)
@@ -46,6 +49,10 @@ def main(path: Path) -> None:
         lost = Failure(FailureKind.INFRASTRUCTURE, "node gone")
         archive.fail_trial(trial.id, archive.start_attempt(trial.id, "slot 1"), lost, final=False)
         archive.start_attempt(trial.id, "slot 1")
+        other = archive.start_campaign(
+            "ended", {"seed": 2}, task=TASK, metric="score", higher_is_better=True, seeds=None
+        ).id
+        archive.finish_campaign(other, "finished", Ending(Reason.TOKENS, "budget.tokens 30,000 is used up"))
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE leases SET host = 'a-machine', pid = 1, process = ''")  # not whoever made it
         connection.commit()

@@ -23,6 +23,10 @@ def main(path: Path) -> None:
     if path.exists():
         raise SystemExit(f"{path} exists; a saved archive is not made twice")
     with Archive(path, create=True) as archive:
+        other = archive.start_campaign(
+            "ended", {"seed": 2}, task=TASK, metric="score", higher_is_better=True, seeds=None
+        ).id
+        archive.finish_campaign(other, "finished", Ending(Reason.TOKENS, "budget.tokens 30,000 is used up"))
         campaign = archive.start_campaign(
             "saved", {"seed": 1}, task=TASK, metric="score", higher_is_better=True, seeds=(0, 1)
         ).id
@@ -49,10 +53,6 @@ def main(path: Path) -> None:
         lost = Failure(FailureKind.INFRASTRUCTURE, "node gone")
         archive.fail_trial(trial.id, archive.start_attempt(trial.id, "slot 1"), lost, final=False)
         archive.start_attempt(trial.id, "slot 1")
-        other = archive.start_campaign(
-            "ended", {"seed": 2}, task=TASK, metric="score", higher_is_better=True, seeds=None
-        ).id
-        archive.finish_campaign(other, "finished", Ending(Reason.TOKENS, "budget.tokens 30,000 is used up"))
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE leases SET host = 'a-machine', pid = 1, process = ''")  # not whoever made it
         connection.commit()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy.engine import RowMapping
 
@@ -18,8 +18,10 @@ from sandbox.contract import Conditions
 from sandbox.failure import Failure, FailureKind
 from sandbox.reports import Fingerprint, GateReport, Match, Nearest, ProbeReport, Properties, Violation
 
+T = TypeVar("T", bound=Sized)
 Columns = dict[str, Any]
-_MOST_POINTS = 1_000  # of a loss curve; probes store 41
+_MOST = 1_000  # entries of a list in a report; probes store 41 points of a curve, gates 12 violations
+_LARGEST_BATCH = 100_000  # of a fingerprint's conditions
 
 
 def failure_columns(failure: Failure | None) -> Columns:
@@ -54,8 +56,28 @@ def gate_json(gate: GateReport) -> Columns:
 def gate_of(value: Mapping[str, Any] | None) -> GateReport | None:
     if value is None:
         return None
-    violations = tuple(Violation(**v) for v in value["violations"])
-    return GateReport(violations, tuple(value["parameters"]), tuple(value.get("notes", ())))
+    violations = tuple(
+        Violation(_whole(v["line"]), *_texts((v["problem"], v["instead"]))) for v in _few(value["violations"])
+    )
+    return GateReport(violations, _texts(value["parameters"]), _texts(value.get("notes", ())))
+
+
+def _texts(values: Sequence[Any]) -> tuple[str, ...]:
+    if not isinstance(values, (list, tuple)) or not all(isinstance(v, str) for v in values):
+        raise ValueError("a report with something else where texts belong")
+    return tuple(_few(values))
+
+
+def _few(values: T) -> T:
+    if len(values) > _MOST:
+        raise ValueError(f"a report with {len(values):,} entries in one place")
+    return values
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise ValueError("a report with something else where a whole number belongs")
+    return value
 
 
 def probe_json(probe: ProbeReport) -> Columns:
@@ -80,39 +102,49 @@ def probe_of(value: Mapping[str, Any] | None, fingerprint: Fingerprint | None) -
         return None
     failure, properties = value["failure"], value["properties"]
     if properties is not None:
-        properties = Properties(**{**properties, "inputs_with_gradient": tuple(properties["inputs_with_gradient"])})
+        properties = _properties_of(properties)
     return ProbeReport(
-        failure=None if failure is None else Failure(FailureKind(failure["kind"]), failure["message"]),
+        failure=None if failure is None else Failure(FailureKind(failure["kind"]), *_texts((failure["message"],))),
         properties=properties,
         fingerprint=_taken(fingerprint, value.get("conditions"), value.get("single", False)),
-        facts={name: float(v) for name, v in value["facts"].items()},  # float reads "nan" and "inf" too
+        facts={name: float(v) for name, v in _few(value["facts"]).items()},  # float reads "nan" and "inf" too
         curve=_curve_of(value.get("curve", ())),
         nearest=_nearest_of(value.get("nearest")),
     )
 
 
+def _properties_of(value: Mapping[str, Any]) -> Properties:
+    inputs = _texts(value["inputs_with_gradient"])
+    for name, found in value.items():
+        text = name.startswith("limit_at")
+        if name != "inputs_with_gradient" and not isinstance(found, (str if text else bool, type(None))):
+            raise ValueError(f"a report with something else where {name} belongs")
+    return Properties(**{**value, "inputs_with_gradient": inputs})
+
+
 def _curve_of(values: Sequence[Any]) -> tuple[float, ...]:
-    if len(values) > _MOST_POINTS:
-        raise ValueError(f"a curve of {len(values):,} points")
-    return tuple(float(v) for v in values)
+    return tuple(float(v) for v in _few(values))
 
 
 def _taken(found: Fingerprint | None, conditions: Mapping[str, Any] | None, single: bool) -> Fingerprint | None:
     """A fingerprint with what is stored beside it."""
     if found is None or conditions is None:
         return found
-    scales = tuple(float(s) for s in conditions["scales"])
-    return replace(
-        found, conditions=Conditions(int(conditions["seed"]), int(conditions["batch"]), scales), single=single
-    )
+    scales, batch = tuple(float(s) for s in _few(conditions["scales"])), _whole(conditions["batch"])
+    if batch > _LARGEST_BATCH:  # a probe would draw that many
+        raise ValueError(f"a fingerprint of {batch:,} examples")
+    return replace(found, conditions=Conditions(_whole(conditions["seed"]), batch, scales), single=bool(single))
 
 
 def _nearest_of(value: Mapping[str, Any] | None) -> Nearest | None:
     if value is None:
         return None
-    return Nearest(
-        **{k: tuple(Match(m["name"], float(m["scale"]), float(m["distance"])) for m in v) for k, v in value.items()}
-    )
+    return Nearest(**{k: tuple(_match_of(m) for m in _few(v)) for k, v in value.items()})
+
+
+def _match_of(value: Mapping[str, Any]) -> Match:
+    name, factor = _texts((value["name"], value.get("factor", "")))
+    return Match(name, float(value["scale"]), float(value["distance"]), factor)
 
 
 def report_columns(gate: GateReport | None, probe: ProbeReport | None) -> Columns:

@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlche
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from db.errors import ArchiveError
-from db.limits import watch
+from db.limits import raise_interrupt, watch
 from db.redact import redact_secrets, redact_url
 from db.types import read_json
 from sandbox.text import one_line
@@ -102,6 +102,7 @@ def connect_engine(target: Target) -> Engine:
             engine = sa.create_engine(target.url, json_deserializer=read_json, **_POOL)
             event.listen(engine, "connect", _set_up_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
+            event.listen(engine, "handle_error", raise_interrupt)
             return engine
         wait = {} if "connect_timeout" in target.url.query else {"connect_timeout": _CONNECT_S}
         return sa.create_engine(target.url, pool_pre_ping=True, connect_args=wait, json_deserializer=read_json, **_POOL)

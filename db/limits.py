@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, ExceptionContext
 from sqlalchemy.exc import OperationalError
 
 _STEPS = 20_000  # of SQLite's virtual machine between two looks at the clock: some two milliseconds
@@ -43,6 +43,17 @@ def watch(connection: Any, info: dict[Any, Any]) -> None:
     """Let SQLite look at a clock while it works. `info` is that of the pooled connection."""
     clock = info[_KEY] = _Clock()
     connection.set_progress_handler(clock.is_over, _STEPS)
+
+
+def raise_interrupt(context: ExceptionContext) -> None:
+    """Ctrl-C during a statement of SQLite's, which takes a handler's exception for a wish to stop and drops it.
+
+    Raises:
+        KeyboardInterrupt: SQLite was stopped, and not because the time was over.
+    """
+    clock = context.connection.info.get(_KEY) if context.connection is not None else None
+    if clock is not None and not clock.is_over() and "interrupted" in str(context.original_exception):
+        raise KeyboardInterrupt from None
 
 
 @contextmanager

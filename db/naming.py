@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,13 +10,16 @@ from sqlalchemy.engine import Connection
 
 from db.errors import ArchiveError
 from db.models import campaigns, candidates, proposals, standings
+from db.types import SafeText
 from evaluators.objectives import known_families, known_objectives
+from evaluators.options import closest
 from sandbox.candidate import looks_like_id
 from sandbox.text import one_line
 
 SURE = 8  # hexadecimal digits from which a word that begins an id is that id, whatever is called the same
 _SHOWN = 5  # of several that a name may mean
 _SUGGESTED = 10_000  # names that a suggestion is looked for among
+_CHARACTERS = 60  # of a name, where it is compared or shown
 
 
 def candidate_named(connection: Connection, archive: str, given: str, campaign: int | None = None) -> str:
@@ -47,7 +49,7 @@ def candidate_named(connection: Connection, archive: str, given: str, campaign: 
         raise ArchiveError(
             f"{archive} has no candidate {shown!r}, by id or by name; {_hint(connection, word, campaign)}"
         )
-    said = {row.candidate_id: f" ({row.status}, in {one_line(row.campaign, 40)})" for row in by_name}
+    said = {row.candidate_id: f" ({one_line(row.status, 20)}, in {one_line(row.campaign, 40)})" for row in by_name}
     several = ", ".join(f"{one[: max(10, len(word) + 4)]}{said.get(one, '')}" for one in list(found)[:_SHOWN])
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     raise ArchiveError(f"{shown!r} is ambiguous: {several}{more}; write one of these ids")
@@ -61,7 +63,8 @@ def _by_id(connection: Connection, prefix: str) -> list[str]:
 
 def _by_name(connection: Connection, name: str, campaign: int | None) -> Sequence[Any]:
     """Candidates of that name, of the first class that has any."""
-    columns = (standings.c.candidate_id, standings.c.origin, standings.c.status, campaigns.c.name.label("campaign"))
+    status, campaign_name = _beginning(standings.c.status), _beginning(campaigns.c.name)
+    columns = (standings.c.candidate_id, standings.c.origin, status.label("status"), campaign_name.label("campaign"))
     query = sa.select(*columns).select_from(_named()).where(proposals.c.name == name, *_within(campaign))
     rows = connection.execute(query.order_by(standings.c.campaign_id.desc(), standings.c.number)).all()
     known = [row for row in rows if row.origin == "known"]
@@ -69,12 +72,17 @@ def _by_name(connection: Connection, name: str, campaign: int | None) -> Sequenc
 
 
 def _hint(connection: Connection, word: str, campaign: int | None) -> str:
-    query = sa.select(proposals.c.name).select_from(_named()).where(*_within(campaign)).distinct().limit(_SUGGESTED)
-    names = [one_line(name, 60) for name in connection.execute(query).scalars()]
+    query = sa.select(_beginning(proposals.c.name)).select_from(_named()).where(*_within(campaign)).distinct()
+    names = [one_line(name, _CHARACTERS) for name in connection.execute(query.limit(_SUGGESTED)).scalars()]
     if any(word in known_objectives(family) for family in known_families()):
         return f"it is a known loss that no campaign here has measured: `discovery objectives show {word}`"
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else "`discovery candidates` lists them"
+    close = closest(word, names, cutoff=0.6)
+    return f"did you mean {close!r}?" if close else "`discovery candidates` lists them"
+
+
+def _beginning(column: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+    """As much of a text as is compared or shown: each row would bring its own copy of a very long one."""
+    return sa.func.substr(column, 1, _CHARACTERS, type_=SafeText())
 
 
 def _named() -> sa.Join:

@@ -55,6 +55,21 @@ DAMAGE = [
     ("UPDATE standings SET score = score + 1e-9", "a standing says something else than its trials"),
     ("UPDATE standings SET trials_done = 1 WHERE status = 'ranked'", "a standing says something else than its trials"),
     ("UPDATE means SET value = value + 1e-6", "the means of a candidate's metrics are not those of its trials"),
+    ("UPDATE campaigns SET finished_at = NULL, end_reason = 'wall_s'", "a campaign that ended for no reason"),
+    ("UPDATE campaigns SET finished_at = created_at, end_reason = NULL", "a campaign that ended for no reason"),
+    (
+        "UPDATE campaigns SET finished_at = created_at, end_reason = 'boredom'",
+        "a campaign that ended for a reason that",
+    ),
+    ("UPDATE campaigns SET end_detail = x'00ff'", "a value that cannot be read"),
+    (
+        "UPDATE candidates SET gate = json_set(gate, '$.notes', json('[7]')) WHERE gate NOT NULL",
+        "a report of gate or probe",
+    ),
+    (
+        "UPDATE candidates SET probe = json_set(probe, '$.conditions.batch', 1000000000) WHERE fingerprint NOT NULL",
+        "a report of gate or probe",
+    ),
     ("DELETE FROM means WHERE name = 'kl'", "the means of a candidate's metrics are not those of its trials"),
 ]
 

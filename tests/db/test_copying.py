@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 import db.copying
 from db.archive import Archive, ArchiveError
@@ -102,13 +103,11 @@ def test_a_copy_is_of_one_moment(saved: Path, tmp_path: Path) -> None:
     assert content(tmp_path / "copy.db") == before != content(saved)
 
 
-def test_a_copy_that_differs_is_noticed(saved: Path, tmp_path: Path) -> None:
-    Archive(tmp_path / "copy.db", create=True).close()
-    with closing(sqlite3.connect(tmp_path / "copy.db", isolation_level=None)) as connection:
-        connection.execute(
-            "CREATE TRIGGER alters AFTER INSERT ON metrics WHEN new.trial_id = 3 AND new.name = 'kl' BEGIN "
-            "UPDATE metrics SET value = value + 1e-9 WHERE trial_id = 3 AND name = 'kl'; END"
-        )
+def test_a_copy_that_differs_is_noticed(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def alter(connection: Connection) -> None:  # before what was copied is committed
+        connection.exec_driver_sql("UPDATE metrics SET value = value + 1e-9 WHERE trial_id = 3 AND name = 'kl'")
+
+    monkeypatch.setattr("db.copying._advance_sequences", alter)
     with pytest.raises(ArchiveError, match=r"no true copy: metrics \(3, 'kl'\) differs") as caught:
         copy(saved, tmp_path / "copy.db")
     assert caught.value.fault

@@ -17,6 +17,7 @@ import pytest
 
 from db import engine
 from db.archive import Archive, ArchiveError
+from db.arrays import POINTS
 from db.testing_values import TASK, proposal, report
 
 WRITER = """
@@ -75,7 +76,7 @@ def test_a_killed_writer_loses_nothing_finished(tmp_path: Path) -> None:
             assert len({t.seed for t in found}) == len(found)
             assert acknowledged <= {t.seed for t in found if t.status == "done"}
             assert all(len(t.metrics) == 2 for t in found if t.status == "done")
-            assert all(archive.arrays(t.id)["curve"].size == 200 for t in found if t.status == "done")
+            assert all(archive.arrays(t.id)["curve"].size == POINTS for t in found if t.status == "done")
     writer = start_writer(path, count)
     out, errors = writer.communicate(timeout=120)
     assert out.endswith("end\n"), errors

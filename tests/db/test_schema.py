@@ -20,10 +20,11 @@ from alembic.config import Config
 
 from db.archive import Archive, ArchiveError
 from db.checking import check
+from db.endings import Ending, Reason
 from db.models import SCHEMA_VERSION, VERSION_TABLE
 from db.records import EntryFilter
 from db.schema import MIGRATIONS, upgrade
-from db.testing_values import OTHER_TASK, TASK, proposal, same_fingerprint
+from db.testing_values import CONDITIONS, OTHER_TASK, TASK, proposal, same_fingerprint
 from db.types import UTCDateTime
 from tests.support.command import discovery
 from tests.support.postgres import new_database
@@ -80,7 +81,7 @@ def test_an_archive_that_another_version_wrote_is_read(
     assert upgrade(path) == version
     assert list(check(path)) == []
     with Archive(path) as archive:
-        (campaign,) = archive.campaigns()
+        campaign = archive.campaign("saved")
         assert (campaign.name, campaign.proposals, campaign.candidates, campaign.trials_done) == ("saved", 4, 2, 6)
         best, known, refused = archive.entries("saved")
         assert (best.name, known.origin, refused.status) == ("α loss", "known", "refused")
@@ -91,6 +92,15 @@ def test_an_archive_that_another_version_wrote_is_read(
         assert expected is not None
         assert same_fingerprint(archive.entry(best.candidate.id).fingerprint, expected.fingerprint)
         assert archive.scores("saved", OTHER_TASK.id, "kl")[best.candidate.id].by_seed == {100: 10 - 0.85}
+        if version >= "0006":
+            ended = archive.campaign("ended").ended
+            assert ended == Ending(Reason.TOKENS, "budget.tokens 30,000 is used up")
+            read = archive.proposal_of(best.candidate.id, "saved")
+            assert read.gate is not None
+            assert read.gate.notes == ("an import that nothing used is left out",)
+            assert read.probe is not None
+            assert read.probe.fingerprint is not None
+            assert read.probe.fingerprint.conditions == CONDITIONS
         # what later versions keep beside the trials
         assert archive.means("saved", ["kl"])[best.candidate.id] == {"kl": pytest.approx(10 - 0.7505, abs=1e-12)}
         assert archive.entries("saved", EntryFilter(where="kl < 9.4")) == [best]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import shutil
+import signal
 import threading
 import time
 import tracemalloc
@@ -148,6 +149,16 @@ def test_a_read_ends_when_its_time_is_over(tmp_path: Path) -> None:
         with reads_within(0.0), pytest.raises(ArchiveError, match="took longer"):
             archive.campaigns()
         assert len(archive.campaigns()) == 1
+
+
+def test_ctrl_c_during_a_long_statement_is_no_slow_read(tmp_path: Path) -> None:
+    path = make_archive(tmp_path / "small.db")
+    for limit in (None, 60.0):
+        with Archive(path, read_limit_s=limit) as archive:
+            threading.Timer(0.5, signal.raise_signal, (signal.SIGINT,)).start()
+            with pytest.raises(KeyboardInterrupt), archive._read() as connection:
+                connection.exec_driver_sql(f"SELECT count(*) FROM ({ENDLESS})")
+            assert len(archive.campaigns()) == 1
 
 
 def test_a_read_of_postgresql_ends_when_its_time_is_over(server: Any) -> None:

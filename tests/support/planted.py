@@ -8,9 +8,12 @@ import sqlite3
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+
+from sandbox.reports import Properties
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
 SLOW = "length(replace(hex(zeroblob(300000000)), '00', 'ab'))"
@@ -165,6 +168,33 @@ ODD: Mapping[str, Plant] = {
         "UPDATE candidates SET probe = ?",
         '{"failure": {"kind": [], "message": 3}, "properties": null, "facts": {"a": "x"}, "curve": ["y"]}',
     ),
+    "notes of another form": said(
+        "UPDATE candidates SET gate = ?", '{"parameters": [], "violations": [], "notes": [7, {"a": []}]}'
+    ),
+    "notes without end": said(
+        "UPDATE candidates SET gate = ?", json.dumps({"parameters": [], "violations": [], "notes": ["n" * 60] * 30_000})
+    ),
+    "properties of another form": said(
+        "UPDATE candidates SET probe = ?",
+        json.dumps({
+            "failure": None, "facts": {},
+            "properties": {f.name: [7] for f in fields(Properties)},
+        }),
+    ),
+    "conditions beyond counting": said(
+        "UPDATE candidates SET fingerprint = x'000000000000f03f', fingerprint_rows = 1, probe = ?",
+        json.dumps({
+            "failure": None, "properties": None, "facts": {}, "nearest": None,
+            "conditions": {"seed": 2**62, "batch": 2**62, "scales": [1e308] * 100_000},
+        }),
+    ),
+    "conditions of another form": said(
+        "UPDATE candidates SET fingerprint = x'000000000000f03f', fingerprint_rows = 1, probe = ?",
+        '{"failure": null, "properties": null, "facts": {}, "nearest": null, "conditions": ["x"], "single": "y"}',
+    ),
+    "foreign reasons": said("UPDATE campaigns SET end_reason = 'boredom', end_detail = char(27) || '[2J'"),
+    "reasons of bytes": said("UPDATE campaigns SET end_reason = x'1b', end_detail = x'1bff'"),
+    "large reasons": said("UPDATE campaigns SET end_detail = ?", "d" * 9_000_000),
     "curve without end": said(
         "UPDATE candidates SET probe = ?",
         json.dumps({"failure": None, "properties": None, "facts": {}, "curve": [1e308, -1e308] * 100_000, "nearest": None}),

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from db.archive import Archive
+from db.endings import Ending, Reason
 from db.testing_values import OTHER_TASK, TASK, proposal, report
 from sandbox.failure import Failure, FailureKind
 
@@ -22,6 +23,10 @@ def main(path: Path) -> None:
     if path.exists():
         raise SystemExit(f"{path} exists; a saved archive is not made twice")
     with Archive(path, create=True) as archive:
+        other = archive.start_campaign(
+            "ended", {"seed": 2}, task=TASK, metric="score", higher_is_better=True, seeds=None
+        ).id
+        archive.finish_campaign(other, "finished", Ending(Reason.TOKENS, "budget.tokens 30,000 is used up"))
         campaign = archive.start_campaign(
             "saved", {"seed": 1}, task=TASK, metric="score", higher_is_better=True, seeds=(0, 1)
         ).id
@@ -32,6 +37,8 @@ def main(path: Path) -> None:
         assert first is not None
         made = proposal(1, parents=(first.id,), name="α loss")
         assert made.candidate is not None
+        assert made.gate is not None
+        made = replace(made, gate=replace(made.gate, notes=("an import that nothing used is left out",)))
         archive.record_verdict(archive.record_reply(campaign, replace(made, candidate=None)), made)
         refused = proposal(2, failure=Failure(FailureKind.CRASH, "ValueError: no"), repair_of=1, origin="repaired")
         archive.record_verdict(archive.record_reply(campaign, refused), refused)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from db.records import Reply
 from discovery.protocols import (
-    Bounded,
-    Finite,
     Outcome,
     Past,
     Plan,
-    Priced,
     Prices,
     Proposer,
     ProposerError,
@@ -17,7 +14,7 @@ from discovery.protocols import (
     Request,
     Strategy,
 )
-from evaluators.plugin_border import method_of, name_of, plugin_border
+from evaluators.plugin_border import method_of, name_of, optional, plugin_border
 from sandbox.failure import PluginError
 
 
@@ -57,7 +54,8 @@ async def propose(proposer: Proposer, request: Request) -> Reply:
 def has_ended(proposer: Proposer, index: int) -> ProposerExhausted | None:
     """Why nothing is proposed from that question on; None where something may be. Raises PluginError."""
     with plugin_border(proposer, f"has_ended {index}"):
-        ended = proposer.has_ended(index) if isinstance(proposer, Finite) else None
+        tells = optional(proposer, "has_ended")
+        ended = tells(index) if tells is not None else None
     if ended is not None and not isinstance(ended, ProposerExhausted):
         raise PluginError(
             f"{method_of(proposer, 'has_ended')} returned a {type(ended).__name__}, not a ProposerExhausted"
@@ -68,7 +66,7 @@ def has_ended(proposer: Proposer, index: int) -> ProposerExhausted | None:
 def max_reply_tokens(proposer: Proposer) -> int | None:
     """The most that one reply can take; None where nobody says. Raises PluginError."""
     with plugin_border(proposer, "max_reply_tokens"):
-        most = proposer.max_reply_tokens if isinstance(proposer, Bounded) else None
+        most = optional(proposer, "max_reply_tokens")
     if most is not None and not isinstance(most, int):
         raise PluginError(f"{name_of(proposer)}, max_reply_tokens is a {type(most).__name__}, not a whole number")
     return most
@@ -77,7 +75,7 @@ def max_reply_tokens(proposer: Proposer) -> int | None:
 def prices(proposer: Proposer) -> Prices | None:
     """What its model takes; None where nobody says. Raises PluginError."""
     with plugin_border(proposer, "prices"):
-        said = proposer.prices if isinstance(proposer, Priced) else None
+        said = optional(proposer, "prices")
     if said is not None and not isinstance(said, Prices):
         raise PluginError(f"{name_of(proposer)}, prices are a {type(said).__name__}, not Prices")
     return said

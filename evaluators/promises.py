@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from evaluators.base import Calls, Evaluator, Metric, MetricSpec, TellsCalls, TrialReport
+from evaluators.base import Calls, Evaluator, Metric, MetricSpec, TrialReport
 from evaluators.options import nearest
-from evaluators.plugin_border import method_of, name_of, plugin_border
+from evaluators.plugin_border import method_of, name_of, optional, plugin_border
 from sandbox.contract import Contract
 from sandbox.failure import PluginError
 
@@ -43,7 +43,7 @@ def prepare(evaluator: Evaluator, tell: Callable[[str], None] | None = None) -> 
 def calls_of(evaluator: Evaluator) -> Calls | None:
     """How its training calls a loss; None where it does not say. Raises PluginError."""
     with plugin_border(evaluator, "calls"):
-        calls = evaluator.calls if isinstance(evaluator, TellsCalls) else None
+        calls: Any = optional(evaluator, "calls")
     if calls is not None and not isinstance(calls, Calls):
         raise PluginError(f"{name_of(evaluator)}, calls are a {_kind(calls)}, not Calls")
     return calls

@@ -45,7 +45,7 @@ def test_what_a_proposer_says_besides_is_its_own_fault_where_it_fails() -> None:
     class Fails:
         @property
         def prices(self) -> Any:
-            return {}["price"]
+            return self.price
 
         @property
         def max_reply_tokens(self) -> Any:
@@ -60,7 +60,10 @@ def test_what_a_proposer_says_besides_is_its_own_fault_where_it_fails() -> None:
         def has_ended(self, index: int) -> Any:
             return "nothing left"
 
-    for made, words in ((Fails(), ("KeyError", "ZeroDivisionError", "IndexError")), (Odd(), ("tuple", "str", "str"))):
+    for made, words in (
+        (Fails(), ("AttributeError", "ZeroDivisionError", "IndexError")),
+        (Odd(), ("tuple", "str", "str")),
+    ):
         asked: Any = (guarded.prices, guarded.max_reply_tokens, lambda proposer: guarded.has_ended(proposer, 0))
         for ask, word in zip(asked, words, strict=True):
             with pytest.raises(PluginError, match=rf"test_plugins:.*{type(made).__name__}.*{word}"):

@@ -63,7 +63,7 @@ RUNS = {
     ),
     "NaN": (
         'return replace(super().run(oracle, seed), metrics=(Metric("score", float("nan"), True, "1"),))',
-        "metric score is not finite; an evaluator must raise instead ({file}:{line})",
+        "metric score is not finite or over 1e+150; an evaluator must raise instead ({file}:{line})",
     ),
     "tensor": (
         'return replace(super().run(oracle, seed), metrics=(Metric("score", torch.ones(()), True, "1"),))',

@@ -22,6 +22,7 @@ from db.schema import open_archive
 from db.session import ranking_of
 from db.standings import averages, place_of
 from db.types import Blob, Real, Whole, plain
+from sandbox.failure import FailureKind
 from sandbox.text import one_line
 
 _CHUNK = 1_000  # rows held in memory
@@ -165,8 +166,12 @@ def _states(connection: Connection) -> Iterator[Problem]:
         "a proposal that was accepted without a candidate": sa.and_(
             judged, p.candidate_id.is_(None), p.failure_kind.is_(None)
         ),
+        "a proposal without a reply that says why there is no answer in it": sa.and_(
+            p.reply_problem.is_not(None), p.reply_text.is_(None)
+        ),
     }
     yield from _ends(connection)
+    yield from _kinds(connection)
     for what, wrong in proposals.items():
         for (proposal,) in connection.execute(sa.select(p.id).where(wrong)):
             yield Problem(what, f"proposal {proposal}")
@@ -182,6 +187,15 @@ def _ends(connection: Connection) -> Iterator[Problem]:
     for what, wrong in campaigns.items():
         for (campaign,) in connection.execute(sa.select(c.id).where(wrong)):
             yield Problem(what, f"campaign {campaign}")
+
+
+def _kinds(connection: Connection) -> Iterator[Problem]:
+    """Failures of a kind that nobody reads as one."""
+    for table in m.metadata.sorted_tables:
+        if "failure_kind" in table.c:
+            unknown = sa.select(*table.primary_key.columns).where(table.c.failure_kind.not_in([*FailureKind]))
+            for row in connection.execute(unknown):
+                yield Problem("a failure of a kind that this version does not know", f"{table.name} {_key(row)}")
 
 
 def _code(connection: Connection) -> Iterator[Problem]:

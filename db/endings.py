@@ -20,7 +20,8 @@ class Reason(StrEnum):
     PROPOSER = "proposer"  # the proposer could not go on
     INTERRUPTED = "interrupted"  # somebody asked it to stop
     SETTINGS = "settings"  # a setting turned out to be wrong
-    FAULT = "fault"  # of the machine, of Ray, of the archive, of a plug-in or ours
+    PLUGIN = "plugin"  # an evaluator, strategy or proposer is faulty
+    FAULT = "fault"  # of the machine, of Ray, of the archive or ours
     IMPORTED = "imported"  # no search: losses taken from files
     UNRECORDED = "unrecorded"  # ended before reasons were kept
 
@@ -36,6 +37,7 @@ _WORDS = {
     Reason.PROPOSER: "the proposer could not go on",
     Reason.INTERRUPTED: "it was asked to stop",
     Reason.SETTINGS: "a setting is wrong",
+    Reason.PLUGIN: "a plug-in is faulty",
     Reason.FAULT: "a fault stopped it",
     Reason.IMPORTED: "losses were taken from files",
     Reason.UNRECORDED: "the reason was not recorded",

@@ -9,6 +9,11 @@ import sys
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
+def _beside(package: str) -> str:
+    """Where one of our packages is if it lies beside this one: Ray sends each to a cluster in a folder of its own."""
+    return os.path.join(_ROOT, package, "__init__.py")
+
+
 def _hidden_by(package: str) -> str | None:
     """The file that Python takes for one of our packages, because it is found first; None if it is ours."""
     if package in sys.modules:
@@ -16,13 +21,12 @@ def _hidden_by(package: str) -> str | None:
     else:
         spec = importlib.util.find_spec(package)
         found = spec.origin if spec is not None else None
-    ours = os.path.join(_ROOT, package, "__init__.py")
-    return None if found is None or os.path.realpath(found) == os.path.realpath(ours) else found
+    return None if found is None or os.path.realpath(found) == os.path.realpath(_beside(package)) else found
 
 
 def _load(package: str) -> None:
     """Import one of our packages from where this one is, so that nothing found later takes its place."""
-    spec = importlib.util.spec_from_file_location(package, os.path.join(_ROOT, package, "__init__.py"))
+    spec = importlib.util.spec_from_file_location(package, _beside(package))
     if package not in sys.modules and spec is not None and spec.loader is not None:
         sys.modules[package] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[package])
@@ -35,6 +39,8 @@ if (
     sys.path.append(sys.path.pop(0))
 _is_command = _by_module or os.path.basename("".join(sys.argv[:1])) == "discovery"
 for _package in ("sandbox", "evaluators", "db"):  # names that a file beside a notebook may have too
+    if not os.path.exists(_beside(_package)):
+        continue
     if not _is_command and (_file := _hidden_by(_package)) is not None:
         raise ImportError(
             f"{_file} hides the package `{_package}` of objective-discovery: rename it, or start from another folder",

@@ -16,7 +16,7 @@ from typing import Any
 from db.archive import Archive, ArchiveError
 from db.endings import NOT_RECORDED, Ending
 from db.records import CampaignRecord, Proposal, Result
-from discovery import ending
+from discovery import ending, guarded
 from discovery.campaign_log import campaign_log
 from discovery.changes import refuse_another_campaign, said_changes
 from discovery.config import CampaignConfig, PromotionConfig
@@ -28,7 +28,7 @@ from discovery.ledger import Ledger
 from discovery.measured import Measured, board_of, measured
 from discovery.progress import Event, Progress
 from discovery.prompts.builder import PromptBuilder, PromptContext
-from discovery.protocols import Preflight, Priced, Prices, Proposer, ProposerError, Strategy
+from discovery.protocols import Preflight, Prices, Proposer, ProposerError, Strategy
 from discovery.resume import conditions_of, restore
 from discovery.room import Pools
 from discovery.search import Parts, Resumed, Search, SearchError
@@ -145,7 +145,7 @@ class Campaign:
 
     @property
     def _prices(self) -> Prices | None:
-        return self._proposer.prices if isinstance(self._proposer, Priced) else None
+        return guarded.prices(self._proposer)
 
     def stop(self) -> None:
         """Ask a running campaign to end soon; safe from any thread. What is stored stays, the rest is resumed later."""

@@ -36,6 +36,8 @@ def of_error(error: BaseException) -> Ending:
         return Ending(Reason.PROPOSER, str(error))
     if isinstance(error, (OptionsError, ConfigError)):
         return Ending(Reason.SETTINGS, str(error))
+    if isinstance(error, PluginError):
+        return Ending(Reason.PLUGIN, str(error))
     if isinstance(error, EXPECTED):
         return Ending(Reason.FAULT, str(error))
     return Ending(Reason.FAULT, f"unexpected fault: {type(error).__name__}: {error}")

@@ -180,12 +180,16 @@ class RayExecutor:
                 tell(heard)
             raise InfrastructureError(f"preparing {task} ended without a result")
 
-        result = await self._on(
-            self._trial,
-            self._trial_actor,
-            None,
-            lambda actor: listen(actor.prepare_aloud.options(num_returns="streaming").remote(task)),
-        )
+        for tried in range(1, _TRIES + 1):
+            result = await self._on(
+                self._trial,
+                self._trial_actor,
+                None,
+                lambda actor: listen(actor.prepare_aloud.options(num_returns="streaming").remote(task)),
+            )
+            if not isinstance(result, Failure) or result.kind is not FailureKind.INFRASTRUCTURE or tried == _TRIES:
+                break
+            tell(f"attempt {tried} lost ({result.message}), again")
         if isinstance(result, Failure):
             error = PluginError if result.kind is FailureKind.PLUGIN else InfrastructureError
             raise error(f"preparing {task}: {result.message}")

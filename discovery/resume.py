@@ -8,11 +8,12 @@ from db.archive import Archive
 from db.records import Proposal, Result
 from discovery import guarded
 from discovery.config_errors import ConfigError
-from discovery.protocols import Finite, Outcome
+from discovery.protocols import Outcome
 from discovery.search import GIVEN, Resumed, Search
 from discovery.stages import stored_results
-from evaluators.base import Evaluator, TellsCalls
+from evaluators.base import Evaluator
 from evaluators.objectives import machine_conditions
+from evaluators.promises import calls_of
 from sandbox.contract import Conditions
 
 
@@ -46,8 +47,7 @@ def restore(search: Search) -> list[Resumed]:
                 unfinished.append(Resumed(proposal, accepted=True, by_seed=result.by_seed))
             else:
                 search.report(proposal, result)
-    if isinstance(parts.proposer, Finite):
-        search.exhausted = parts.proposer.has_ended(search.ledger.next_question)
+    search.exhausted = guarded.has_ended(parts.proposer, search.ledger.next_question)
     _count_lost(search)
     _count_device_time(search)
     parts.progress.usd = search.ledger.spent
@@ -58,9 +58,9 @@ def conditions_of(archive: Archive, campaign: int, evaluator: Evaluator) -> Cond
     """The conditions that a campaign's candidates are compared under: as its evaluator trains them.
 
     With the secret of its stored fingerprints, if it has any, wherever they were made: new ones must compare with them.
-    Raises ArchiveError.
+    Raises ArchiveError, PluginError.
     """
-    wanted = machine_conditions(evaluator.calls if isinstance(evaluator, TellsCalls) else None)
+    wanted = machine_conditions(calls_of(evaluator))
     for proposal in archive.proposals(campaign):
         found = proposal.probe.fingerprint if proposal.probe is not None else None
         if found is not None and found.conditions is not None and replace(found.conditions, seed=wanted.seed) == wanted:

@@ -18,7 +18,7 @@ from discovery.executor import RayExecutor
 from discovery.ledger import Ledger
 from discovery.progress import Progress
 from discovery.prompts.builder import PromptBuilder
-from discovery.protocols import Bounded, Outcome, Proposer, ProposerError, ProposerExhausted, Request, Strategy
+from discovery.protocols import Outcome, Proposer, ProposerError, ProposerExhausted, Request, Strategy
 from discovery.questions import Asked
 from discovery.remembered import Remembered
 from discovery.replies import ReplyError, parse_reply
@@ -234,7 +234,7 @@ class Search:
                 parts.progress.failures["NO_REPLY"] += 1
                 if request is not None:
                     parts.archive.close_request(request)
-            self._lost(error)
+            self._lost(error, is_said=error.billed is not None)
             return None
         proposal = self._store_reply(asked.answered(asked.reply, parts.config.proposer.kind), request)
         return await self._judge(proposal, asked)
@@ -244,7 +244,7 @@ class Search:
         parts = self.parts
         if not parts.proposer.uses_llm:
             return None
-        bound = parts.proposer.max_reply_tokens if isinstance(parts.proposer, Bounded) else None
+        bound = guarded.max_reply_tokens(parts.proposer)
         most = self.ledger.most(asked.prompt, bound)
         usd = None if self.ledger.prices is None else self.ledger.prices.of(*most)
         return parts.archive.record_request(parts.campaign, asked.index, *most, usd)
@@ -269,7 +269,7 @@ class Search:
         asked.checked = judged.candidate
         assert proposal.reply is not None
         if proposal.reply.problem is not None and judged.candidate is None:
-            self._lost(ProposerError(proposal.reply.problem, fatal=False))
+            self._lost(ProposerError(proposal.reply.problem, fatal=False), is_said=True)
         else:
             self._lost_in_a_row = 0
         if judged.failure is None:
@@ -287,14 +287,14 @@ class Search:
         prompt = self.parts.builder.repair(asked.prompt, asked.reply.text, str(failure), asked.checked)
         return Asked(asked.plan, prompt, self.ledger.take_other(), asked.attempt + 1, repair_of=asked.index)
 
-    def _lost(self, error: ProposerError) -> None:
-        """No answer: count it, and stop asking if that is all that happens."""
+    def _lost(self, error: ProposerError, is_said: bool) -> None:
+        """No answer: count it, and stop asking if that is all that happens. `is_said`: as the verdict on a stored reply."""
         self._lost_in_a_row += 1
         patience = _GIVE_UP_AFTER * self.parts.config.proposals.in_flight
         if self.given_up is None and (error.fatal or self._lost_in_a_row >= patience):
             self.given_up = error
             self.parts.progress.say("note", f"nothing more is proposed, what is accepted is trained: {error}")
-        elif self.given_up is None:
+        elif self.given_up is None and not is_said:
             self.parts.progress.say("note", f"no reply: {error}")
 
     # verdicts
@@ -307,7 +307,8 @@ class Search:
             idea = parse_reply(proposal.reply.text, contract.function, contract.required)
         except ReplyError as error:
             failure = Failure(FailureKind.STATIC, proposal.reply.problem or str(error))
-            judged = replace(proposal, name="unreadable", failure=failure)
+            name = "unreadable" if proposal.reply.problem is None else "unanswered"
+            judged = replace(proposal, name=name, failure=failure)
         else:
             judged = await self._check(proposal, idea)
         self._record(judged)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,10 +131,21 @@ class TrialReport:
 
 @dataclass(frozen=True)
 class Calls:
-    """How training calls a loss: examples in one call, and the values of the contract's scale scalar."""
+    """How training calls a loss: examples in one call, and the values of the contract's scale scalar.
+
+    Raises:
+        ValueError: a batch that is no whole number above 0, or a scale that is no finite number.
+    """
 
     batch: int
     scales: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.batch, int) or self.batch < 1:
+            raise ValueError(f"a batch of {self.batch!r} examples")
+        odd = next((s for s in self.scales if not isinstance(s, (int, float)) or not math.isfinite(s)), None)
+        if odd is not None:
+            raise ValueError(f"a scale of {odd!r}")
 
 
 @runtime_checkable

@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from evaluators.options import OptionsError
 from sandbox.failure import CandidateError, InfrastructureError, PluginError
@@ -77,6 +78,11 @@ def method_of(plugin: object, name: str) -> str:
     code = getattr(inspect.unwrap(method), "__code__", None) if callable(method) else None
     where = f" ({code.co_filename}:{code.co_firstlineno})" if code is not None else ""
     return f"{name_of(plugin)}, {name}{where}"
+
+
+def optional(plugin: object, name: str) -> Any:
+    """A member that a plug-in may have besides those of its protocol; None if it has none. Raises what a property raises."""
+    return getattr(plugin, name) if inspect.getattr_static(plugin, name, None) is not None else None
 
 
 def _place(error: BaseException, plugin: object) -> str:

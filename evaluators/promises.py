@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from evaluators.base import Evaluator, Metric, MetricSpec, TrialReport
+from evaluators.base import Calls, Evaluator, Metric, MetricSpec, TrialReport
 from evaluators.options import nearest
-from evaluators.plugin_border import method_of, plugin_border
+from evaluators.plugin_border import method_of, name_of, optional, plugin_border
 from sandbox.contract import Contract
 from sandbox.failure import PluginError
 
@@ -38,6 +38,15 @@ def prepare(evaluator: Evaluator, tell: Callable[[str], None] | None = None) -> 
     """
     with plugin_border(evaluator, "prepare"):
         return _checked_facts(evaluator, evaluator.prepare(tell))
+
+
+def calls_of(evaluator: Evaluator) -> Calls | None:
+    """How its training calls a loss; None where it does not say. Raises PluginError."""
+    with plugin_border(evaluator, "calls"):
+        calls: Any = optional(evaluator, "calls")
+    if calls is not None and not isinstance(calls, Calls):
+        raise PluginError(f"{name_of(evaluator)}, calls are a {_kind(calls)}, not Calls")
+    return calls
 
 
 def _checked_facts(evaluator: Evaluator, facts: Any) -> dict[str, float]:

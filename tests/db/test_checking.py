@@ -34,6 +34,14 @@ DAMAGE = [
     ("UPDATE proposals SET judged_at = NULL", "a proposal that was judged at no time"),
     ("UPDATE proposals SET failure_kind = 'CRASH' WHERE state = 'replied'", "a proposal with a candidate or a failure"),
     ("UPDATE proposals SET candidate_id = NULL WHERE number = 1", "a proposal that was accepted without a candidate"),
+    (
+        "UPDATE proposals SET reply_text = NULL, reply_problem = 'refused' WHERE number = 1",
+        "a proposal without a reply that says why there is no answer in it",
+    ),
+    *(
+        (f"UPDATE {table} SET failure_kind = 'BOREDOM'", "a failure of a kind that this version does not know")
+        for table in ("proposals", "trials", "attempts", "standings")
+    ),
     ("UPDATE candidates SET source = '# x' || source", "a candidate's code is not what its id is the hash of"),
     ("UPDATE prompt_parts SET text = 'x' WHERE role = 'user'", "a text of prompts is not what its key"),
     ("DELETE FROM prompt_links WHERE position = 1", "a prompt has other parts than it had"),

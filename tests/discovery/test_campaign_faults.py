@@ -30,6 +30,7 @@ from discovery.room import Node, Pools, fit
 from discovery.search import SearchError
 from evaluators.base import Resources
 from evaluators.options import OptionsError
+from sandbox.failure import InfrastructureError
 from tests.support.campaigns import EVALUATOR, config, endpoint, kept, reply, settings
 from tests.support.chat_server import ChatServer, distinct_loss, status
 from tests.support.command import discovery
@@ -153,6 +154,22 @@ def test_an_archive_that_fails_in_the_middle_ends_it_in_one_line(tmp_path: Path)
             connection.execute("DROP TRIGGER full")
         assert Campaign(made).run().status == "finished"
     assert len(kept(tmp_path / "archive.db").accepted) == 3
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_lost_while_it_prepares_is_replaced_and_at_the_third_time_it_ends(tmp_path: Path) -> None:
+    def run(kills: int) -> list[str]:
+        folder = tmp_path / str(kills)
+        folder.mkdir()
+        said: list[str] = []
+        task = {**objective(folder), "options": {"folder": str(folder), "kills": kills}}
+        made = config(folder, **{**ONE_SLOT, "objective": task, "budget": {"candidates": 0}})
+        Campaign(made, lambda event: said.append(event.text)).run()
+        return said
+
+    assert sum("lost (the worker process died), again" in text for text in run(2)) == 2
+    with pytest.raises(InfrastructureError, match=r"^preparing search: the worker process died$"):
+        run(3)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from db.endings import Ending, Reason
 from discovery.campaign import Campaign
 from discovery.config import CampaignConfig, make_config
 from discovery.search import SearchError
@@ -151,6 +152,7 @@ def test_an_evaluator_that_fails_on_every_baseline_ends_it_and_once_mended_it_go
     )
     found = kept(tmp_path / "archive.db")
     assert found.status == "stopped by an error"
+    assert found.ended == Ending(Reason.PLUGIN, said[0].removeprefix("error: "))
     assert 2 <= found.attempts <= 4  # nothing was tried again
     assert {t.failure.kind for t in found.trials.values() if t.failure} == {FailureKind.PLUGIN}
     module.write_text(OWN.replace("FAULT", "pass"))

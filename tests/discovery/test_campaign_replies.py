@@ -112,6 +112,11 @@ def test_every_second_request_is_hostile_and_everything_is_counted(tmp_path: Pat
         assert any(piece in reason for reason in reasons)
     assert {p.failure.kind for p in found.asked if p.failure is not None} == {FailureKind.STATIC}
     assert all("\n" not in text for text in said_aloud)
+    unanswered = [p for p in found.asked if p.name == "unanswered"]
+    assert {p.reply.problem is None for p in found.asked if p not in unanswered and p.reply} == {True}
+    assert sum("the model refused: No." in text for text in said_aloud) == sum(  # each is said once
+        "the model refused: No." in str(p.failure) for p in unanswered
+    )
     (model,) = stats.proposers
     assert model.proposals == len(found.asked) > model.accepted
 

@@ -23,7 +23,7 @@ from discovery.ledger import Ledger
 from discovery.progress import Progress
 from discovery.protocols import Prices, ProposerError, ProposerExhausted
 from discovery.search import SearchError
-from sandbox.failure import InfrastructureError
+from sandbox.failure import InfrastructureError, PluginError
 from tests.support.campaigns import config, endpoint, kept, reply
 from tests.support.chat_server import ChatServer
 from tests.support.command import discovery
@@ -168,6 +168,7 @@ def test_errors_have_their_reasons() -> None:
     for error, reason in (
         (SearchError("wrong key"), Reason.PROPOSER),
         (InfrastructureError("Ray is gone"), Reason.FAULT),
+        (PluginError("their evaluator has no attribute x"), Reason.PLUGIN),
         (OptionsError("no such file"), Reason.SETTINGS),
         (RuntimeError("a bug"), Reason.FAULT),
     ):

@@ -66,7 +66,7 @@ def test_a_campaign_among_everything_that_can_stand_around_it(tmp_path: Path, by
     assert ended.returncode == 0, ended.stderr.decode() + ended.stdout.decode()
     out = ended.stdout.decode("ascii")  # what cannot be shown has been replaced
     assert "Campaign around: finished." in out
-    assert "best baseline" in out
+    assert "leading baseline" in out
     assert TRACEBACK not in ended.stderr.decode()
     assert [t.status for t in kept(tmp_path / "archive.db", "around").trials.values()] == ["done"]
 
@@ -137,6 +137,22 @@ def test_a_file_that_hides_one_of_our_packages_is_named(tmp_path: Path, package:
         "from another folder"
     )
     assert python("-m", "discovery", "objectives").returncode == 0
+
+
+def test_packages_in_folders_of_their_own_hide_nothing(tmp_path: Path) -> None:
+    """As Ray sends them to the nodes of a cluster."""
+    folders = []
+    for package in ("sandbox", "evaluators", "db", "discovery"):
+        shutil.copytree(ROOT / package, tmp_path / package / package, ignore=shutil.ignore_patterns("__pycache__"))
+        folders.append(str(tmp_path / package))
+    code = "import discovery.workers, sandbox.contract, db.records; print(discovery.__file__, sandbox.__file__)"
+    imported = subprocess.run(
+        [sys.executable, "-c", code], cwd="/", capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
+    )  # fmt: skip
+    assert imported.stdout.split() == [
+        f"{f}/{p}/__init__.py" for p, f in (("discovery", folders[3]), ("sandbox", folders[0]))
+    ]
 
 
 @pytest.mark.parametrize("archive", [":memory:", "sqlite:///:memory:", "file:x?mode=memory&uri=true", "a" * 253])

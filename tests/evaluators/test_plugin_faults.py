@@ -11,7 +11,7 @@ import pytest
 from evaluators.options import OptionsError
 from evaluators.plugin_border import describe, plugin_border
 from evaluators.plugins import load_plugin, make_plugin
-from evaluators.promises import checked_report, prepare
+from evaluators.promises import calls_of, checked_report, prepare
 from sandbox.failure import FailureKind, InfrastructureError, PluginError
 
 HEAD = """
@@ -63,7 +63,7 @@ RUNS = {
     ),
     "NaN": (
         'return replace(super().run(oracle, seed), metrics=(Metric("score", float("nan"), True, "1"),))',
-        "metric score is not finite; an evaluator must raise instead ({file}:{line})",
+        "metric score is not finite or over 1e+150; an evaluator must raise instead ({file}:{line})",
     ),
     "tensor": (
         'return replace(super().run(oracle, seed), metrics=(Metric("score", torch.ones(()), True, "1"),))',
@@ -133,6 +133,32 @@ def test_a_fault_in_prepare_is_the_evaluators_too(folder: Path, case: str) -> No
     with pytest.raises(PluginError) as caught:
         prepare(evaluator)  # type: ignore[arg-type]
     assert said.format(**place) in str(caught.value)
+
+
+CALLS = {
+    "raises": (
+        "return self.batch_size",
+        "calls: AttributeError: 'Mine' object has no attribute 'batch_size' ({file}:{line})",
+    ),
+    "text": ("return '32'", "their_evaluator:Mine, calls are a str, not Calls"),
+    "none in a batch": ("return Calls(0)", "calls: ValueError: a batch of 0 examples ({file}:{line})"),
+    "half a one": ("return Calls(0.5)", "calls: ValueError: a batch of 0.5 examples ({file}:{line})"),
+    "endless": ("return Calls(8, (0.1, 1e999))", "calls: ValueError: a scale of inf ({file}:{line})"),
+    "no number": ("return Calls(8, ('x',))", "calls: ValueError: a scale of 'x' ({file}:{line})"),
+}
+
+
+@pytest.mark.parametrize("case", CALLS)
+def test_a_fault_in_what_it_says_of_its_calls_is_the_evaluators_too(folder: Path, case: str) -> None:
+    body, said = CALLS[case]
+    text = f"{HEAD}    @property\n    def calls(self):\n        {body}\n".replace(
+        "import Metric,", "import Calls, Metric,"
+    )
+    (folder / "their_evaluator.py").write_text(text)
+    evaluator = make_plugin("evaluators", "their_evaluator:Mine", {})
+    with pytest.raises(PluginError) as caught:
+        calls_of(evaluator)
+    assert said.format(file=folder / "their_evaluator.py", line=text.count("\n")) in str(caught.value)
 
 
 def test_a_fault_in_the_constructor_is_the_evaluators_and_a_refusal_the_persons(folder: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,6 +34,7 @@ class FaultyOptions:
     seconds: float = option(0.0, "wall seconds of one trial")
     folder: str = option("", "where it notes trials, process ids and faults that have happened")
     variant: int = option(0, "tells tasks apart")
+    kills: int = option(0, "how often preparing it kills the worker")
 
 
 class FaultyEvaluator(SleepEvaluator):
@@ -53,6 +54,14 @@ class FaultyEvaluator(SleepEvaluator):
     @property
     def task(self) -> Task:
         return replace(super().task, evaluator=self.name, options={"variant": self.settings.variant})
+
+    def prepare(self, progress: Callable[[str], None] | None = None) -> Mapping[str, float]:
+        folder = Path(self.settings.folder)
+        killed = len(list(folder.glob("preparing-*"))) if self.settings.kills else 0
+        if killed < self.settings.kills:
+            (folder / f"preparing-{killed}").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().prepare(progress)
 
     def run(self, oracle: LossOracle, seed: int) -> TrialReport:
         source, folder = oracle.candidate.source, Path(self.settings.folder)

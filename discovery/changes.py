@@ -29,7 +29,7 @@ SAID: Mapping[str, str] = {
 }
 
 # Settings that say how long, where and how fast: they may change from run to run without changing what is measured.
-FREE = ("name", "archive", "log_dir", "budget", "proposals", "workers")
+FREE = ("name", "archive", "all_arrays", "log_dir", "budget", "proposals", "workers")
 
 
 def refuse_another_campaign(archive: Archive, config: CampaignConfig, stage: Stage) -> None:

@@ -127,8 +127,9 @@ def test_regimes_are_shown_with_intervals(archive: Path) -> None:
     assert "frontier by world" in text
     assert all(any(line.startswith(w) and " to " in line for line in text.splitlines()) for w in WORLDS)
     board = discovery("leaderboard", "small", "--regimes", "--archive", archive).stdout
+    searched = board.split("search: frontier by world")[1].split("promotion")[0]
     for world in WORLDS:
-        assert sum(world in line.split() for line in board.splitlines()) == 2
+        assert sum(world in line.split() for line in searched.splitlines()) == 2
     assert "+0.0500 [+0.0500, +0.0500]" in board
     values = json.loads(discovery("leaderboard", "small", "--archive", archive, "--json").stdout)
     worlds = values["stages"][0]["rows"][0]["worlds"]
@@ -175,7 +176,8 @@ PROMOTION = {"evaluator": "preference.enumerable", "baselines": ["dpo"], "top": 
     [
         ({"objective": {"evaluator": "preference.enumerable", "seeds": 3000}}, "5 losses on 3,000 seeds each in the search"),
         ({"promotions": [PROMOTION]}, "3 losses on 900 seeds each in promotion 1 are 2,700 trials"),
-        ({"objective": {"evaluator": "preference.enumerable", "seeds": 2001}, "baselines": [], "budget": {"proposals": 9}},
+        ({"objective": {"evaluator": "preference.enumerable", "seeds": 2001}, "baselines": [],
+          "budget": {"candidates": None, "proposals": 9}},
          "2,001 seeds in the search are as many trials for each loss"),
     ],
     ids=["search", "promotion", "nobody says how many losses"],

@@ -22,7 +22,8 @@ TOKEN = "0123456789abcdef" * 4
 def test_a_campaign_on_two_nodes_with_a_token_and_none_without(tmp_path: Path) -> None:
     """The smallest campaign on a cluster: three slots need both nodes."""
     with Cluster(TOKEN) as cluster, ChatServer() as server:
-        plan = campaign(tmp_path, server, seconds=0.2, workers={"ray_address": cluster.address, "trial_slots": 5})
+        workers = {"ray_address": cluster.address, "trial_slots": 5, "cpus_per_trial": 1}
+        plan = campaign(tmp_path, server, seconds=0.2, workers=workers)
         plan |= {"budget": {"candidates": 0}, "promotions": [], "baselines": ["dpo", "hinge", "ipo"]}
         with Command(tmp_path, plan, {"HOME": str(tmp_path)}) as run:
             assert run.end() == 1

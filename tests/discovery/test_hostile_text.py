@@ -240,12 +240,9 @@ def test_printing_goes_through_it() -> None:
     assert "[red]o[/red]" in out.getvalue()
 
 
-def test_only_the_consoles_own_styles_act_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.delenv("NO_COLOR", raising=False)
+def test_only_the_consoles_own_styles_act_on_a_terminal() -> None:
     out = io.StringIO()
-    console = CleanConsole(CleanStream(out), 200)  # type: ignore[arg-type]
+    console = CleanConsole(CleanStream(out), 200, {"FORCE_COLOR": "1", "TERM": "xterm-256color"})  # type: ignore[arg-type]
     console.print(Text(HOSTILE, style="bold"))
     console.print(HOSTILE)
     shown = out.getvalue()

@@ -250,7 +250,7 @@ ODD: Mapping[str, Plant] = {
     "a key with escapes": said("UPDATE proposal_parents SET parent_id = char(27) || '[2J'"),
     "text that is none": said("UPDATE proposals SET thought = CAST(x'ff1bfe' AS TEXT)"),
     "code that is none": said("UPDATE candidates SET source_bytes = x'ff1bfe80'"),
-    "arrays that unpack to a gigabyte": with_arrays(bomb()),
+    "arrays that unpack to a gigabyte": lambda c: with_arrays(bomb())(c),  # takes seconds to make
     "arrays of objects": with_arrays(array_claiming("(2,)", "|O")),
     "arrays of a million million": with_arrays(array_claiming("(1000000, 1000000)")),
     "arrays of nothing without end": with_arrays(array_claiming("(1000000, 1000000)", "<S0")),

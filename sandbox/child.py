@@ -73,9 +73,12 @@ def serve(channel: int, frame: Frame, entry: Entry) -> NoReturn:
         request = frame.read_header()
         try:
             if request.op == Op.LOAD:
+                program = None
                 source = frame.read_text(request.text_bytes).decode("utf-8", "replace")
                 program = Program(source, entry.function, entry.module, stateless=entry.grouped)
-            elif program is not None:
+            elif program is None:
+                raise ContractError("its module did not run")
+            else:
                 shape = shape_of(entry.tensors, entry.scalars, request.runs, request.batch, request.itemsize)
                 answer(program.call, entry, frame, shape)
             status, text, line = Status.OK, b"", 0

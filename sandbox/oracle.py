@@ -224,7 +224,11 @@ class LossOracle:
         if len(source) > TEXT_BYTES:
             raise _fault(FailureKind.STATIC, f"the source is longer than {TEXT_BYTES} bytes")
         length = self._child.frame.write_text(source)
-        self._round_trip(self._child, Header(Op.LOAD, Status.PENDING, 0, 0, 4, length, 0))
+        try:
+            self._round_trip(self._child, Header(Op.LOAD, Status.PENDING, 0, 0, 4, length, 0))
+        except CandidateError:
+            self.close()  # a child without a program answers nothing: the next call starts, and fails, as this one
+            raise
         return self._child
 
     def _round_trip(self, child: Child, request: Header) -> None:

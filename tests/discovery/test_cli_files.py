@@ -73,7 +73,7 @@ def test_check_recognises_a_known_loss_at_another_beta(tmp_path):
     ended = discovery("check", path)
     assert ended.code == 2
     assert "refused" in ended.stdout
-    assert "DUPLICATE: (dpo, beta x 2)" in ended.stdout
+    assert "DUPLICATE: behaves like a known loss: (dpo, beta x 2)" in ended.stdout
     assert "gradient to" in ended.stdout
     values = json.loads(discovery("check", path, "--json").stdout)
     assert values["known"] == "dpo, beta x 2"

@@ -297,3 +297,11 @@ def test_a_module_of_ours_may_define_classes_and_a_candidate_may_not(server: Ora
     for module, source in ((False, CLASSES), (True, f"import os\n{CLASSES}"), (True, f"open\n{CLASSES}")):
         with LossOracle(server, Candidate(PAIRS.name, source), PAIRS, PAIRS.required, module=module) as oracle:
             assert failure_of(oracle)[0] is FailureKind.CRASH
+
+
+def test_a_module_that_does_not_run_gives_no_numbers_at_the_second_call_either(opened: Opener) -> None:
+    source = f"import os\n\n\ndef loss({', '.join(PAIRS.required)}):\n    return -policy_chosen_logps\n"
+    oracle = opened(Candidate(PAIRS.name, source))
+    said = [failure_of(oracle) for _ in range(3)]
+    assert {kind for kind, _ in said} == {FailureKind.CRASH}
+    assert all("ImportError" in message for _, message in said)

@@ -65,7 +65,7 @@ def test_too_much_in_an_address_is_refused_at_once(path: str, status: int, said:
         (["compare", *[A] * 2_000], "12 can be compared"),
         (["compare", *[f"{i:08x}" for i in range(2_000)]], "12 can be compared"),
         (["compare", A, A], "two or more different"),
-        (["show", "a" * 100_000], "64 digits"),
+        (["show", "a" * 100_000], "has no candidate"),
         (["candidates", "--search", "a" * 100_000], "may have 1,000"),
         (["candidates", "--where", "a" * 100_000], "may have 1000"),
         (["candidates", "--where", " or ".join(["kl > 1"] * 60)], "more than 20 comparisons"),

@@ -95,6 +95,7 @@ UNION SELECT ours.relname FROM pg_index x JOIN ours ON ours.oid = x.indrelid
 UNION SELECT k.conname FROM pg_constraint k JOIN ours ON ours.oid = k.conrelid
       WHERE k.contype = 'c' AND pg_get_constraintdef(k.oid) ~ '[[:alnum:]_"][(]'
 UNION SELECT ours.relname FROM pg_attrdef f JOIN ours ON ours.oid = f.adrelid
+      JOIN pg_attribute d ON d.attrelid = f.adrelid AND d.attnum = f.adnum AND d.attgenerated = ''
       WHERE pg_get_expr(f.adbin, f.adrelid) ~ '[[:alnum:]_"][(]'
         AND pg_get_expr(f.adbin, f.adrelid) !~ '^nextval[(]''[^'']*''::regclass[)]$'
 """

@@ -165,14 +165,14 @@ def test_evaluate_lists_what_the_gate_refuses(tmp_path):
 
 
 def test_evaluate_names_the_seed_that_failed(tmp_path):
-    # the probe looks at progress 0.5; training goes on to 1
+    # one of the ten values of progress in training, which the probe has no reason to try
     path = tmp_path / "late.py"
     path.write_text(f"""import torch
 
 
 def loss({ARGUMENTS}, progress):
     d = policy_chosen_logps - reference_chosen_logps
-    return -beta * d / (0.0 if progress > 0.6 else 1.0)
+    return -beta * d / (0.0 if abs(progress - 5 / 9) < 1e-6 else 1.0)
 """)
     ended = discovery("evaluate", path, "--set", "steps=10")
     assert ended.code == 2

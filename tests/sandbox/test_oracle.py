@@ -130,13 +130,15 @@ def test_half_precision_is_cast_and_comes_back(dtype: torch.dtype, opened: Opene
 
 
 def test_inputs_need_not_be_contiguous_and_stay_as_they_are(opened: Opener) -> None:
-    """A candidate may write into its inputs in place: it holds copies."""
-    oracle = opened(body("reference_chosen_logps.mul_(0.0)\nreturn F.softplus(-beta * d) + reference_chosen_logps"))
+    oracle = opened(body("zeros = reference_chosen_logps.clone().mul_(0.0)\nreturn F.softplus(-beta * d) + zeros"))
     wide = {n: t.detach().repeat_interleave(2, 1)[:, ::2].requires_grad_(n in POLICY) for n, t in draw(2, 6).items()}
     before = {n: t.detach().clone() for n, t in wide.items()}
     means = oracle(wide, {"beta": [0.1, 0.2]}).detach()
     softplus = expression("F.softplus(-beta * d)")
     assert torch.equal(means, torch.stack([inline(softplus, before, r, b)[1] for r, b in ((0, 0.1), (1, 0.2))]))
+    greedy = opened(body("reference_chosen_logps.mul_(0.0)\nreturn F.softplus(-beta * d) + reference_chosen_logps"))
+    with pytest.raises(CandidateError, match="changed an input in place"):
+        greedy(wide, {"beta": [0.1, 0.2]})
     for name, values in before.items():
         assert torch.equal(wide[name].detach(), values)
 

@@ -132,20 +132,10 @@ def test_properties_are_recorded_not_judged(
     assert report.properties == Properties(**expected)
 
 
-def stateful(module: str, lines: str) -> Candidate:
-    indented = "".join(f"    {line}\n" for line in lines.splitlines())
-    return Candidate(PAIRS.name, HEAD.replace("def loss", f"{module}\n\n\ndef loss") + MARGIN + indented)
-
-
 @pytest.mark.parametrize(
     ("candidate", "kind", "words"),
     [
-        (stateful("seen = []", "seen.append(1)\nreturn d * len(seen)"), FailureKind.CONTRACT, "when it was called again"),
-        (stateful("seen = []", "seen.append(1)\nreturn d * (1 + (len(seen) > 6))"), FailureKind.CONTRACT, "after"),
-        (stateful("kept = []", "kept.append(d.mean().item())\nreturn d * kept[0]"),
-         FailureKind.CONTRACT, "in another process"),
-        (stateful("kept = []", "kept.append(d.detach()[:1])\nreturn d + kept[-2 if len(kept) > 1 else -1]"),
-         FailureKind.CONTRACT, "a loss must be a pure function"),
+        (expression("d * (1 + int(f'{torch.add}'[-9:-1], 16) % 99991)"), FailureKind.CONTRACT, "in another process"),
         (expression("d * torch.rand(1)"), FailureKind.CONTRACT, "differ by"),
         (expression("d + 0 * torch.randn_like(d) + torch.rand(()) * 1e-3"), FailureKind.CONTRACT, "differ by"),
         (expression("d * torch.sys.modules['time'].monotonic()"), FailureKind.CONTRACT, "differ by"),

@@ -260,7 +260,7 @@ def _table(entries: Sequence[Entry], wide: bool, names: Sequence[str], means: Me
         add_figure(grid, name)
     add_figure(grid, "seeds")
     add_note(grid, "origin", least=8)
-    add_note(grid, "status", least=24 if wide else 14)
+    add_text(grid, "status", least=20)  # whether it is ranked, refused or unconfined is never cut
     for entry in entries:
         score, values = entry.score, means[entry.campaign, entry.candidate.id]
         style = "cyan" if entry.origin == "known" else "" if score else "dim"

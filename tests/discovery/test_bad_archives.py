@@ -201,9 +201,9 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("prefix", "said"),
     [
-        (WINNER.id[:4], "ambiguous.*write more of the id"),
-        ("0" * 12, "no candidate|no known objective|neither"),
-        ("g123", "hexadecimal|no .py file, id or known objective"),
+        (WINNER.id[:4], "ambiguous.*write one of these ids|two or more different"),
+        ("0" * 12, "no candidate|no known objective|neither|two or more different"),
+        ("g123", "no candidate|no known objective|neither|two or more different"),
     ],
 )
 def test_an_id_that_names_no_single_candidate(

@@ -135,8 +135,9 @@ def test_a_file_of_ours_is_taken_as_it_is(tmp_path):
 def test_what_we_export_comes_back_as_the_same_loss(exporter, name, server, tmp_path):
     text = exporter.export(dossier(name=name, source=KNOWN[name].candidate.source), CONTEXT).text
     given = read_one(write(tmp_path / "exported.py", text))
-    _, back = check_candidate(server, given.candidate, PAIRS)
-    _, before = check_candidate(server, KNOWN[name].candidate, PAIRS)
+    conditions = Conditions()
+    _, back = check_candidate(server, given.candidate, PAIRS, conditions=conditions)
+    _, before = check_candidate(server, KNOWN[name].candidate, PAIRS, conditions=conditions)
     assert back is not None
     assert distance(back.fingerprint, before.fingerprint) == 0
 

@@ -85,7 +85,7 @@ def test_everything_the_archive_knows_is_in_it(archive):
     assert values["proposal"]["reply"]["prompt_tokens"] == 1000
     assert values["model"] == "a-model"
     assert values["parameters"] == list(PAIRS.required)
-    assert values["gate"] == {"accepted": True, "violations": []}
+    assert values["gate"] == {"accepted": True, "violations": [], "notes": []}
     assert values["probe"]["properties"]["batch_coupled"] is False
     assert len(values["probe"]["fingerprint"]) == 6
     assert [a["name"] for a in values["lineage"]] == ["dpo"]

@@ -130,7 +130,8 @@ def test_missing_extras_are_named(monkeypatch, tmp_path):
         ({"held_out": 1.0}, "must be below 1"),
         ({"device": "tpu"}, "device must be one of"),
         ({"steps": "many"}, "takes a whole number"),
-        ({"lr": float("nan")}, "lr must be positive"),
+        ({"lr": float("nan")}, "lr: must be a finite number"),
+        ({"lr": -1.0}, "lr must be positive"),
     ],
 )
 def test_bad_options_are_refused(options, message):

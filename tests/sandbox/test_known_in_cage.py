@@ -25,7 +25,7 @@ def test_bits_equal_inline_at_every_batch_size(
     inline = InlineOracle(objective.candidate, contract)
     with LossOracle(server, objective.candidate, contract, objective.inputs) as oracle:
         for batch in BATCHES:
-            drawn = draw(contract, (1, batch), batch, lambda g, n=batch: torch.randn(1, n, generator=g).double())
+            drawn = draw(contract, (1, batch), batch, lambda g, shape: torch.randn(shape, generator=g).double())
             results = []
             for either in (oracle, inline):
                 specs = contract.tensors_of(objective.inputs)

@@ -39,6 +39,7 @@ _KNOCK = (
     "from ray._raylet import GcsClient;"
     "GcsClient(address=where(sys.argv[1]), cluster_id=None)"
 )
+_GET_TOKEN = "copy ~/.ray/auth_token from its head, or set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
 # what changes how every Python process behaves, and would end Ray's own or strip their checks
 _INTERPRETER = (
     "PYTHONWARNINGS", "PYTHONOPTIMIZE", "PYTHONINSPECT", "PYTHONSTARTUP", "PYTHONVERBOSE", "PYTHONDEBUG", "PYTHONDEVMODE",
@@ -101,6 +102,10 @@ def join(address: str, log: logging.Logger) -> Session:
         )
     ray = _quiet_ray(log)
     has_token = _use_token()
+    if not has_token and _token_mode() == "token":
+        raise InfrastructureError(
+            f"cannot join Ray at {address}: RAY_AUTH_MODE is token, and there is none here; {_GET_TOKEN}, or unset RAY_AUTH_MODE"
+        )
     if _asks_for_token(address):
         raise InfrastructureError(_token_wanted(address, has_token))
     modules = [str(ROOT / package) for package in _PACKAGES]
@@ -229,10 +234,7 @@ def _asks_for_token(address: str) -> bool:
 
 def _token_wanted(address: str, has_token: bool) -> str:
     what = "refuses the token found here" if has_token else "asks for a token"
-    return (
-        f"cannot join Ray at {address}: the cluster {what}; copy ~/.ray/auth_token from its head, or set RAY_AUTH_TOKEN or "
-        "RAY_AUTH_TOKEN_PATH"
-    )
+    return f"cannot join Ray at {address}: the cluster {what}; {_GET_TOKEN}"
 
 
 def _why_not(address: str, error: Exception) -> str:
@@ -246,19 +248,27 @@ def _why_not(address: str, error: Exception) -> str:
 
 
 def _use_token() -> bool:
-    """A token that is found where Ray looks for it is shown to the cluster; Ray does so for `auto` alone."""
-    if "RAY_AUTH_MODE" in os.environ:
-        return os.environ["RAY_AUTH_MODE"].lower() == "token"
+    """Whether there is a token where Ray looks for it; it is shown to the cluster then. Ray does so for `auto` alone."""
+    if _token_mode() not in (None, "token"):
+        return False
     try:
         from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+        from ray._raylet import AuthenticationTokenLoader
     except ImportError:  # a Ray that knows no tokens
         return False
-    return bool(maybe_enable_token_auth_if_token_available(warn_if_disabled=False))
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    return bool(AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True))
+
+
+def _token_mode() -> str | None:
+    """What the variable says; a process that has started or joined a Ray with a token has set it for its own children."""
+    mode = os.environ.get("RAY_AUTH_MODE")
+    return None if mode is None else mode.lower()
 
 
 def _own_token() -> None:
     """A token for this Ray alone, unless there is one: Ray would write it into the home folder, writable or not."""
-    known = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE")
+    known = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
     if not any(os.environ.get(name) for name in known) and not (_home() / ".ray" / "auth_token").is_file():
         os.environ["RAY_AUTH_TOKEN"] = uuid.uuid4().hex
 

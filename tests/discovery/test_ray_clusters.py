@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from pathlib import Path
 
@@ -36,6 +37,16 @@ def test_a_campaign_on_two_nodes_with_a_token_and_none_without(tmp_path: Path) -
         found = kept(tmp_path / "archive.db")
         assert {t.status for t in found.trials.values()} == {"done"}
         assert len(found.trials) == 6
+
+
+def test_a_mode_that_asks_for_a_token_where_there_is_none_says_so(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as anybody:
+        address = f"127.0.0.1:{anybody.getsockname()[1]}"
+        (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings(tmp_path, workers={"ray_address": address})))
+        around = {"HOME": str(tmp_path), "RAY_AUTH_MODE": "Token", "RAY_AUTH_TOKEN": "", "PYTHONPATH": str(ROOT)}
+        ended = discovery_process("run", tmp_path / "c.yaml", environment=around)
+    assert ended.code == 1
+    assert "RAY_AUTH_MODE is token, and there is none here; copy ~/.ray/auth_token" in ended.error
 
 
 @pytest.mark.slow

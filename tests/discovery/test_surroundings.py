@@ -31,6 +31,7 @@ ODD = {
     "HOME": "/proc/nowhere", "OMP_NUM_THREADS": "odd", "PYTHONOPTIMIZE": "1", "PYTHONHASHSEED": "7", "COLUMNS": "0",
     "NO_COLOR": "1", "LC_ALL": "C", "LANG": "de_DE", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "TZ": "Mars/Olympus",
     "PYTHONWARNINGS": "error", "PYTHONSTARTUP": "random.py", "PYTHONBREAKPOINT": "nowhere.at_all",
+    "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "",
 }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from sqlalchemy.engine import Connection, Engine
 from db import models as m
 from db.archive import Archive
 from db.convert import gate_json, probe_json, search_text
-from db.records import Prompt, PromptPart
+from db.messages import Prompt, PromptPart
 from db.testing_values import TASK, proposal
 from db.types import plain
 from evaluators.objectives import known_objectives

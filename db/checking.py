@@ -16,8 +16,9 @@ from db.arrays import ARRAYS_SCHEMA, BROKEN, unpack_arrays
 from db.convert import candidate_of, fingerprint_of, gate_of, probe_of, search_text
 from db.endings import Reason
 from db.engine import UNREADABLE, explained, for_reading
+from db.messages import Prompt, PromptPart
 from db.plain_sql import read, run_plain
-from db.records import Prompt, PromptPart, Ranking
+from db.records import Ranking
 from db.schema import open_archive
 from db.session import ranking_of
 from db.standings import averages, place_of

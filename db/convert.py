@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from sqlalchemy.engine import RowMapping
 
 from db.arrays import pack_fingerprint, unpack_fingerprint
-from db.records import Proposal, Reply
+from db.messages import Reply
+from db.records import Proposal
 from db.types import is_storable, plain
 from evaluators.base import LARGEST, Metric, TrialReport
 from sandbox.candidate import Candidate

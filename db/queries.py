@@ -17,6 +17,7 @@ from db.arrays import ARRAYS_SCHEMA, BROKEN, fingerprint_table, unpack_arrays
 from db.convert import candidate_of, failure_of, fingerprint_of, gate_of, probe_of, reply_of
 from db.endings import ending_of
 from db.errors import ArchiveError
+from db.messages import Prompt, PromptPart
 from db.models import (
     campaigns,
     candidates,
@@ -31,15 +32,7 @@ from db.models import (
     trial_arrays,
     trials,
 )
-from db.records import (
-    CampaignRecord,
-    Prompt,
-    PromptPart,
-    Proposal,
-    TaskRecord,
-    Totals,
-    TrialRecord,
-)
+from db.records import CampaignRecord, Proposal, TaskRecord, Totals, TrialRecord
 from db.session import CHUNK, CampaignRef, Session, now, ranking_of
 from evaluators.base import Metric, Provenance, Task
 

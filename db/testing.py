@@ -14,7 +14,8 @@ import pytest
 
 from db.archive import Archive, ArchiveError
 from db.endings import Ending, Reason
-from db.records import EntryFilter, Prompt, PromptPart, Reply
+from db.messages import Prompt, PromptPart, Reply
+from db.records import EntryFilter
 from db.testing_leases import LeaseConformance
 from db.testing_trials import TrialConformance
 from db.testing_values import CONDITIONS, OTHER_TASK, PARAMETERS, TASK, proposal, same_fingerprint

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from db.records import Prompt, PromptPart, Proposal, Reply
+from db.messages import Prompt, PromptPart, Reply
+from db.records import Proposal
 from evaluators.base import Metric, Provenance, Task, Timings, TrialReport
 from sandbox.candidate import Candidate
 from sandbox.contract import Conditions

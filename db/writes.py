@@ -13,6 +13,7 @@ from db import lease as leasing
 from db.convert import candidate_columns, failure_columns, proposal_columns, report_columns, search_text
 from db.endings import NOT_RECORDED, Ending
 from db.errors import ArchiveError
+from db.messages import Prompt, PromptPart
 from db.models import (
     attempts,
     campaigns,
@@ -27,7 +28,7 @@ from db.models import (
     tasks,
     trials,
 )
-from db.records import CampaignRecord, Prompt, PromptPart, Proposal, Ranking
+from db.records import CampaignRecord, Proposal, Ranking
 from db.redact import redact_config, redact_secrets
 from db.session import Session, new_id, now, ranking_of
 from db.standings import admit, rescore_all

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from db.records import MAX_REPLY_TEXT, token_count
+from db.messages import MAX_REPLY_TEXT, token_count
 from discovery.endpoint import Fault, Usage, Wire, said_in, status_fault, status_in
 from sandbox.text import one_line
 

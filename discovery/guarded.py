@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from db.records import Reply
+from db.messages import Reply
 from discovery.protocols import (
     Outcome,
     Past,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 
-from db.records import Prompt, Reply
+from db.messages import Prompt, Reply
 from discovery.config import BudgetConfig
 from discovery.protocols import Prices
 

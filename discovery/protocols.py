@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from db.records import Prompt, Proposal, Reply, Score
+from db.messages import Prompt, Reply
+from db.records import Proposal, Score
 from sandbox.contract import Contract
 from sandbox.failure import Failure
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from db.records import Origin, Prompt, Proposal, Reply
+from db.messages import Prompt, Reply
+from db.records import Origin, Proposal
 from discovery.protocols import Plan
 from sandbox.candidate import Candidate
 

@@ -103,9 +103,8 @@ def join(address: str, log: logging.Logger) -> Session:
     ray = _quiet_ray(log)
     has_token = _use_token()
     if not has_token and _token_mode() == "token":
-        raise InfrastructureError(
-            f"cannot join Ray at {address}: RAY_AUTH_MODE is token, and there is none here; {_GET_TOKEN}, or unset RAY_AUTH_MODE"
-        )
+        wanted = f"RAY_AUTH_MODE is token, and there is none here; {_GET_TOKEN}, or unset RAY_AUTH_MODE"
+        raise InfrastructureError(f"cannot join Ray at {address}: {wanted}")
     if _asks_for_token(address):
         raise InfrastructureError(_token_wanted(address, has_token))
     modules = [str(ROOT / package) for package in _PACKAGES]
@@ -253,7 +252,7 @@ def _use_token() -> bool:
         return False
     try:
         from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
-        from ray._raylet import AuthenticationTokenLoader
+        from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled, and in no stub
     except ImportError:  # a Ray that knows no tokens
         return False
     maybe_enable_token_auth_if_token_available(warn_if_disabled=False)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from db.records import Idea
+from db.messages import Idea
 from discovery.code_blocks import PYTHON_LABELS, Block, bare_code, blocks
 from discovery.lenient_json import Found, find_objects, unescape
 from discovery.reply_text import plain_text, unmarked

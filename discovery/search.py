@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from db.archive import Archive
-from db.records import Idea, Proposal, Result, Score
+from db.messages import Idea
+from db.records import Proposal, Result, Score
 from discovery import guarded
 from discovery.config import CampaignConfig
 from discovery.copies import Copies

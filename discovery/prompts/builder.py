@@ -12,7 +12,8 @@ from typing import Any
 from jinja2 import FileSystemLoader, StrictUndefined, Template, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 
-from db.records import Prompt, PromptPart, Role, Score
+from db.messages import Prompt, PromptPart, Role
+from db.records import Score
 from discovery.config_errors import ConfigError
 from discovery.protocols import Past, Plan
 from evaluators.base import MetricSpec

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from db.records import Reply
+from db.messages import Reply
 from discovery.expressions.breeding import Offspring, Parent, breed
 from discovery.expressions.reader import read_tree
 from discovery.expressions.trees import Node, TreeError

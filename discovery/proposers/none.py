@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from db.records import Reply
+from db.messages import Reply
 from discovery.protocols import ProposerExhausted, Request
 from evaluators.options import parse_options
 from sandbox.contract import Contract

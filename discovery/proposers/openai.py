@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from db.records import Prompt, Reply
+from db.messages import Prompt, Reply
 from discovery.answers import Answer, read_answer
 from discovery.connection import make_client, proxy_variable
 from discovery.endpoint import Fault, Secret, UnfitAnswerError, Usage, Wire, fault_of, public_url, valid_url

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from db.records import Reply
+from db.messages import Reply
 from discovery.protocols import ProposerError, ProposerExhausted, Request
 from evaluators.options import OptionsError, nearest, option, parse_options
 from sandbox.contract import Contract

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, ClassVar
 
-from db.records import Prompt, PromptPart, Reply
+from db.messages import Prompt, PromptPart, Reply
 from discovery.protocols import Plan, Preflight, Proposer, Request
 from discovery.replies import parse_reply
 from evaluators.options import OptionsError

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db.archive import Archive, ArchiveError
-from db.records import Prompt, PromptPart, Reply
+from db.messages import Prompt, PromptPart, Reply
 from discovery.browse.campaign_stats import CampaignStats, campaign_stats
 from discovery.campaign import Campaign
 from discovery.cli.terminal import dollars

@@ -42,7 +42,7 @@ py-modules = ["dummy_objectives"]
 
 MODULE = """
 from benchmarks.sleep_evaluator import SleepEvaluator
-from db.records import Reply
+from db.messages import Reply
 from discovery.protocols import Plan
 from tests.support.chat_server import distinct_loss
 
@@ -162,7 +162,7 @@ def test_an_evaluator_that_fails_on_every_baseline_ends_it_and_once_mended_it_go
 
 
 FAULTY = """
-from db.records import Reply
+from db.messages import Reply
 from discovery.protocols import Plan
 from discovery.strategies.conversation import ConversationStrategy
 from tests.support.chat_server import distinct_loss

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from db.records import Prompt, Score
+from db.messages import Prompt
+from db.records import Score
 from discovery.expressions.behaviour import BETAS, WIDE, _grid, copies, defect, evaluate
 from discovery.expressions.breeding import OPERATORS
 from discovery.expressions.reader import read_tree

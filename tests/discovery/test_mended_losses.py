@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from db.convert import gate_json, gate_of
-from db.records import Idea, Proposal
+from db.messages import Idea
+from db.records import Proposal
 from discovery.imports import read_losses
 from discovery.prompts.builder import MAX_REPLY
 from discovery.search import Search

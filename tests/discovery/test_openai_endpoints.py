@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from db.records import MAX_TOKENS, Prompt, PromptPart, Reply, token_count
+from db.messages import MAX_TOKENS, Prompt, PromptPart, Reply, token_count
 from discovery.answers import Answer, read_answer
 from discovery.connection import is_loopback
 from discovery.endpoint import Fault, Secret, Wire, said_in, status_in

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from db.records import Prompt, PromptPart, Reply
+from db.messages import Prompt, PromptPart, Reply
 from discovery.endpoint import public_url, retry_after_s
 from discovery.proposers.openai import OpenAIProposer
 from discovery.proposers.testing import ProposerConformance

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from db.records import Prompt, Proposal, Reply
+from db.messages import Prompt, Reply
+from db.records import Proposal
 from discovery import guarded
 from discovery.cli.export import model_behind
 from discovery.protocols import Plan, Prices, ProposerError, ProposerExhausted, Request

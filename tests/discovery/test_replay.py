@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from db.records import Prompt, Reply
+from db.messages import Prompt, Reply
 from discovery.proposers.replay import ReplayProposer, read_recording, recorded_line
 from discovery.proposers.testing import ProposerConformance
 from discovery.protocols import Plan, ProposerError, ProposerExhausted, Request

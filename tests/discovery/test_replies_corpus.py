@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from db.records import Reply
+from db.messages import Reply
 from discovery.proposers.openai import OpenAIProposer
 from discovery.protocols import ProposerError
 from discovery.replies import ReplyError, parse_reply

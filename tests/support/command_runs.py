@@ -32,7 +32,9 @@ class Command:
         path = self.folder / "campaign.yaml"
         path.write_text(yaml.safe_dump(dict(self.settings)))
         self._mark = f"COMMAND_MARK_{time.monotonic_ns()}"
-        own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH_")}  # of a Ray started here
+        own = {
+            name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH_")
+        }  # of a Ray started here
         environment = {**own, "PYTHONPATH": str(ROOT), self._mark: "1", **self.environment}
         self._out = (self.folder / "output.txt").open("w+")
         self._process = subprocess.Popen(

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from db.archive import Archive
-from db.records import Prompt, PromptPart, Proposal, Reply
+from db.messages import Prompt, PromptPart, Reply
+from db.records import Proposal
 from evaluators.base import Metric, Timings, TrialReport
 from evaluators.objectives import known_objective
 from evaluators.preference.contract import PAIRS

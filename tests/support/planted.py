@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sandbox.reports import Properties
+from tests.support.small_archive import WINNER
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
 SLOW = "length(replace(hex(zeroblob(300000000)), '00', 'ab'))"
@@ -201,7 +202,7 @@ ODD: Mapping[str, Plant] = {
     ),
     "seeds of texts": said("UPDATE campaigns SET seeds = ?", '["a", null, {}]'),
     "seeds without end": said("UPDATE campaigns SET seeds = ?", json.dumps(list(range(500_000)))),
-    "large bytes": said("UPDATE candidates SET source_bytes = zeroblob(900000000)"),
+    "large bytes": said("UPDATE candidates SET source_bytes = zeroblob(900000000) WHERE id = ?", WINNER.id),
     "large text": said("UPDATE proposals SET thought = CAST(zeroblob(200000000) AS TEXT)"),
     "rather large texts": said("UPDATE proposals SET name = ?, thought = ?", "n" * 9_000_000, "t" * 9_000_000),
     "large campaign's name": said("UPDATE campaigns SET name = ?", "n" * 9_000_000),

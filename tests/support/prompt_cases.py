@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from db.records import Prompt, Score
+from db.messages import Prompt
+from db.records import Score
 from discovery.prompts.builder import PromptBuilder, PromptContext
 from discovery.protocols import Past, Plan
 from evaluators.base import MetricSpec

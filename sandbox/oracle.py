@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
@@ -150,9 +150,33 @@ class LossOracle:
             InfrastructureError: the child was lost or starved through no fault of its own.
             ValueError: inputs of different shapes, or not R values of a scalar.
         """
+        return self._differentiable(inputs, scalars, _require_finite)
+
+    def tolerant(self, inputs: Mapping[str, Tensor], scalars: Mapping[str, Sequence[float]]) -> tuple[Tensor, Tensor]:
+        """The same call for runs of which some may diverge; a sweep over learning rates goes on without them.
+
+        Returns:
+            The mean losses (R,), and which runs (R,) have finite losses and gradients of a sane size; the gradient of the
+            others is 0.
+
+        Raises:
+            As `__call__`, but no NON_FINITE.
+        """
+        finite: list[Tensor] = []
+
+        def silence(answer: Answer, *_: object) -> Answer:
+            finite.append(_good(answer))
+            return replace(answer, gradients=torch.where(finite[0][:, None, None], answer.gradients, 0.0))
+
+        losses = self._differentiable(inputs, scalars, silence)
+        return losses, finite[0]
+
+    def _differentiable(
+        self, inputs: Mapping[str, Tensor], scalars: Mapping[str, Sequence[float]], check: Check
+    ) -> Tensor:
         policy = [inputs[self._tensors[i].name] for i in self._with_gradient]
         apply: Callable[..., Tensor] = _OracleFunction.apply
-        return apply(self, inputs, scalars, *policy)
+        return apply(self, inputs, scalars, check, *policy)
 
     def evaluate(self, inputs: Mapping[str, Tensor], scalars: Mapping[str, Sequence[float]]) -> Answer:
         """The same call without autograd and without the check for finite values, for probes and plots."""
@@ -320,13 +344,15 @@ class LossOracle:
         return _fault(_KIND_OF.get(status, FailureKind.CRASH), where + (text or "no message"))
 
 
+Check = Callable[[Answer, LossOracle, Mapping[str, Sequence[float]]], Answer]
+
+
 class _OracleFunction(torch.autograd.Function):
     """Bridges the child's gradients into the trainer's graph."""
 
     @staticmethod
-    def forward(ctx: Any, oracle: LossOracle, inputs: Any, scalars: Any, *policy: Tensor) -> Tensor:
-        answer = oracle.evaluate(inputs, scalars)
-        _require_finite(answer, oracle, scalars)
+    def forward(ctx: Any, oracle: LossOracle, inputs: Any, scalars: Any, check: Check, *policy: Tensor) -> Tensor:
+        answer = check(oracle.evaluate(inputs, scalars), oracle, scalars)
         oracle.last_losses = answer.losses
         ctx.save_for_backward(
             *(g.to(p.device, p.dtype) for g, p in zip(answer.gradients.unbind(1), policy, strict=True))
@@ -336,7 +362,7 @@ class _OracleFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         weight = upstream[0].unsqueeze(1)  # (R, 1)
-        return (None, None, None, *(weight * g for g in ctx.saved_tensors))
+        return (None, None, None, None, *(weight * g for g in ctx.saved_tensors))
 
 
 def _of_shape(tensor: Tensor, first: Tensor, name: str) -> Tensor:
@@ -345,14 +371,18 @@ def _of_shape(tensor: Tensor, first: Tensor, name: str) -> Tensor:
     return tensor
 
 
-def _require_finite(answer: Answer, oracle: LossOracle, scalars: Mapping[str, Sequence[float]]) -> None:
+def _good(answer: Answer) -> Tensor:
+    """(R,) whether a run's mean loss and gradients are numbers of a sane size."""
+    return answer.means.isfinite() & (answer.largest <= _MAX_MAGNITUDE)  # NaN compares false
+
+
+def _require_finite(answer: Answer, oracle: LossOracle, scalars: Mapping[str, Sequence[float]]) -> Answer:
     """Raises CandidateError(NON_FINITE) naming the first offending run and its scalars."""
     if float(answer.numbers.abs().max()) <= _MAX_MAGNITUDE:  # NaN compares false
-        return
-    largest = answer.largest
-    good = answer.means.isfinite() & (largest <= _MAX_MAGNITUDE)
+        return answer
+    largest, good = answer.largest, _good(answer)
     if all(good.tolist()):
-        return
+        return answer
     run = int((~good).nonzero()[0])
     setting = ", ".join(f"{n}={scalars[n][run]:.4g}" for n in oracle.contract.required if n in scalars)
     raise _fault(

@@ -43,6 +43,21 @@ class InlineOracle:
         """Nothing to end."""
 
     def __call__(self, inputs: Mapping[str, torch.Tensor], scalars: Mapping[str, Sequence[float]]) -> torch.Tensor:
+        means = self._means(inputs, scalars)
+        if not bool(means.isfinite().all()):
+            raise CandidateError(
+                Failure(FailureKind.NON_FINITE, f"call {self.calls - 1}: mean losses {means.tolist()}")
+            )
+        return means
+
+    def tolerant(
+        self, inputs: Mapping[str, torch.Tensor], scalars: Mapping[str, Sequence[float]]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As the oracle's, by the losses alone: a gradient is not known before the backward pass."""
+        means = self._means(inputs, scalars)
+        return means, means.detach().isfinite()
+
+    def _means(self, inputs: Mapping[str, torch.Tensor], scalars: Mapping[str, Sequence[float]]) -> torch.Tensor:
         started = time.perf_counter()
         specs = self.contract.tensors_of(self.parameters)
         given = {t.name: inputs[t.name] if t.dtype == "float32" else inputs[t.name].to(_DTYPES[t.dtype]) for t in specs}
@@ -55,8 +70,6 @@ class InlineOracle:
             ]
         )
         means = torch.stack([row.mean() for row in losses.unbind(0)])
-        if not bool(means.isfinite().all()):
-            raise CandidateError(Failure(FailureKind.NON_FINITE, f"call {self.calls}: mean losses {means.tolist()}"))
         self.calls += 1
         self.last_losses = losses.detach()
         self.wall_s += time.perf_counter() - started

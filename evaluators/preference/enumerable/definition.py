@@ -12,29 +12,24 @@ from typing import Any
 
 import numpy as np
 
-VERSION = 1
+VERSION = 2
 
-# responses: strings over VOCABULARY tokens of length 0..MAX_LENGTH
-VOCABULARY = 4
-MAX_LENGTH = 4
+# responses: strings over VOCABULARY tokens of length 0 to the option `max_length`
+VOCABULARY = 2
 EOS = VOCABULARY  # index of the end token among the model's outputs
-RESPONSES = sum(VOCABULARY**n for n in range(MAX_LENGTH + 1))  # 341
-PROMPTS = tuple((a, b) for a in range(VOCABULARY) for b in range(VOCABULARY) if a != b)  # 12 ordered pairs
+SYMBOLS = VOCABULARY + 1
+MOST_RESPONSES = 2**13 - 1  # to one prompt: all of them are enumerated
+PROMPTS = 12
 
-# language model
-HIDDEN = 16
-INIT_SCALE = 0.3  # deviation of the initial weights before the reference is trained
+# policy: a frozen random recurrent network, whose output layer alone is trained
+WIDTH = 160
+RECURRENT_GAIN = 1.2  # deviation of recurrent weights, times the root of WIDTH
+POSITION_FEATURE = 0.5  # value of the feature that says at which position a symbol is emitted, and of the constant one
 
-# planted source: deviations of the parts of its next-token logits, and the logit offset of EOS by position
-SOURCE_PREVIOUS = 0.8
-SOURCE_TOPIC = 0.8
-SOURCE_POSITION = 0.4
-SOURCE_EOS = (-1.5, -0.5, 0.0, 0.5)
-
-# reference: the model fitted to sequences sampled from the source
-REFERENCE_STEPS = 100
-REFERENCE_BATCH = 64
-REFERENCE_LR = 0.02
+# reference: a random output layer
+OUTPUT_SCALE = 0.3
+OUTPUT_SCALE_EOS = 0.15
+EOS_LOGIT = (-3.0, 0.3)  # what is added to the logit of EOS at the first and at the last position, linear between
 
 # planted reward: deviations of its parts before it is standardised per prompt under the reference
 REWARD_TOKEN = 0.5
@@ -42,10 +37,15 @@ REWARD_TOPIC = 0.7
 REWARD_BIGRAM = 0.7
 REWARD_RESIDUAL = 0.3  # part of a single (prompt, response), not shared with any other
 
+# optimiser
+ADAM_BETAS = (0.9, 0.95)
+ADAM_EPS = 1e-12  # so small that a loss times a constant trains the same policy
+
 # pairs and score
+PROXY_CORRELATION = 0.8  # of the scores that a loss may read with the reward
 HELD_OUT_PAIRS = 512
 TIE = 1e-5  # nats; log pi/ref closer than this are equal, as logits are float32
-CHECKPOINT_EVERY = 10
+CHECKPOINT_EVERY = 50
 KL_BUDGET = 2.0
 OTHER_KL_BUDGETS = (0.5, 5.0)
 REWARD_AT_KL = 1.0
@@ -59,29 +59,36 @@ class Regime:
     Attributes:
         name: of the world.
         pairs: number of training pairs.
-        sharpness: P(a preferred to b) = sigmoid(sharpness * (r(a) - r(b)) + length_bias * (len(a) - len(b))), with r the
-            standardised reward.
+        sharpness: P(a preferred to b) = sigmoid(sharpness * (j(a) - j(b)) + length_bias * (len(a) - len(b))), with j the
+            standardised reward as the labeller sees it.
         flip: probability that a label is then turned over.
-        from_reference: responses are drawn from the reference; otherwise from another source, planted independently.
+        judge: correlation of what the labeller sees with the reward that is scored.
+        from_reference: responses are drawn from the reference; otherwise from another output layer, drawn independently.
         length_bias: per token of difference in length; acts on training labels, not on the reward nor on held-out labels.
+        near_copies: the second response is the first with one token, at a random place, replaced by another.
     """
 
     name: str
     pairs: int = 1024
     sharpness: float = 2.0
     flip: float = 0.0
+    judge: float = 1.0
     from_reference: bool = True
     length_bias: float = 0.0
+    near_copies: bool = False
 
 
 REGIMES = (
     Regime("base"),
-    Regime("little_data", pairs=128),
-    Regime("label_flips", flip=0.15),
-    Regime("near_deterministic", sharpness=20.0),
-    Regime("off_policy", from_reference=False),
-    Regime("length_bias", length_bias=1.0),
+    Regime("few_pairs", pairs=64),
+    Regime("few_outliers", pairs=128, sharpness=20.0, flip=0.2),
+    Regime("outliers", pairs=512, sharpness=20.0, flip=0.3),
+    Regime("judge", pairs=256, judge=0.6),
+    Regime("off_policy", pairs=256, sharpness=20.0, flip=0.2, from_reference=False),
+    Regime("length_bias", pairs=512, length_bias=0.6),
+    Regime("near_copies", pairs=512, near_copies=True),
 )
+SCREEN_REGIMES = ("few_pairs", "outliers", "length_bias", "near_copies")
 
 
 def generator(seed: int, regime: str, purpose: str) -> np.random.Generator:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from evaluators.preference.enumerable import definition as d
 from evaluators.preference.enumerable.options import EnumerableOptions, UnpairedOptions
+from evaluators.preference.enumerable.responses import count
 
 _EXTRA = (
-    "Of the optional inputs, scores are the rewards themselves, in deviations of the reference for each prompt, and lengths "
-    "count up to {longest} symbols"
+    "Of the optional inputs, scores are those of a reward model whose correlation with the reward is {correlation:g}, in "
+    "deviations of the reference for each prompt, and lengths count up to {longest} symbols"
 )
 
 
 def describe(options: EnumerableOptions) -> str:
     """What is trained and scored with these options, in a few sentences of one paragraph."""
-    extra = _EXTRA.format(longest=d.MAX_LENGTH + 1) + (
-        "; preference_probability is that of the labelling, with its length bias and its turned labels."
-    )
+    extra = _extra(options) + "; preference_probability is what the labelling would be with those scores."
     return _describe(options, f"batches of {options.batch} pairs", "", extra)
 
 
@@ -28,36 +27,42 @@ def describe_unpaired(options: UnpairedOptions) -> str:
         " Pairs are then taken apart: a chosen response becomes a desirable example, a rejected one an undesirable example, "
         f"in an order that does not tell which belong together.{kept}"
     )
-    extra = _EXTRA.format(longest=d.MAX_LENGTH + 1) + "; score_quantile is exact."
+    extra = _extra(options) + "; score_quantile is that of the score."
     return _describe(options, f"batches of {options.batch} responses", split, extra)
 
 
+def _extra(options: EnumerableOptions) -> str:
+    return _EXTRA.format(longest=options.max_length + 1, correlation=d.PROXY_CORRELATION)
+
+
 def _describe(options: EnumerableOptions, batches: str, split: str, extra: str) -> str:
-    betas = ", ".join(f"{b:g}" for b in options.betas)
-    base, *others = d.REGIMES
-    regimes = "; ".join(f"{r.name}: {_difference(r, base)}" for r in others)
+    betas, rates = (", ".join(f"{v:g}" for v in grid) for grid in (options.used_betas, options.learning_rates))
+    base, regimes = d.REGIMES[0], options.used_regimes
+    worlds = "; ".join(f"{r.name}: {_difference(r, base)}" for r in regimes if r is not base)
+    others = f" The others are like it, but for what is named. {worlds}." if worlds else ""
     return (
-        f"The language model is a recurrent network of width {d.HIDDEN}, and its {d.RESPONSES} possible responses to each "
-        f"of {len(d.PROMPTS)} prompts are all enumerated, so KL and expected reward are exact sums; log-probs are mostly "
-        f"between -8 and -2. One trial trains a separate policy in each of {len(d.REGIMES)} worlds for each beta of the "
-        f"grid {betas}, all with the same loss: {options.steps} steps of Adam (constant learning rate "
-        f"{options.learning_rate:g}) on {batches}. The whole grid counts, so a loss must make sense "
-        f"at small and at large beta. The worlds are regimes of preference data. {base.name}: {base.pairs} pairs sampled "
-        f"from the reference, labelled with P(a preferred to b) = sigmoid({base.sharpness:g} * (reward(a) - reward(b))). "
-        f"The others are like it, but for one thing. {regimes}.{split} In each world the rewards and KLs of all betas and "
-        f"checkpoints (every {d.CHECKPOINT_EVERY} steps) make a reward-KL frontier, which is compared with that of the "
-        f"exactly optimal policies up to a KL of {d.KL_BUDGET:g} nats; the score `frontier` is the mean over the worlds. "
-        f"{extra}"
+        f"The language model is a frozen recurrent network of width {d.WIDTH} with a trained output layer, and all its "
+        f"{count(options.max_length):,} possible responses of up to {options.max_length} tokens to each of {d.PROMPTS} "
+        "prompts are enumerated, so KL and expected reward are exact sums. One trial trains a separate policy in each of "
+        f"{len(regimes)} worlds for each beta of {betas} at each learning rate of {rates}, all with the same loss: "
+        f"{options.steps} steps of Adam (the learning rate falls to 0) on {batches}. The policies at the end of training "
+        "make a reward-KL frontier in each world, so neither the scale of a loss, nor a schedule of that scale, nor a "
+        f"rescaled beta can gain anything. The worlds are regimes of preference data. {base.name}: {base.pairs} pairs "
+        f"sampled from the reference, labelled with P(a preferred to b) = sigmoid({base.sharpness:g} * (reward(a) - "
+        f"reward(b))).{others}{split} In each world the frontier is compared with that of the exactly optimal policies up "
+        f"to a KL of {d.KL_BUDGET:g} nats; the score `frontier` is the mean over the worlds. {extra}"
     )
 
 
 def _difference(regime: d.Regime, base: d.Regime) -> str:
     """In what a regime differs from the base."""
     said = {
-        "pairs": f"only {regime.pairs} pairs",
+        "pairs": f"{regime.pairs} pairs, seen again and again",
         "sharpness": f"a sharpness of {regime.sharpness:g}, so that labels are nearly deterministic",
         "flip": f"{regime.flip:.0%} of the labels are turned over at random",
+        "judge": f"the labeller sees a reward whose correlation with the true one is {regime.judge:g}",
         "from_reference": "responses come from a source other than the reference",
         "length_bias": f"labels also favour length, by {regime.length_bias:g} in the sigmoid for each token",
+        "near_copies": "the two responses differ in a single token",
     }
     return " and ".join(text for name, text in said.items() if getattr(regime, name) != getattr(base, name))

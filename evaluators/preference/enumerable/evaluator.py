@@ -18,6 +18,7 @@ from evaluators.preference.contract import PAIRS
 from evaluators.preference.enumerable import definition as d
 from evaluators.preference.enumerable.description import describe
 from evaluators.preference.enumerable.options import EnumerableOptions
+from evaluators.preference.enumerable.responses import tree
 from evaluators.preference.enumerable.scoring import metric_specs, score
 from sandbox.contract import Contract
 
@@ -29,11 +30,11 @@ if TYPE_CHECKING:
     from evaluators.preference.enumerable.worlds import Worlds
     from sandbox.oracle import LossOracle
 
-_KEPT_SEEDS = 64  # about 1 MB each
+_KEPT_SEEDS = 4  # 80 MB each
 
 
 class EnumerableEvaluator:
-    """Six worlds per seed, one policy per world and beta, scored against the optimal policies.
+    """Eight worlds per seed, in each one policy per learning rate and beta, scored against the optimal policies.
 
     See `definition.py` for the constants and docs/evaluators/enumerable.md for the whole definition. Worlds are built at
     their first use and kept in memory, so later trials of a seed save that time.
@@ -41,28 +42,32 @@ class EnumerableEvaluator:
 
     name: ClassVar[str] = "preference.enumerable"
     version: ClassVar[int] = d.VERSION
-    summary: ClassVar[str] = "341 responses per prompt, all enumerated: exact reward-KL frontier over six regimes"
+    summary: ClassVar[str] = (
+        "2,047 responses per prompt, all enumerated: exact reward-KL frontier over eight regimes, at tuned learning rates"
+    )
     contract: ClassVar[Contract] = PAIRS
     metrics: ClassVar[tuple[MetricSpec, ...]] = metric_specs()
     primary_metric: ClassVar[str] = "frontier"
     arrays_doc: ClassVar[Mapping[str, str]] = {
-        "worlds": "(6,) names of the regimes, in the order of every first axis",
-        "betas": "(K,) the beta grid, in the order of every second axis",
+        "worlds": "(W,) names of the regimes, in the order of every first axis",
+        "learning_rates": "(L,) the grid of learning rates, in the order of every second axis",
+        "betas": "(B,) the grid of beta, in the order of every third axis",
         "checkpoints": "(C,) optimiser steps done at each checkpoint; the first is 0",
-        "kl": "(6, K, C) KL from policy to reference, nats, mean over prompts",
-        "reward": "(6, K, C) expected reward, in deviations of the reference, mean over prompts",
-        "ranking_accuracy": "(6, K, C) expected share of held-out labels ranked right by log pi/ref",
-        "chosen_change": "(6, K, C) mean log pi/ref of the training pairs' chosen responses, nats",
-        "rejected_change": "(6, K, C) mean log pi/ref of the training pairs' rejected responses, nats",
-        "loss": "(6, K, steps) mean loss of each step's batch, before the step",
-        "margin": "(6, K, steps) mean log-ratio of the batch's preferred minus that of its other responses, nats",
-        "score": "(6,) frontier of each world, a ratio; the paired unit of comparisons",
+        "kl": "(W, L, B, C) KL from policy to reference, nats, mean over prompts; here and below NaN once a run diverged",
+        "reward": "(W, L, B, C) expected reward, in deviations of the reference, mean over prompts",
+        "ranking_accuracy": "(W, L, B, C) expected share of held-out labels ranked right by log pi/ref",
+        "chosen_change": "(W, L, B, C) mean log pi/ref of the training pairs' chosen responses, nats",
+        "rejected_change": "(W, L, B, C) mean log pi/ref of the training pairs' rejected responses, nats",
+        "loss": "(W, L, B, steps) mean loss of each step's batch, before the step",
+        "margin": "(W, L, B, steps) mean log-ratio of the batch's preferred minus that of its other responses, nats",
+        "score": "(W,) frontier of each world, a ratio; the paired unit of comparisons",
     }
     Options: ClassVar[type[EnumerableOptions]] = EnumerableOptions
 
     def __init__(self, options: Mapping[str, Any] | None = None, cache_dir: Path | None = None) -> None:
         """`cache_dir` is not used: nothing here is worth a file. Raises OptionsError."""
         self._options = parse_options(self.Options, options, self.name)
+        self.metrics = metric_specs(self._options.used_regimes)  # type: ignore[misc]  # fewer than the class's, with some worlds
         self._worlds: OrderedDict[int, Worlds] = OrderedDict()
 
     @property
@@ -85,18 +90,19 @@ class EnumerableEvaluator:
 
     @property
     def calls(self) -> Calls:
-        """As `run` makes them: one batch of each world and beta."""
-        return Calls(self._options.batch, self._options.betas)
+        """As `run` makes them: one batch of each world, learning rate and beta."""
+        return Calls(self._options.batch, self._options.used_betas)
 
     def prepare(self, progress: Callable[[str], None] | None = None) -> Mapping[str, float]:
         """Nothing is shared by all seeds; returns the size of the job. Raises OptionsError if the device is missing."""
         self._device()
-        return {"worlds": float(len(d.REGIMES)), "runs": float(len(d.REGIMES) * len(self._options.betas))}
+        worlds = len(self._options.used_regimes)
+        return {"worlds": float(worlds), "runs": float(worlds * self._options.runs)}
 
     def run(self, oracle: LossOracle, seed: int) -> TrialReport:
-        """One trial: all worlds at all betas. Raises CandidateError or InfrastructureError out of the oracle.
+        """One trial: all worlds at all learning rates and betas.
 
-        A policy whose weights overflow without a non-finite loss is a CandidateError too, raised by the training loop.
+        Raises CandidateError or InfrastructureError out of the oracle, and CandidateError when all runs of a world diverge.
         """
         from evaluators.preference.enumerable.training import train
 
@@ -143,8 +149,8 @@ class EnumerableEvaluator:
         from evaluators.preference.enumerable.worlds import build_worlds
 
         if seed not in self._worlds:
-            with torch_threads(1):  # six tiny models: a second thread only waits for the first
-                self._worlds[seed] = build_worlds(seed)
+            with torch_threads(1):  # small products: a second thread only waits for the first
+                self._worlds[seed] = build_worlds(seed, self._options.used_regimes, tree(self._options.max_length))
             while len(self._worlds) > _KEPT_SEEDS:
                 self._worlds.popitem(last=False)
         self._worlds.move_to_end(seed)
@@ -152,12 +158,19 @@ class EnumerableEvaluator:
 
     def _arrays(self, trajectory: Trajectory, scores: list[float]) -> dict[str, Any]:
         measured = {name: getattr(trajectory, name) for name in self.arrays_doc if hasattr(trajectory, name)}
-        names = np.array([r.name for r in d.REGIMES])
-        return {"worlds": names, "betas": np.array(self._options.betas), **measured, "score": np.array(scores)}
+        used = self._options
+        return {
+            "worlds": np.array([r.name for r in used.used_regimes]),
+            "learning_rates": np.array(used.learning_rates),
+            "betas": np.array(used.used_betas),
+            **measured,
+            "score": np.array(scores),
+        }
 
 
 def _facts(worlds: Worlds) -> dict[str, float]:
-    """What explains differences between seeds: entropy of the references and how well they fit their sources (nats)."""
-    entropy = [-(np.exp(w.reference_logps) * w.reference_logps).sum(1).mean() for w in worlds.worlds]
-    misfit = [(np.exp(w.source_logps) * (w.source_logps - w.reference_logps)).sum(1).mean() for w in worlds.worlds]
-    return {"reference_entropy": float(np.mean(entropy)), "reference_misfit": float(np.mean(misfit))}
+    """What explains differences between seeds: entropy of the references, nats, and tokens of their responses."""
+    probs = [np.exp(w.reference_logps) for w in worlds.worlds]
+    entropy = [-(p * w.reference_logps).sum(1).mean() for p, w in zip(probs, worlds.worlds, strict=True)]
+    length = [(p * worlds.tree.lengths).sum(1).mean() for p in probs]
+    return {"reference_entropy": float(np.mean(entropy)), "reference_length": float(np.mean(length))}

@@ -1,12 +1,12 @@
-"""What a loss is called with at every step: here pairs, of all worlds at all betas (`unpaired.py` has single responses).
+"""What a loss is called with at every step: here pairs, of all worlds in all runs (`unpaired.py` has single responses).
 
-Optional inputs are made only for a candidate that names them. In one world all betas, and in one seed all candidates of a
-contract, see the same responses. W worlds, K betas, R = W * K runs (world-major), N examples a step.
+Optional inputs are made only for a candidate that names them. In one world all runs, and in one seed all candidates of a
+contract, see the same responses. W worlds, K runs of each, R = W * K (world-major), N examples a step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -14,13 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evaluators.preference.enumerable import responses
-from evaluators.preference.enumerable.model import Batch, Parameters
+from evaluators.preference.enumerable.model import Batch
 from evaluators.preference.enumerable.options import EnumerableOptions
-from evaluators.preference.enumerable.worlds import Worlds, batch_schedule, label_probabilities
+from evaluators.preference.enumerable.worlds import Worlds, batch_schedule
 from evaluators.preference.running import RunningMean
 
-LENGTHS = responses.lengths() + 1  # (341,) the end symbol counts, also where a full response implies it
+LogProbs = Callable[[Batch], Tensor]
 
 
 class Feed(Protocol):
@@ -32,8 +31,8 @@ class Feed(Protocol):
     def inputs(self, step: int, logps: Tensor) -> dict[str, Tensor]:
         """(R, N) tensors by contract name; `logps` are those of `batch(step)` under the policies."""
 
-    def scalars(self, step: int, policy: Parameters, inputs: Mapping[str, Tensor]) -> dict[str, list[float]]:
-        """R values of each running statistic by contract name, before the step."""
+    def scalars(self, step: int, score: LogProbs, inputs: Mapping[str, Tensor]) -> dict[str, list[float]]:
+        """R values of each running statistic by contract name, before the step; `score` gives the policies' log-probs."""
 
     def margin(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """(R,) mean log-ratio of what is preferred minus that of what is not, nats."""
@@ -42,15 +41,15 @@ class Feed(Protocol):
 class Constants:
     """Constants of every step, made on the CPU once: (W, steps, N) arrays by name, given out as (R, N) tensors."""
 
-    def __init__(self, betas: int, device: torch.device) -> None:
-        self._betas, self._device = betas, device
+    def __init__(self, runs: int, device: torch.device) -> None:
+        self._runs, self._device = runs, device
         self._arrays: dict[str, NDArray[np.float32]] = {}
 
     def add(self, name: str, rows: list[NDArray[np.float64]] | list[NDArray[np.int64]]) -> None:
         self._arrays[name] = np.stack(rows).astype(np.float32)
 
     def __call__(self, name: str, step: int) -> Tensor:
-        return torch.from_numpy(self._arrays[name][:, step]).to(self._device).repeat_interleave(self._betas, 0)
+        return torch.from_numpy(self._arrays[name][:, step]).to(self._device).repeat_interleave(self._runs, 0)
 
     def __contains__(self, name: str) -> bool:
         return name in self._arrays
@@ -67,23 +66,21 @@ class PairFeed:
         rows = list(zip(pairs, order, strict=True))
         self._prompts = np.stack([np.concatenate([p.prompts[o]] * 2, 1) for p, o in rows])  # (W, steps, 2N)
         self._responses = np.stack([np.concatenate([p.first[o], p.second[o]], 1) for p, o in rows])
-        self._device, self._betas, self._reads = device, len(options.betas), reads
-        self._constants = Constants(self._betas, device)
+        self._device, self._tree, self._reads = device, worlds.tree, reads
+        self._constants = Constants(options.runs, device)
         cells = list(zip(worlds.worlds, self._prompts, self._responses, strict=True))
         self._constants.add("reference", [w.reference_logps[prompts, answers] for w, prompts, answers in cells])
         if {"chosen_length", "rejected_length"} & {*reads}:
-            self._constants.add("length", [LENGTHS[answers] for _, _, answers in cells])
+            self._constants.add("length", [worlds.tree.lengths[answers] + 1 for _, _, answers in cells])
         if {"chosen_score", "rejected_score"} & {*reads}:
-            self._constants.add("score", [w.rewards[prompts, answers] for w, prompts, answers in cells])
+            self._constants.add("score", [w.proxies[prompts, answers] for w, prompts, answers in cells])
         if "preference_probability" in reads:
-            self._constants.add(
-                "preference_probability",
-                [label_probabilities(w.train, w.regime)[o] for w, o in zip(worlds.worlds, order, strict=True)],
-            )
+            labels = zip(worlds.worlds, order, strict=True)
+            self._constants.add("preference_probability", [w.soft_labels[o] for w, o in labels])
         self._running = RunningMean()
 
     def batch(self, step: int) -> Batch:
-        return Batch.of(self._prompts[:, step], self._responses[:, step], self._device, self._betas)
+        return Batch.of(self._prompts[:, step], self._responses[:, step], self._tree, self._device)
 
     def inputs(self, step: int, logps: Tensor) -> dict[str, Tensor]:
         chosen, rejected = logps.chunk(2, 1)
@@ -101,7 +98,7 @@ class PairFeed:
             found["preference_probability"] = self._constants("preference_probability", step)
         return found
 
-    def scalars(self, step: int, policy: Parameters, inputs: Mapping[str, Tensor]) -> dict[str, list[float]]:
+    def scalars(self, step: int, score: LogProbs, inputs: Mapping[str, Tensor]) -> dict[str, list[float]]:
         if "running_log_ratio" not in self._reads:
             return {}
         ratios = [inputs[f"policy_{s}_logps"].detach() - inputs[f"reference_{s}_logps"] for s in ("chosen", "rejected")]

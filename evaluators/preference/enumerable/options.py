@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluators.options import option
+from evaluators.options import nearest, option
 from evaluators.preference.contract import SMALLEST_BATCH
-from evaluators.preference.enumerable.definition import CHECKPOINT_EVERY
+from evaluators.preference.enumerable import definition as d
+from evaluators.preference.enumerable.responses import count
 
-_FIDELITIES = ("exact",)
+_FIDELITIES = ("exact", "screen")
 _DEVICES = ("cpu", "cuda", "auto")
+_SCREENED = 2  # every so manieth beta is trained when screening
 
 
 @dataclass(frozen=True)
@@ -20,13 +24,24 @@ class EnumerableOptions:
         ValueError: a value out of range.
     """
 
-    fidelity: str = option("exact", "exact: KL and reward by enumeration; the only fidelity there is")
-    betas: tuple[float, ...] = option(
-        tuple(0.05 * 2.0**k for k in range(8)), "the grid of beta; one policy per world is trained for each"
+    fidelity: str = option(
+        "exact",
+        f"exact: the published score; screen: only the regimes {', '.join(d.SCREEN_REGIMES)} and every second beta, to weed "
+        "out what is far behind",
     )
-    steps: int = option(200, f"optimiser steps of each policy; a multiple of {CHECKPOINT_EVERY}")
+    betas: tuple[float, ...] = option(
+        tuple(0.02 * 2.0**k for k in range(8)),
+        "the grid of beta, rising; a policy is trained for each at each learning rate",
+    )
+    learning_rates: tuple[float, ...] = option(
+        (0.01, 0.03, 0.1), "the grid of Adam's learning rate, rising; each falls to 0 along a half cosine"
+    )
+    steps: int = option(200, f"optimiser steps of each policy; a multiple of {d.CHECKPOINT_EVERY}")
     batch: int = option(32, "pairs in one step")
-    learning_rate: float = option(4e-3, "Adam's learning rate, constant")
+    regimes: tuple[str, ...] = option(
+        tuple(r.name for r in d.REGIMES), "the worlds of a seed: regimes of preference data, by name"
+    )
+    max_length: int = option(10, "tokens in the longest response; all responses are enumerated")
     device: str = option("cpu", "cpu, cuda or auto (a GPU if this process sees one)")
     threads: int = option(
         1, "CPU threads of a trial; scores do not depend on it, and more than one pays off only on idle cores"
@@ -37,15 +52,67 @@ class EnumerableOptions:
             raise ValueError(f"fidelity must be {' or '.join(_FIDELITIES)}, not {self.fidelity!r}")
         if self.device not in _DEVICES:
             raise ValueError(f"device must be one of {', '.join(_DEVICES)}, not {self.device!r}")
-        for name in ("steps", "batch", "learning_rate", "threads"):
+        for name in ("steps", "batch", "threads"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
         if self.batch < SMALLEST_BATCH:
             raise ValueError(f"batch must be at least {SMALLEST_BATCH}, as losses are told, not {self.batch}")
-        if self.steps % CHECKPOINT_EVERY:
-            raise ValueError(f"steps must be a multiple of {CHECKPOINT_EVERY}, not {self.steps}")
-        if not self.betas or any(b <= 0 for b in self.betas) or len(set(self.betas)) != len(self.betas):
-            raise ValueError("betas must be positive and differ from each other")
+        if self.steps % d.CHECKPOINT_EVERY:
+            raise ValueError(f"steps must be a multiple of {d.CHECKPOINT_EVERY}, not {self.steps}")
+        _check_grid("betas", self.betas)
+        _check_grid("learning_rates", self.learning_rates)
+        _check_regimes(self.regimes)
+        _check_length(self.max_length)
+        if self.fidelity == "screen" and not self.used_regimes:
+            raise ValueError(f"fidelity screen trains {', '.join(d.SCREEN_REGIMES)}, and regimes has none of them")
+
+    @property
+    def used_regimes(self) -> tuple[d.Regime, ...]:
+        """Those that are trained, in the order of the definition."""
+        screened = self.fidelity == "screen"
+        return tuple(r for r in d.REGIMES if r.name in self.regimes and (not screened or r.name in d.SCREEN_REGIMES))
+
+    @property
+    def used_betas(self) -> tuple[float, ...]:
+        """Those that are trained."""
+        return self.betas[::_SCREENED] if self.fidelity == "screen" else self.betas
+
+    @property
+    def runs(self) -> int:
+        """Policies of one world: one for each learning rate and beta, in this order."""
+        return len(self.learning_rates) * len(self.used_betas)
+
+
+def _check_grid(name: str, values: Sequence[float]) -> None:
+    if not values:
+        raise ValueError(f"{name} is empty; at least one value is needed")
+    if any(v <= 0 for v in values):
+        raise ValueError(f"{name} must be positive, not {min(values):g}")
+    if any(b <= a for a, b in itertools.pairwise(values)):
+        rising = ", ".join(f"{v:g}" for v in sorted(set(values)))
+        raise ValueError(f"{name} must rise, each value once: {rising}")
+
+
+def _check_regimes(names: Sequence[str]) -> None:
+    known = [r.name for r in d.REGIMES]
+    if not names:
+        raise ValueError("regimes is empty; at least one is needed")
+    for name in names:
+        if name not in known:
+            raise ValueError(f"regimes: there is no regime {name!r}; {nearest(name, known)}")
+    if len(set(names)) != len(names):
+        raise ValueError("regimes must each be named once")
+
+
+def _check_length(length: int) -> None:
+    if length < 2:
+        raise ValueError(f"max_length must be at least 2, not {length}")
+    if length > 1000 or count(length) > d.MOST_RESPONSES:
+        number = f"{count(length):,}" if length < 60 else f"about 2^{length + 1}"
+        raise ValueError(
+            f"max_length {length} means {number} responses to each prompt, which are all enumerated; at most "
+            f"{d.MOST_RESPONSES:,} can be"
+        )
 
 
 @dataclass(frozen=True)

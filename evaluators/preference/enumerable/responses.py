@@ -1,62 +1,69 @@
-"""The 341 responses as arrays. Responses are ordered by length, then lexicographically; a prefix has the same index.
+"""All responses up to a length, and all contexts in which a symbol is emitted, as arrays.
 
-A response of length n < 4 is its n tokens and EOS; one of length 4 is its 4 tokens alone, as nothing may follow. Its
-log-prob is the sum over these (at most 4) emitted symbols.
+Responses are ordered by length, then lexicographically. A response shorter than the longest emits its tokens and EOS; one of
+the longest length its tokens alone, as nothing may follow. A context is a prefix of fewer tokens than that; contexts are
+ordered like responses, so a context and the response of the same tokens have the same index.
 """
 
 from __future__ import annotations
 
-import itertools
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluators.preference.enumerable.definition import EOS, MAX_LENGTH, PROMPTS, RESPONSES, VOCABULARY
+from evaluators.preference.enumerable.definition import EOS, VOCABULARY
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The responses of at most `max_length` tokens (T). Y responses, C contexts.
+
+    Attributes:
+        starts: (T + 2,) index of the first response of each length, and Y.
+        lengths: (Y,) tokens in each response, EOS not counted.
+        contexts: (Y, T) the context in which each symbol is emitted; 0 after the response's end.
+        symbols: (Y, T) the symbols; EOS after the response's end too.
+        emitted: (Y, T) whether there is such a symbol.
+    """
+
+    max_length: int
+    starts: Ints
+    lengths: Ints
+    contexts: Ints
+    symbols: Ints
+    emitted: NDArray[np.bool_]
+
+    @property
+    def responses(self) -> int:
+        return int(self.starts[-1])
+
+    @property
+    def context_count(self) -> int:
+        return int(self.starts[-2])
+
+
+def count(max_length: int) -> int:
+    """How many responses there are of at most that many tokens."""
+    return int(VOCABULARY ** (max_length + 1) - 1) // (VOCABULARY - 1)
 
 
 @cache
-def strings() -> tuple[tuple[int, ...], ...]:
-    """All responses as token tuples, in index order."""
-    return tuple(s for n in range(MAX_LENGTH + 1) for s in itertools.product(range(VOCABULARY), repeat=n))
-
-
-@cache
-def lengths() -> NDArray[np.int64]:
-    """(341,) tokens in each response, EOS not counted."""
-    return np.array([len(s) for s in strings()])
-
-
-@cache
-def token_one_hot() -> NDArray[np.float32]:
-    """(341, 3, 4) the tokens that the model reads before it emits symbols 1..3; zeros after the response's end."""
-    table = np.zeros((RESPONSES, MAX_LENGTH - 1, VOCABULARY), np.float32)
-    for i, string in enumerate(strings()):
-        for position, token in enumerate(string[: MAX_LENGTH - 1]):
-            table[i, position, token] = 1
-    return table
-
-
-@cache
-def target_one_hot() -> NDArray[np.float32]:
-    """(341, 4, 5) the symbols emitted at positions 0..3; zeros after EOS."""
-    table = np.zeros((RESPONSES, MAX_LENGTH, VOCABULARY + 1), np.float32)
-    for i, string in enumerate(strings()):
-        for position, symbol in enumerate((*string, EOS)[:MAX_LENGTH]):
-            table[i, position, symbol] = 1
-    return table
-
-
-@cache
-def prompt_one_hot() -> NDArray[np.float32]:
-    """(2, 12, 4) first and second token of every prompt."""
-    return np.asarray(np.eye(VOCABULARY, dtype=np.float32)[np.array(PROMPTS).T])
-
-
-@cache
-def tokens_before() -> NDArray[np.int64]:
-    """(12, 341, 4) the token in front of each position; position 0 follows the prompt. 0 beyond the response's end."""
-    table = np.zeros((len(PROMPTS), RESPONSES, MAX_LENGTH), np.int64)
-    table[:, :, 0] = np.array(PROMPTS)[:, 1:]
-    table[:, :, 1:] = token_one_hot().argmax(-1)
-    return table
+def tree(max_length: int) -> Tree:
+    """The arrays for one greatest length."""
+    starts = np.array([0, *np.cumsum([VOCABULARY**n for n in range(max_length + 1)])])
+    lengths = np.repeat(np.arange(max_length + 1), np.diff(starts))
+    contexts = np.zeros((lengths.size, max_length), np.int64)
+    symbols = np.full((lengths.size, max_length), EOS)
+    number = np.arange(lengths.size) - starts[lengths]  # the tokens as digits to the base VOCABULARY
+    for position in range(max_length):
+        after = np.maximum(lengths - position, 0)  # tokens from this position on
+        has_token = after > 0
+        symbols[has_token, position] = (number // VOCABULARY ** np.maximum(after - 1, 0) % VOCABULARY)[has_token]
+        is_context = lengths >= position
+        contexts[is_context, position] = (starts[position] + number // VOCABULARY**after)[is_context]
+    emitted = np.arange(max_length) <= lengths[:, None]
+    return Tree(max_length, starts, lengths, contexts, symbols, emitted)

@@ -1,12 +1,12 @@
-"""Packed training: one policy per world and beta, all in one forward and backward, with exact evaluation on the way.
+"""Packed training: one policy per world, learning rate and beta, all in one forward and backward, with exact evaluation.
 
-Runs are ordered world-major: run = world * number of betas + beta. R runs, W worlds, K = R / W betas.
+Runs are ordered by world, then learning rate, then beta. R runs, W worlds, L learning rates, B betas, K = L * B.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,18 +18,20 @@ from torch import Tensor
 from evaluators.base import training_progress
 from evaluators.preference.enumerable import definition as d
 from evaluators.preference.enumerable.feeds import Feed
-from evaluators.preference.enumerable.model import Parameters, all_logps, response_logps
+from evaluators.preference.enumerable.model import Batch, all_logps, response_logps
 from evaluators.preference.enumerable.options import EnumerableOptions
-from evaluators.preference.enumerable.worlds import Pairs, Worlds
+from evaluators.preference.enumerable.worlds import Pairs, World, Worlds
 from sandbox.failure import CandidateError, Failure, FailureKind
 
 if TYPE_CHECKING:
     from sandbox.oracle import LossOracle
 
+Arrays = NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class Trajectory:
-    """What training left behind; all arrays (W, K, C) with C checkpoints unless said otherwise.
+    """What training left behind; all arrays (W, L, B, C) with C checkpoints unless said otherwise, NaN where a run diverged.
 
     Attributes:
         checkpoints: (C,) optimiser steps done, from 0.
@@ -37,117 +39,134 @@ class Trajectory:
         reward: expected standardised reward, mean over prompts.
         ranking_accuracy: expected share of held-out labels that log pi/ref ranks right; a tie counts half.
         chosen_change, rejected_change: mean over training pairs of log pi/ref of the chosen and rejected response, nats.
-        loss: (W, K, steps) mean loss of each step.
-        margin: (W, K, steps) mean over the batch of log pi/ref of the chosen minus that of the rejected, before the step.
+        loss: (W, L, B, steps) mean loss of each step.
+        margin: (W, L, B, steps) mean over the batch of log pi/ref of the chosen minus that of the rejected, before the step.
         train_s, evaluate_s: wall seconds.
     """
 
     checkpoints: NDArray[np.int64]
-    kl: NDArray[np.float64]
-    reward: NDArray[np.float64]
-    ranking_accuracy: NDArray[np.float64]
-    chosen_change: NDArray[np.float64]
-    rejected_change: NDArray[np.float64]
+    kl: Arrays
+    reward: Arrays
+    ranking_accuracy: Arrays
+    chosen_change: Arrays
+    rejected_change: Arrays
     loss: NDArray[np.float32]
     margin: NDArray[np.float32]
     train_s: float
     evaluate_s: float
 
 
+class Policies:
+    """The output layers of all runs, and their optimiser."""
+
+    def __init__(self, worlds: Worlds, options: EnumerableOptions, device: torch.device) -> None:
+        self._features = torch.from_numpy(np.stack([w.features for w in worlds.worlds])).to(device)  # (W, 12 * C, F)
+        start = torch.from_numpy(np.stack([w.output for w in worlds.worlds])).to(device)[..., None]  # (W, F, 3, 1)
+        self._rates, self._tree = options.learning_rates, worlds.tree
+        betas = len(options.used_betas)
+        self._layers = [start.repeat(1, 1, 1, betas).requires_grad_(True) for _ in self._rates]  # (W, F, 3, B) each
+        groups = [{"params": [layer], "lr": rate} for layer, rate in zip(self._layers, self._rates, strict=True)]
+        self._adam = torch.optim.Adam(groups, betas=d.ADAM_BETAS, eps=d.ADAM_EPS, fused=True)
+
+    def score(self, batch: Batch) -> Tensor:
+        """(R, M) log-probs of a batch's responses."""
+        return response_logps(self._features, torch.cat(self._layers, 3), batch, self._tree.max_length)
+
+    def step(self, share: float) -> None:
+        """One step of Adam along the gradients there are, at this share of each learning rate."""
+        for group, rate in zip(self._adam.param_groups, self._rates, strict=True):
+            group["lr"] = rate * share
+        self._adam.step()
+        self._adam.zero_grad()
+
+    @torch.no_grad()
+    def everywhere(self, world: int) -> Tensor:
+        """(K, 12, Y) log-probs of every response in one world."""
+        return all_logps(self._features[world], torch.cat([layer[world] for layer in self._layers], 2), self._tree)
+
+
 def train(
     oracle: LossOracle, worlds: Worlds, options: EnumerableOptions, device: torch.device, feed: Feed
 ) -> Trajectory:
-    """Train every world at every beta with what `feed` says.
+    """Train every world at every learning rate and beta with what `feed` says.
+
+    A run whose loss, gradient or policy is no longer a number has diverged: it trains no further and has no values.
 
     Raises:
-        CandidateError: from the oracle, or NON_FINITE when a policy's weights are no longer numbers.
+        CandidateError: from the oracle, or NON_FINITE when all runs of a world have diverged.
     """
-    betas, steps = options.betas, options.steps
-    policy = worlds.reference.to(device).repeat(len(betas))
-    optimiser = torch.optim.Adam(policy.tensors(), lr=options.learning_rate, fused=True)
-    examiner = Examiner(worlds, options, device)
-    losses, margins, checks = [], [], [examiner(policy, 0)]
+    policies, steps = Policies(worlds, options, device), options.steps
+    runs = len(worlds.worlds) * options.runs
+    run_betas = list(options.used_betas) * (runs // len(options.used_betas))
+    alive = torch.ones(runs, dtype=torch.bool)
+    losses, margins, checks = [], [], [_at_the_reference(worlds, options.runs)]
     evaluate_s, started = 0.0, time.perf_counter()
-    run_betas = list(betas) * len(worlds.worlds)
     for step in range(steps):
-        inputs = feed.inputs(step, response_logps(policy, feed.batch(step)))
-        scalars = feed.scalars(step, policy, inputs)
-        scalars |= {"beta": run_betas, "progress": [training_progress(step, steps)] * len(run_betas)}
-        loss = oracle(inputs, scalars)
-        optimiser.zero_grad()
-        loss.sum().backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        losses.append(loss.detach())
+        inputs = feed.inputs(step, policies.score(feed.batch(step)))
+        scalars = feed.scalars(step, policies.score, inputs)
+        scalars |= {"beta": run_betas, "progress": [training_progress(step, steps)] * runs}
+        loss, finite = oracle.tolerant(inputs, scalars)
+        alive &= finite.cpu()
+        torch.where(alive.to(device), loss, 0.0).sum().backward()  # type: ignore[no-untyped-call]
+        policies.step(0.5 * (1 + math.cos(math.pi * step / steps)))
+        losses.append(torch.where(alive.to(device), loss.detach(), torch.nan))
         margins.append(feed.margin(inputs))
         if (step + 1) % d.CHECKPOINT_EVERY == 0:
             before = time.perf_counter()
-            checks.append(examiner(policy, step + 1))
+            checks.append(np.concatenate([examine(w, policies.everywhere(i)) for i, w in enumerate(worlds.worlds)], 1))
+            alive &= torch.from_numpy(np.isfinite(checks[-1]).all(0))
+            checks[-1][:, ~alive.numpy()] = np.nan
+            _require_a_survivor(alive, worlds, options, step + 1)
             evaluate_s += time.perf_counter() - before
-    shape = (len(worlds.worlds), len(betas), -1)
-    values = {name: torch.stack([c[name] for c in checks], 1).cpu().numpy().reshape(shape) for name in checks[0]}
+    shape = (len(worlds.worlds), len(options.learning_rates), len(options.used_betas), -1)
+    kl, reward, accuracy, chosen, rejected = (v.reshape(shape) for v in np.stack(checks, 2))
     return Trajectory(
-        checkpoints=np.arange(0, steps + 1, d.CHECKPOINT_EVERY),
+        np.arange(0, steps + 1, d.CHECKPOINT_EVERY),
+        kl,
+        reward,
+        accuracy,
+        chosen,
+        rejected,
         loss=torch.stack(losses, 1).cpu().numpy().reshape(shape),
         margin=torch.stack(margins, 1).cpu().numpy().reshape(shape),
         train_s=time.perf_counter() - started - evaluate_s,
         evaluate_s=evaluate_s,
-        **values,
     )
 
 
-class Examiner:
-    """Exact evaluation of all policies by enumeration, in float64."""
+def examine(world: World, logps: Tensor) -> Arrays:
+    """(5, K) exact KL, reward, ranking accuracy, and changes of the chosen and rejected, from (K, 12, Y) log-probs."""
+    reference, rewards = (torch.from_numpy(v).to(logps.device) for v in (world.reference_logps, world.rewards))
+    probs, ratio = logps.exp(), logps - reference
 
-    def __init__(self, worlds: Worlds, options: EnumerableOptions, device: torch.device) -> None:
-        self._betas, self._device = options.betas, device
-        self._names = [w.regime.name for w in worlds.worlds]
-        self._reference = self._per_run([w.reference_logps for w in worlds.worlds])  # (R, 12, 341)
-        self._rewards = self._per_run([w.rewards for w in worlds.worlds])
-        held_out = [w.held_out for w in worlds.worlds]
-        self._first = self._per_run([_cells(p.prompts, p.first) for p in held_out])  # (R, N)
-        self._second = self._per_run([_cells(p.prompts, p.second) for p in held_out])
-        self._preferred = self._per_run([p.preferred for p in held_out])
-        self._chosen = self._per_run([_shares(w.train, w.train.first) for w in worlds.worlds])  # (R, 12 * 341)
-        self._rejected = self._per_run([_shares(w.train, w.train.second) for w in worlds.worlds])
+    def of(pairs: Pairs, answers: NDArray[np.int64]) -> Tensor:
+        return ratio[:, torch.from_numpy(pairs.prompts), torch.from_numpy(answers)]  # (K, N)
 
-    def _per_run(self, rows: list[NDArray[np.float64]] | list[NDArray[np.int64]]) -> Tensor:
-        return torch.from_numpy(np.stack(rows)).to(self._device).repeat_interleave(len(self._betas), 0)
+    held_out, train = world.held_out, world.train
+    margin = of(held_out, held_out.first) - of(held_out, held_out.second)
+    preferred = torch.from_numpy(world.preferred).to(logps.device)
+    right = torch.where(margin > 0, preferred, 1 - preferred)
+    values = (
+        (probs * ratio).sum(2).mean(1).clamp(min=0),
+        (probs * rewards).sum(2).mean(1),
+        torch.where(margin.abs() < d.TIE, 0.5, right).mean(1),
+        of(train, train.first).mean(1),
+        of(train, train.second).mean(1),
+    )
+    return torch.stack(values).cpu().numpy()
 
-    @torch.no_grad()
-    def __call__(self, policy: Parameters, step: int) -> dict[str, Tensor]:
-        """(R,) values of each per-checkpoint quantity of `Trajectory`."""
-        logps = all_logps(policy)
-        if step == 0:  # the reference itself, so that packing cannot leave a rounding difference
-            logps = self._reference
-        probs, ratio = logps.exp(), logps - self._reference
-        margin = ratio.flatten(1).gather(1, self._first) - ratio.flatten(1).gather(1, self._second)
-        right = torch.where(margin > 0, self._preferred, 1 - self._preferred)
-        values = {
-            "kl": (probs * ratio).sum(2).mean(1).clamp(min=0),
-            "reward": (probs * self._rewards).sum(2).mean(1),
-            "ranking_accuracy": torch.where(margin.abs() < d.TIE, 0.5, right).mean(1),
-            "chosen_change": (self._chosen * ratio.flatten(1)).sum(1),
-            "rejected_change": (self._rejected * ratio.flatten(1)).sum(1),
-        }
-        self._require_finite(values, step)
-        return values
 
-    def _require_finite(self, values: Mapping[str, Tensor], step: int) -> None:
-        for name, value in values.items():
-            if bool(value.isfinite().all()):
-                continue
-            run = int((~value.isfinite()).nonzero()[0])
-            world, beta = self._names[run // len(self._betas)], self._betas[run % len(self._betas)]
-            message = f"the policy's {name} is {float(value[run])} after {step} steps (world {world}, beta={beta:.4g})"
+def _at_the_reference(worlds: Worlds, runs: int) -> Arrays:
+    """(5, R) values of the reference itself, so that no rounding gives it a KL."""
+    rows = [examine(w, torch.from_numpy(w.reference_logps)[None]).repeat(runs, 1) for w in worlds.worlds]
+    return np.concatenate(rows, 1)
+
+
+def _require_a_survivor(alive: Tensor, worlds: Worlds, options: EnumerableOptions, step: int) -> None:
+    for world, runs in zip(worlds.worlds, alive.view(-1, options.runs), strict=True):
+        if not bool(runs.any()):
+            message = (
+                f"the loss, its gradient or the policy is no longer a number within {step} steps, at every beta and "
+                f"learning rate (world {world.regime.name})"
+            )
             raise CandidateError(Failure(FailureKind.NON_FINITE, message))
-
-
-def _cells(prompts: NDArray[np.int64], answers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Positions in a flattened (12, 341) table."""
-    return np.asarray(prompts * d.RESPONSES + answers)
-
-
-def _shares(pairs: Pairs, answers: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(12 * 341,) share of the pairs that have each (prompt, response) as the given side."""
-    counts = np.bincount(_cells(pairs.prompts, answers), minlength=len(d.PROMPTS) * d.RESPONSES)
-    return np.asarray(counts / pairs.prompts.size)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evaluators.preference.enumerable import definition as d
-from evaluators.preference.enumerable.feeds import LENGTHS, Constants
-from evaluators.preference.enumerable.model import Batch, Parameters, response_logps
+from evaluators.preference.enumerable.feeds import Constants, LogProbs
+from evaluators.preference.enumerable.model import Batch
 from evaluators.preference.enumerable.options import UnpairedOptions
 from evaluators.preference.enumerable.worlds import World, Worlds
 from evaluators.preference.running import RunningMean
@@ -51,13 +51,13 @@ def schedule(seed: int, world: World, options: UnpairedOptions) -> Schedule:
 
 def reference_samples(seed: int, world: World, prompts: Ints) -> Ints:
     """One response of the reference to each of these prompts (any shape), by inversion of its cumulative distribution."""
-    cumulative = np.cumsum(np.exp(world.reference_logps), 1)  # (12, 341)
+    cumulative = np.cumsum(np.exp(world.reference_logps), 1)  # (12, Y)
     uniform = d.generator(seed, world.regime.name, "reference samples").random(prompts.shape)
     found = np.empty_like(prompts)
     for prompt, row in enumerate(cumulative):
         here = prompts == prompt
         found[here] = np.searchsorted(row, uniform[here] * row[-1], side="right")
-    return found.clip(max=d.RESPONSES - 1)
+    return found.clip(max=cumulative.shape[1] - 1)
 
 
 class UnpairedFeed:
@@ -69,8 +69,8 @@ class UnpairedFeed:
     def __init__(
         self, worlds: Worlds, options: UnpairedOptions, device: torch.device, reads: Collection[str] = ()
     ) -> None:
-        self._device, self._betas, self._reads = device, len(options.betas), reads
-        self._constants = Constants(self._betas, device)
+        self._device, self._tree, self._runs, self._reads = device, worlds.tree, options.runs, reads
+        self._constants = Constants(options.runs, device)
         drawn = [schedule(worlds.seed, w, options) for w in worlds.worlds]
         self._prompts = np.stack([s.prompts for s in drawn])  # (W, steps, N)
         self._responses = np.stack([s.responses for s in drawn])
@@ -78,9 +78,9 @@ class UnpairedFeed:
         cells = list(zip(worlds.worlds, self._prompts, self._responses, strict=True))
         self._constants.add("reference_logps", [w.reference_logps[p, a] for w, p, a in cells])
         if "length" in reads:
-            self._constants.add("length", [LENGTHS[answers] for _, _, answers in cells])
+            self._constants.add("length", [worlds.tree.lengths[answers] + 1 for _, _, answers in cells])
         if "score" in reads:
-            self._constants.add("score", [w.rewards[p, a] for w, p, a in cells])
+            self._constants.add("score", [w.proxies[p, a] for w, p, a in cells])
         if "score_quantile" in reads:
             self._constants.add("score_quantile", [_quantiles(w)[p, a] for w, p, a in cells])
         self._samples: Ints | None = None
@@ -96,7 +96,7 @@ class UnpairedFeed:
         prompts, answers = self._prompts[:, step], self._responses[:, step]
         if self._samples is not None:
             prompts, answers = np.concatenate([prompts] * 2, 1), np.concatenate([answers, self._samples[:, step]], 1)
-        return Batch.of(prompts, answers, self._device, self._betas)
+        return Batch.of(prompts, answers, self._tree, self._device)
 
     def inputs(self, step: int, logps: Tensor) -> dict[str, Tensor]:
         found = {"policy_logps": logps}
@@ -105,26 +105,26 @@ class UnpairedFeed:
         names = ("reference_logps", "desirable", "length", "score", "score_quantile", "sample_reference_logps")
         return found | {name: self._constants(name, step) for name in names if name in self._constants}
 
-    def scalars(self, step: int, policy: Parameters, inputs: Mapping[str, Tensor]) -> dict[str, list[float]]:
+    def scalars(self, step: int, score: LogProbs, inputs: Mapping[str, Tensor]) -> dict[str, list[float]]:
         found = {}
         if "running_log_ratio" in self._reads:
             ratios = inputs["policy_logps"].detach() - inputs["reference_logps"]
             found["running_log_ratio"] = self._running.update(ratios)
         if "kl_estimate" in self._reads:
-            found["kl_estimate"] = self._kl_estimate(step, policy)
+            found["kl_estimate"] = self._kl_estimate(step, score)
         return found
 
     @torch.no_grad()
-    def _kl_estimate(self, step: int, policy: Parameters) -> list[float]:
+    def _kl_estimate(self, step: int, score: LogProbs) -> list[float]:
         """Mean log-ratio of responses to the batch's other prompts, at least 0, as KTO estimates it.
 
         Each response is put to the prompt of the example before it.
         """
         prompts, answers = np.roll(self._prompts[:, step], 1, 1), self._responses[:, step]
-        logps = response_logps(policy, Batch.of(prompts, answers, self._device, self._betas))
+        logps = score(Batch.of(prompts, answers, self._tree, self._device))
         rows = np.arange(len(prompts))[:, None]
         reference = torch.from_numpy(self._reference[rows, prompts, answers].astype(np.float32)).to(self._device)
-        ratios = logps - reference.repeat_interleave(self._betas, 0)
+        ratios = logps - reference.repeat_interleave(self._runs, 0)
         found: list[float] = ratios.double().mean(1).clamp(min=0.0).tolist()
         return found
 
@@ -139,8 +139,8 @@ def _mean_where(values: Tensor, weights: Tensor) -> Tensor:
 
 
 def _quantiles(world: World) -> NDArray[np.float64]:
-    """(12, 341) probability under the reference of a response to the prompt whose reward is at most this one's."""
-    order = np.argsort(world.rewards, 1)
+    """(12, Y) probability under the reference of a response to the prompt whose score is at most this one's."""
+    order = np.argsort(world.proxies, 1)
     probs = np.exp(np.take_along_axis(world.reference_logps, order, 1))
     found = np.empty_like(probs)
     np.put_along_axis(found, order, np.cumsum(probs, 1) / probs.sum(1, keepdims=True), 1)

@@ -1,10 +1,11 @@
-"""The six worlds of one seed: planted source and reward, reference model, labelled pairs, held-out pairs.
+"""The worlds of one seed: frozen network, reference, planted reward, labelled pairs, held-out pairs.
 
-Every array is a function of the seed and the regime alone. W below is the number of worlds.
+Every array is a function of the seed, the regime and the greatest length alone. Y responses to each of 12 prompts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from evaluators.preference.enumerable import definition as d
-from evaluators.preference.enumerable import responses
-from evaluators.preference.enumerable.model import Batch, Parameters, all_logps, initial_parameters, response_logps
+from evaluators.preference.enumerable import model
 from evaluators.preference.enumerable.optimum import optimal_areas, standardise
+from evaluators.preference.enumerable.responses import Tree
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -27,22 +28,15 @@ def sigmoid(x: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Pairs:
-    """N pairs of different responses to the same prompt.
-
-    Attributes:
-        prompts, first, second: (N,) indices. In training pairs the first is the chosen one.
-        logits: (N,) log odds that an unbiased labeller of the regime's sharpness prefers the first.
-    """
+    """N pairs of different responses to the same prompt. In training pairs the first is the chosen one; all are (N,)."""
 
     prompts: Ints
     first: Ints
     second: Ints
-    logits: Floats
 
-    @property
-    def preferred(self) -> Floats:
-        """(N,) probability that an unbiased labeller prefers the first."""
-        return sigmoid(self.logits)
+    def differences(self, values: Floats) -> Floats:
+        """(N,) value of the first less that of the second; `values` are (12, Y)."""
+        return np.asarray(values[self.prompts, self.first] - values[self.prompts, self.second])
 
 
 @dataclass(frozen=True)
@@ -50,47 +44,67 @@ class World:
     """One regime of one seed.
 
     Attributes:
-        source_logps, reference_logps: (12, 341) log-probs of the planted source and of the reference.
-        rewards: (12, 341), mean 0 and deviation 1 under the reference for each prompt.
-        train, held_out: pairs; held-out responses come about like the training ones, their labels are never biased.
+        features: (12 * C, F) float32, of the frozen network.
+        output: (F, 3) float32, the reference's output layer.
+        reference_logps: (12, Y).
+        rewards: (12, Y), mean 0 and deviation 1 under the reference for each prompt.
+        proxies: (12, Y), what a reward model says: correlated with the rewards, and standardised like them.
+        train, held_out: pairs; held-out responses come about like the training ones.
+        preferred: (N,) probability that the first of a held-out pair is preferred; never biased.
+        soft_labels: (N,) probability of the label of a training pair, were the proxies what the labeller sees.
         areas: KL budget -> area under the optimal policies' rewards.
     """
 
     regime: d.Regime
-    source_logps: Floats
+    features: model.Floats
+    output: model.Floats
     reference_logps: Floats
     rewards: Floats
+    proxies: Floats
     train: Pairs
     held_out: Pairs
+    preferred: Floats
+    soft_labels: Floats
     areas: dict[float, float]
 
 
 @dataclass(frozen=True)
 class Worlds:
-    """All worlds of a seed; `reference` holds their W reference models."""
+    """All worlds of a seed, with the tree of their responses."""
 
     seed: int
+    tree: Tree
     worlds: tuple[World, ...]
-    reference: Parameters
 
 
-def build_worlds(seed: int) -> Worlds:
-    """Plant, fit and label everything. About half a second, on the CPU."""
-    sources = [_plant_source(d.generator(seed, r.name, "source")) for r in d.REGIMES]
-    reference = _fit_reference(seed, sources)
-    with torch.no_grad():
-        logps = all_logps(reference).numpy()
-    worlds = []
-    for regime, source, own in zip(d.REGIMES, sources, logps, strict=True):
-        rewards = standardise(_plant_reward(d.generator(seed, regime.name, "reward")), own)
-        behaviour = own if regime.from_reference else _plant_source(d.generator(seed, regime.name, "behaviour"))
-        utilities = regime.sharpness * rewards
-        train = _draw_pairs(d.generator(seed, regime.name, "pairs"), behaviour, utilities, regime.pairs)
-        train = _label(d.generator(seed, regime.name, "labels"), train, regime)
-        held_out = _draw_pairs(d.generator(seed, regime.name, "held out"), behaviour, utilities, d.HELD_OUT_PAIRS)
-        areas = optimal_areas(own, rewards, (*d.OTHER_KL_BUDGETS, d.KL_BUDGET))
-        worlds.append(World(regime, source, own, rewards, train, held_out, areas))
-    return Worlds(seed, tuple(worlds), reference)
+def build_worlds(seed: int, regimes: Sequence[d.Regime], tree: Tree) -> Worlds:
+    """Plant and label everything, on the CPU."""
+    return Worlds(seed, tree, tuple(build_world(seed, regime, tree) for regime in regimes))
+
+
+def build_world(seed: int, regime: d.Regime, tree: Tree) -> World:
+    """One of them."""
+    random = {
+        p: d.generator(seed, regime.name, p) for p in ("features", "reference", "reward", "judge", "proxy", "labels")
+    }
+    features = model.features(random["features"], tree)
+    output = model.output_layer(random["reference"], tree)
+    logps = _logps(features, output, tree)
+    rewards = standardise(_plant_reward(random["reward"], tree), logps)
+    seen = _blend(regime.judge, rewards, random["judge"], logps, tree)
+    proxies = _blend(d.PROXY_CORRELATION, rewards, random["proxy"], logps, tree)
+    behaviour = logps
+    if not regime.from_reference:
+        behaviour = _logps(features, model.output_layer(d.generator(seed, regime.name, "behaviour"), tree), tree)
+    drawn = _draw_pairs(d.generator(seed, regime.name, "pairs"), behaviour, regime, regime.pairs, tree)
+    train = _label(random["labels"], drawn, label_probabilities(drawn, seen, regime, tree))
+    held_out = _draw_pairs(d.generator(seed, regime.name, "held out"), behaviour, regime, d.HELD_OUT_PAIRS, tree)
+    return World(
+        regime, features, output, logps, rewards, proxies, train, held_out,
+        preferred=sigmoid(regime.sharpness * held_out.differences(rewards)),
+        soft_labels=label_probabilities(train, proxies, regime, tree),
+        areas=optimal_areas(logps, rewards, (*d.OTHER_KL_BUDGETS, d.KL_BUDGET)),
+    )  # fmt: skip
 
 
 def batch_schedule(seed: int, regime: d.Regime, steps: int, batch: int) -> Ints:
@@ -101,77 +115,69 @@ def batch_schedule(seed: int, regime: d.Regime, steps: int, batch: int) -> Ints:
     return order[: steps * batch].reshape(steps, batch)
 
 
-def label_probabilities(pairs: Pairs, regime: d.Regime) -> Floats:
+def label_probabilities(pairs: Pairs, seen: Floats, regime: d.Regime, tree: Tree) -> Floats:
     """(N,) probability that the regime's labelling prefers the first: with its length bias and its flips."""
-    longer_by = responses.lengths()[pairs.first] - responses.lengths()[pairs.second]
-    unflipped = sigmoid(pairs.logits + regime.length_bias * longer_by)
+    longer_by = tree.lengths[pairs.first] - tree.lengths[pairs.second]
+    unflipped = sigmoid(regime.sharpness * pairs.differences(seen) + regime.length_bias * longer_by)
     return (1 - regime.flip) * unflipped + regime.flip * (1 - unflipped)
 
 
-def _plant_source(random: np.random.Generator) -> Floats:
-    """(12, 341) log-probs of a source whose next-token logits add up from previous token, topic and position.
-
-    The topic is the prompt's first token; the token before the response's first is the prompt's second.
-    """
-    symbols = d.VOCABULARY + 1
-    previous = random.standard_normal((d.VOCABULARY, symbols)) * d.SOURCE_PREVIOUS
-    topic = random.standard_normal((d.VOCABULARY, symbols)) * d.SOURCE_TOPIC
-    position = random.standard_normal((d.MAX_LENGTH, symbols)) * d.SOURCE_POSITION
-    position[:, d.EOS] += d.SOURCE_EOS
-    themes, before = np.array(d.PROMPTS)[:, 0], responses.tokens_before()  # (12,), (12, 341, 4)
-    logits = previous[before] + topic[themes][:, None, None] + position  # (12, 341, 4, 5)
-    logps = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    return np.asarray((logps * responses.target_one_hot()).sum((-1, -2)))
+def _logps(features: model.Floats, output: model.Floats, tree: Tree) -> Floats:
+    """(12, Y) log-probs of the responses with one output layer."""
+    found = model.all_logps(torch.from_numpy(features), torch.from_numpy(output)[..., None], tree)
+    return np.asarray(found[0].numpy(), np.float64)
 
 
-def _plant_reward(random: np.random.Generator) -> Floats:
-    """(12, 341) raw rewards: sums over tokens, (topic, token) and bigrams, plus a part of each single response."""
+def _blend(correlation: float, rewards: Floats, random: np.random.Generator, logps: Floats, tree: Tree) -> Floats:
+    """Another reward of that correlation with `rewards` under the reference, but for chance; standardised."""
+    if correlation == 1:
+        return rewards
+    other = standardise(_plant_reward(random, tree), logps)
+    return standardise(correlation * rewards + np.sqrt(1 - correlation**2) * other, logps)
+
+
+def _plant_reward(random: np.random.Generator, tree: Tree) -> Floats:
+    """(12, Y) raw rewards: sums over tokens, (prompt, token) and bigrams, plus a part of each single response."""
     token = random.standard_normal(d.VOCABULARY) * d.REWARD_TOKEN
-    topic = random.standard_normal((d.VOCABULARY, d.VOCABULARY)) * d.REWARD_TOPIC
+    topic = random.standard_normal((d.PROMPTS, d.VOCABULARY)) * d.REWARD_TOPIC
     bigram = random.standard_normal((d.VOCABULARY, d.VOCABULARY)) * d.REWARD_BIGRAM
-    residual = random.standard_normal((len(d.PROMPTS), d.RESPONSES)) * d.REWARD_RESIDUAL
-    themes, before = np.array(d.PROMPTS)[:, 0], responses.tokens_before()
-    per_token = token + topic[themes][:, None, None] + bigram[before]  # (12, 341, 4, 4)
-    emitted = responses.target_one_hot()[..., : d.VOCABULARY]  # EOS has no reward of its own
-    return np.asarray((per_token * emitted).sum((-1, -2)) + residual)
+    rewards = random.standard_normal((d.PROMPTS, tree.responses)) * d.REWARD_RESIDUAL
+    for position in range(tree.max_length):
+        has_token = tree.lengths > position
+        here = tree.symbols[has_token, position]
+        rewards[:, has_token] += token[here] + topic[:, here]
+        if position:
+            rewards[:, has_token] += bigram[tree.symbols[has_token, position - 1], here]
+    return rewards
 
 
-def _fit_reference(seed: int, sources: list[Floats]) -> Parameters:
-    """Maximum likelihood on sequences sampled from each world's source, all worlds at once."""
-    count = d.REFERENCE_STEPS * d.REFERENCE_BATCH
-    drawn = []
-    for regime, source in zip(d.REGIMES, sources, strict=True):
-        joint = np.cumsum(np.exp(source).reshape(-1))
-        uniform = d.generator(seed, regime.name, "sequences").random(count) * joint[-1]
-        drawn.append(np.searchsorted(joint, uniform, side="right").clip(max=joint.size - 1))
-    index = np.stack(drawn).reshape(len(sources), d.REFERENCE_STEPS, d.REFERENCE_BATCH)
-    parameters = initial_parameters([d.generator(seed, r.name, "weights") for r in d.REGIMES])
-    optimiser = torch.optim.Adam(parameters.tensors(), lr=d.REFERENCE_LR, fused=True)
-    for step in range(d.REFERENCE_STEPS):
-        for group in optimiser.param_groups:
-            group["lr"] = d.REFERENCE_LR * (1 - step / d.REFERENCE_STEPS)
-        batch = Batch.of(index[:, step] // d.RESPONSES, index[:, step] % d.RESPONSES, torch.device("cpu"))
-        optimiser.zero_grad()
-        (-response_logps(parameters, batch)).mean(1).sum().backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-    return parameters.to(torch.device("cpu"))
+def _draw_pairs(random: np.random.Generator, logps: Floats, regime: d.Regime, count: int, tree: Tree) -> Pairs:
+    """Prompts uniform; two responses without replacement: the two largest log-probs after adding Gumbel noise.
 
-
-def _draw_pairs(random: np.random.Generator, logps: Floats, utilities: Floats, count: int) -> Pairs:
-    """Prompts uniform; two responses without replacement: the two largest log-probs after adding Gumbel noise."""
-    prompts = random.integers(len(d.PROMPTS), size=count)
-    noisy = logps[prompts] + random.gumbel(size=(count, d.RESPONSES))
+    Near-copies: the largest of the responses that are not empty, and the same with one token, at a uniform place, replaced
+    by a uniform other one.
+    """
+    prompts = random.integers(d.PROMPTS, size=count)
+    noisy = logps[prompts] + random.gumbel(size=(count, tree.responses))
+    if regime.near_copies:
+        noisy[:, 0] = -np.inf
     first = noisy.argmax(1)
+    if regime.near_copies:
+        return Pairs(prompts, first, _near_copy(random, first, tree))
     noisy[np.arange(count), first] = -np.inf
-    second = noisy.argmax(1)
-    return Pairs(prompts, first, second, utilities[prompts, first] - utilities[prompts, second])
+    return Pairs(prompts, first, noisy.argmax(1))
 
 
-def _label(random: np.random.Generator, pairs: Pairs, regime: d.Regime) -> Pairs:
-    """Order every pair by a sampled label, with the regime's length bias and flips."""
-    longer_by = responses.lengths()[pairs.first] - responses.lengths()[pairs.second]
-    first_wins = random.random(pairs.prompts.size) < sigmoid(pairs.logits + regime.length_bias * longer_by)
-    first_wins ^= random.random(pairs.prompts.size) < regime.flip
-    chosen = np.where(first_wins, pairs.first, pairs.second)
-    rejected = np.where(first_wins, pairs.second, pairs.first)
-    return Pairs(pairs.prompts, chosen, rejected, np.where(first_wins, pairs.logits, -pairs.logits))
+def _near_copy(random: np.random.Generator, answers: Ints, tree: Tree) -> Ints:
+    """(N,) each response with one token replaced."""
+    lengths = tree.lengths[answers]
+    places = random.integers(lengths)
+    tokens = tree.symbols[answers, places]
+    others = (tokens + 1 + random.integers(d.VOCABULARY - 1, size=answers.size)) % d.VOCABULARY
+    return np.asarray(answers + (others - tokens) * d.VOCABULARY ** (lengths - 1 - places))
+
+
+def _label(random: np.random.Generator, pairs: Pairs, first_wins: Floats) -> Pairs:
+    """Order every pair by a sampled label."""
+    wins = random.random(pairs.prompts.size) < first_wins
+    return Pairs(pairs.prompts, np.where(wins, pairs.first, pairs.second), np.where(wins, pairs.second, pairs.first))

@@ -80,6 +80,12 @@ PAIRS = Contract(
             "mean over all steps so far, this one included, of the log-ratios policy to reference of all responses, in nats",
             0.0, (0.3, -4.0, 6.0), optional=True,
         ),
+        ScalarInput(
+            "moving_margin",
+            "moving mean of the batch's mean margin, in nats: 0.9 of its last value (0 at first) plus 0.1 of this step's; "
+            "the margin is the log-ratio policy to reference of the chosen response minus that of the rejected one",
+            0.0, (0.3, -4.0, 12.0), optional=True,
+        ),
     ),
     scale_scalar="beta",
     smallest_batch=SMALLEST_BATCH,

@@ -18,7 +18,7 @@ from evaluators.preference.enumerable import responses
 from evaluators.preference.enumerable.model import Batch, Parameters
 from evaluators.preference.enumerable.options import EnumerableOptions
 from evaluators.preference.enumerable.worlds import Worlds, batch_schedule, label_probabilities
-from evaluators.preference.running import RunningMean
+from evaluators.preference.running import MovingMean, RunningMean
 
 LENGTHS = responses.lengths() + 1  # (341,) the end symbol counts, also where a full response implies it
 
@@ -80,7 +80,7 @@ class PairFeed:
                 "preference_probability",
                 [label_probabilities(w.train, w.regime)[o] for w, o in zip(worlds.worlds, order, strict=True)],
             )
-        self._running = RunningMean()
+        self._running, self._moving = RunningMean(), MovingMean()
 
     def batch(self, step: int) -> Batch:
         return Batch.of(self._prompts[:, step], self._responses[:, step], self._device, self._betas)
@@ -102,10 +102,15 @@ class PairFeed:
         return found
 
     def scalars(self, step: int, policy: Parameters, inputs: Mapping[str, Tensor]) -> dict[str, list[float]]:
-        if "running_log_ratio" not in self._reads:
+        if not {"running_log_ratio", "moving_margin"} & {*self._reads}:
             return {}
+        found = {}
         ratios = [inputs[f"policy_{s}_logps"].detach() - inputs[f"reference_{s}_logps"] for s in ("chosen", "rejected")]
-        return {"running_log_ratio": self._running.update(torch.cat(ratios, 1))}
+        if "running_log_ratio" in self._reads:
+            found["running_log_ratio"] = self._running.update(torch.cat(ratios, 1))
+        if "moving_margin" in self._reads:
+            found["moving_margin"] = self._moving.update(ratios[0] - ratios[1])
+        return found
 
     def margin(self, inputs: Mapping[str, Tensor]) -> Tensor:
         chosen = inputs["policy_chosen_logps"].detach() - inputs["reference_chosen_logps"]

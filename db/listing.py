@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from db.convert import candidate_of, failure_of, fingerprint_of
+from db.convert import candidate_of, failure_of, fingerprint_of, privileged_of
 from db.errors import ArchiveError
 from db.filters import parse
 from db.models import campaigns, candidates, metrics, proposals, standings, tasks, trials
@@ -285,6 +285,8 @@ def _plain_conditions(where: EntryFilter) -> Iterable[sa.ColumnElement[bool]]:
         yield standings.c.origin == where.origin
     if where.proposer is not None:
         yield standings.c.proposer == where.proposer
+    if where.privileged is not None:
+        yield standings.c.privileged != "" if where.privileged else standings.c.privileged == ""
     if where.evaluator is not None:
         its = sa.select(campaigns.c.id).join(tasks).where(tasks.c.evaluator == where.evaluator)
         yield standings.c.campaign_id.in_(its)
@@ -362,5 +364,6 @@ def _entry(row: RowMapping, parents: tuple[str, ...], score: Score | None) -> En
         score=score,
         failure=failure_of(row),
         fingerprint=fingerprint_of(row) if "fingerprint" in row else None,
+        privileged=privileged_of(row["privileged"]),
         **{name: row[name] for name in same},
     )

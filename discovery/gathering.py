@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from db.measurements import by_measurement, paired_values
 from db.records import CampaignRecord, Entry, EntryFilter, TrialRecord
 from discovery.browse.intervals import limits_of, metric_interval
+from discovery.contest import alike
 from discovery.dossier import Comparison, Dossier, Measurement
 from discovery.effects import effect_of
 from discovery.leaderboard import stage_score
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
 def of_known(objective: Objective, contract: Contract) -> Dossier:
     """A known objective, as the library has it."""
-    entry = Entry(objective.candidate, objective.name, objective.summary, "known", "library", "")
+    entry = Entry(
+        objective.candidate, objective.name, objective.summary, "known", "library", "", privileged=objective.privileged
+    )
     return Dossier(entry, contract, check_source(objective.candidate, contract))
 
 
@@ -46,15 +49,16 @@ def of_archived(archive: Archive, entry: Entry, contract: Contract) -> Dossier:
         trials=tuple(trials),
         tasks={task: archive.task(task) for task in dict.fromkeys(t.task_id for t in trials)},
         lineage=tuple(a for a in lineage if a.depth > 0),
-        measurements=tuple(_measurements(archive, campaign, candidate.id, trials)),
+        measurements=tuple(_measurements(archive, campaign, entry, trials)),
     )
 
 
 def _measurements(
-    archive: Archive, campaign: CampaignRecord, candidate: str, trials: Sequence[TrialRecord]
+    archive: Archive, campaign: CampaignRecord, loss: Entry, trials: Sequence[TrialRecord]
 ) -> Sequence[Measurement]:
     """One per task and set of seeds, those that rank first."""
-    known = [e for e in archive.entries(campaign.id, EntryFilter(origin="known")) if e.candidate.id != candidate]
+    baselines = archive.entries(campaign.id, EntryFilter(origin="known"))
+    known = [e for e in baselines if e.candidate.id != loss.candidate.id]
     theirs = {e.candidate.id: archive.trials(e.candidate.id, campaign=campaign.id) for e in known}
     found = []
     for measured in by_measurement(trials, campaign.ranking):
@@ -68,9 +72,9 @@ def _measurements(
         for entry in known:
             other = [t for t in theirs[entry.candidate.id] if t.task_id == task]
             compared = _compared(entry, other, group, stage, effect)
-            versus += [compared] if compared is not None else []
+            versus += [replace(compared, alike=alike(loss, entry))] if compared is not None else []
         mean = metric_interval(group, stage.metric, limits_of(stage.task.evaluator))
-        versus.sort(key=lambda c: -c.mean if stage.higher_is_better else c.mean)
+        versus.sort(key=lambda c: (not c.alike, -c.mean if stage.higher_is_better else c.mean))
         found.append(
             Measurement(stage.task.evaluator, task, measured.ranks, measured.fresh, score, mean, tuple(versus))
         )

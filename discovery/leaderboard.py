@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from db.archive import Archive
 from db.measurements import values_by_world
 from db.records import Entry, Result, Score, TrialRecord
+from discovery.contest import competes
 from discovery.statistics import Comparison, Row, leaderboard
 from discovery.trials import Stage
 
@@ -36,17 +37,21 @@ class StageBoard:
 
 @dataclass(frozen=True)
 class Board:
-    """All stages: the search first, then the promotions."""
+    """All stages: the search first, then the promotions. `about_privileged`: whether such losses lead it."""
 
     campaign: str
     stages: tuple[StageBoard, ...]
+    about_privileged: bool = False
 
     @property
     def leader(self) -> Entry | None:
-        """The candidate with the leading mean of the last stage that ranked one, baselines aside; it need not be better."""
+        """The candidate with the leading mean of the last stage that ranked one, baselines aside; it need not be better.
+
+        Of those that may lead: see `discovery.contest`.
+        """
         for stage in reversed(self.stages):
             for row in stage.rows:
-                if not row.is_baseline:
+                if not row.is_baseline and competes(row.entry, self.about_privileged):
                     return row.entry
         return None
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from db.archive import Archive
 from discovery.config import CampaignConfig, ObjectiveConfig, PromotionConfig
+from discovery.contest import contest_of
 from discovery.leaderboard import Board, stage_board
 from discovery.statistics import minimum_effect
 from discovery.trials import Stage
@@ -49,7 +50,7 @@ def measured(config: CampaignConfig) -> tuple[Measured, ...]:
 def board_of(archive: Archive, campaign: int, name: str, stages: Sequence[Measured]) -> Board:
     """Where a campaign stands. Raises ArchiveError."""
     ranked = (stage_board(archive, campaign, m.stage, m.effect, fresh=i > 0) for i, m in enumerate(stages))
-    return Board(name, tuple(ranked))
+    return Board(name, tuple(ranked), contest_of(archive, campaign))
 
 
 def _measure(key: str, settings: ObjectiveConfig | PromotionConfig) -> Measured:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from db.records import Entry
+from discovery.contest import opponent_of
 
 Verdict = Literal["better", "ahead", "equal", "within", "not separated", "behind", "worse", "one pair"]
 
@@ -188,7 +189,13 @@ def _verdict(low: float, high: float, higher_is_better: bool, effect: float) -> 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a leaderboard. `difference` is against `versus`: None for that baseline itself or without common seeds."""
+    """One line of a leaderboard.
+
+    Attributes:
+        difference: against `versus`; both None for the leading baseline of either kind, and without common seeds.
+        alike: whether `versus` is of the same kind, privileged or not (`discovery.contest`).
+        leads: whether it is the leading baseline of its kind.
+    """
 
     rank: int
     entry: Entry
@@ -196,6 +203,8 @@ class Row:
     is_baseline: bool
     versus: str | None
     difference: Difference | None
+    alike: bool = True
+    leads: bool = False
 
 
 @dataclass(frozen=True)
@@ -219,31 +228,34 @@ def leaderboard(
     top: int | None = None,
     comparison: Comparison | None = None,
 ) -> tuple[Row, ...]:
-    """Candidates and baselines by mean score, each with its paired difference to the leading baseline.
+    """Candidates and baselines by mean score, each with its paired difference to the leading baseline of its kind.
 
-    The leading baseline is the one with the leading mean, chosen with the same noise as everything else: this favours the
+    That is the one with the leading mean, chosen with the same noise as everything else: this favours the
     baseline, never the candidate. Unranked entries (no finished trial, or a failed one) are left out.
 
     Args:
         entries: candidates; those that are also in `baselines` appear once.
         baselines: known objectives, all of them shown whatever `top` is.
-        top: how many candidates to show.
+        top: how many candidates to show of each kind.
 
     Raises:
         ValueError: scores of different metrics.
     """
     comparison = comparison or Comparison()
     known = {e.candidate.id: e for e in baselines}
-    candidates = _ranked(e for e in entries if e.candidate.id not in known)[:top]
-    reference = leader_of(known.values())
+    made = _ranked(e for e in entries if e.candidate.id not in known)
+    candidates = [e for kind in (False, True) for e in [m for m in made if bool(m.privileged) == kind][:top]]
+    leading = _ranked(known.values())
     rows = []
     for rank, entry in enumerate(_ranked([*known.values(), *candidates]), 1):
         assert entry.score is not None
-        difference = None
-        if reference is not None and entry is not reference:
-            difference = _difference(entry, reference, comparison)
-        versus = reference.name if difference is not None and reference is not None else None
-        rows.append(Row(rank, entry, entry.score.mean, entry.candidate.id in known, versus, difference))
+        opponent, difference = opponent_of(entry, leading), None
+        leads = opponent is not None and opponent.entry is entry
+        if opponent is not None and not leads:
+            difference = _difference(entry, opponent.entry, comparison)
+        versus = opponent.entry.name if difference is not None and opponent is not None else None
+        alike = opponent is None or opponent.alike
+        rows.append(Row(rank, entry, entry.score.mean, entry.candidate.id in known, versus, difference, alike, leads))
     return tuple(rows)
 
 

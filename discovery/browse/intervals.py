@@ -55,28 +55,38 @@ def by_world(trials: Sequence[TrialRecord], metric: str, limits: Mapping[str, Li
 
 @dataclass(frozen=True)
 class InWorld:
-    """A loss of a leaderboard in one world. `difference`: to the leading baseline there, paired by seed; None for itself."""
+    """A loss of a leaderboard in one world.
+
+    Attributes:
+        difference: to what it is compared with on the leaderboard, paired by seed; None for a leading baseline.
+        versus, alike: as on the leaderboard.
+        privileged: the inputs that tell it more than labels do.
+    """
 
     candidate_id: str
     name: str
     world: str
     mean: float
     difference: Difference | None
+    versus: str | None = None
+    alike: bool = True
+    privileged: tuple[str, ...] = ()
 
 
 def stage_worlds(stage: StageBoard) -> list[InWorld]:
     """Each ranked loss in each world, in the order of the ranking; empty where the evaluator reports no worlds."""
-    versus = next((r.versus for r in stage.rows if r.versus), None)
-    leading = next((r.entry.candidate.id for r in stage.rows if r.is_baseline and r.entry.name == versus), "")
+    baselines = {r.entry.name: r.entry.candidate.id for r in stage.rows if r.is_baseline}
     found = []
     for row in stage.rows:
-        one = row.entry.candidate.id
+        one, leading = row.entry.candidate.id, baselines.get(row.versus or "", "")
         for world, values in _by_world(stage.values.get(one, {})).items():
             theirs = _by_world(stage.values.get(leading, {})).get(world, {})
             compared = None
-            if one != leading and values.keys() & theirs.keys():
+            if values.keys() & theirs.keys():
                 compared = paired_difference(values, theirs, stage.higher_is_better, stage.minimum_effect)
-            found.append(InWorld(one, row.entry.name, world, math.fsum(values.values()) / len(values), compared))
+            mean = math.fsum(values.values()) / len(values)
+            kind = (row.versus, row.alike, row.entry.privileged)
+            found.append(InWorld(one, row.entry.name, world, mean, compared, *kind))
     return found
 
 

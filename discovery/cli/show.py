@@ -29,6 +29,7 @@ from discovery.cli.pictures import print_curves
 from discovery.cli.probed import properties
 from discovery.cli.tables import Grid, add_figure, add_name, key_values, name_cell, print_table, table
 from discovery.cli.terminal import number, print_json, print_next, stdout_console, words
+from discovery.contest import PRIVILEGED, opponent_of, told
 from discovery.statistics import UNLIMITED
 from sandbox.text import clean_text, one_line
 
@@ -108,12 +109,11 @@ def show(archive: str | None, prefix: str, campaign: str | None, texts: Texts, a
 
 
 def _baseline_curve(stored: Archive, entry: Entry) -> LossCurve | None:
-    """What a curve is drawn beside: the leading baseline of the campaign, if that is another loss."""
-    known = EntryFilter(status="ranked", origin="known")
-    leading = next(iter(stored.entries(entry.campaign, known, limit=1)), None)
-    if leading is None or leading.candidate.id == entry.candidate.id:
+    """What a curve is drawn beside: the leading baseline of the loss's kind, if that is another loss."""
+    opponent = opponent_of(entry, stored.entries(entry.campaign, EntryFilter(status="ranked", origin="known")))
+    if opponent is None or opponent.entry.candidate.id == entry.candidate.id:
         return None
-    return stored_curve(stored.proposal_of(leading.candidate.id, entry.campaign))
+    return stored_curve(stored.proposal_of(opponent.entry.candidate.id, entry.campaign))
 
 
 def _print_texts(console: Console, proposal: Proposal, texts: Texts) -> None:
@@ -152,6 +152,8 @@ def _print_head(console: Console, found: Stored) -> None:
             "parents", words(", ".join(f"{one_line(a.name, 40)} ({a.candidate_id[:10]})" for a in parents), limit=2000)
         )
     grid.add_row("status", status_of(entry))
+    if entry.privileged:
+        grid.add_row(PRIVILEGED, words(f"it reads {told(entry)}", limit=400))
     if entry.score is not None:
         grid.add_row(
             "score", words(f"{entry.score.metric} {number(entry.score.mean)}, mean of {len(entry.score.by_seed)} seeds")

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+from discovery.contest import PRIVILEGED, UNLIKE, told
 from discovery.dossier import Dossier, Measurement
 from discovery.exporters.base import ExportContext
 from discovery.formulas.writer import notes, text
@@ -68,6 +69,7 @@ def provenance(dossier: Dossier, context: ExportContext) -> Iterable[str]:
     fields = {
         "candidate": candidate.id,
         "interface": dossier.contract.name,
+        **({PRIVILEGED: f"it reads {told(dossier)}"} if dossier.privileged else {}),
         "campaign": entry.campaign or "none",
         "origin": f"{entry.origin}, by {entry.proposer}",
         "model": dossier.model or "no language model",
@@ -76,8 +78,9 @@ def provenance(dossier: Dossier, context: ExportContext) -> Iterable[str]:
         "version": f"objective-discovery {context.version}",
         "command": context.command,
     }
+    width = max(len(label) for label in fields) + 2
     for label, value in fields.items():
-        yield f"    {label + ':':<11}{one_line(value, 300)}"
+        yield f"    {label + ':':<{width}}{one_line(value, 300)}"
     yield ""
     yield "Built on:"
     for ancestor in dossier.lineage[:MAX_LINEAGE]:
@@ -108,6 +111,7 @@ def scores(dossier: Dossier) -> Iterable[str]:
         for other in measurement.versus:
             difference = other.difference
             by = f"{difference.mean:+.4g}{interval(difference.low, difference.high)}, {difference.says}"
+            by += "" if other.alike else f", {UNLIKE}"
             yield f"    minus {one_line(other.name, 60)} ({other.mean:.6g}): {by}"
 
 

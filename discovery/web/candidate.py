@@ -16,6 +16,7 @@ from discovery.browse.curves import LossCurve, stored_curve
 from discovery.browse.intervals import by_world, limits_of, metric_interval
 from discovery.cli.catalogue import contract_named
 from discovery.cli.probed import properties
+from discovery.contest import alike
 from discovery.gathering import of_archived
 from discovery.statistics import Difference
 from discovery.web.charts import Figure, figure, line, thinned
@@ -83,9 +84,10 @@ def candidate(archive: Archive, prefix: str, campaign: str | None) -> dict[str, 
 
 
 def _baselines(archive: Archive, entry: Entry) -> Sequence[Entry]:
-    """The leading known objectives of the campaign, without the candidate itself."""
-    found = archive.entries(entry.campaign, EntryFilter(status="ranked", origin="known"), limit=_BESIDE + 1)
-    return [e for e in found if e.candidate.id != entry.candidate.id][:_BESIDE]
+    """The leading known objectives of the campaign without the candidate itself, those of its own kind first."""
+    found = archive.entries(entry.campaign, EntryFilter(status="ranked", origin="known"))
+    others = [e for e in found if e.candidate.id != entry.candidate.id]
+    return sorted(others, key=lambda e: not alike(e, entry))[:_BESIDE]
 
 
 def _curves(archive: Archive, entry: Entry) -> list[LossCurve]:

@@ -283,7 +283,7 @@ EXPECTED = {  # name: coupled, bounded below, bounded above, falls with the marg
     "exo_pair": (False, True, True, False, False, True, "0.0010005", "6.90776"),
     "simpo": (False, True, False, True, True, False, "0", "inf"),
     "sft": (True, True, False, True, True, False, "-inf", "inf"),
-    "aqfl": (True, True, False, True, False, True, "0", "inf"),
+    "aqfl": (True, True, False, False, False, True, "0", "inf"),
     "kto": (False, True, True, True, False, True, "0", "1"),
     "pmpo": (True, False, False, True, True, True, "-inf", "inf"),
     "qrpo": (False, True, False, False, True, True, "inf", "inf"),

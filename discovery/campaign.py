@@ -101,10 +101,8 @@ class Campaign:
                     f"{self._contract.name}; promote to an evaluator of that family"
                 )
         self._start = from_files(config.start_from, self._contract)
-        needed = (
-            *self.baselines,
-            *(name for p in config.promotions for name in p.baselines),
-        )  # all begin in the search
+        # those of promotions begin in the search too
+        needed = (*self.baselines, *(name for p in config.promotions for name in p.baselines))
         self._known = {name: known_objective(self._contract.name, name) for name in needed}
         self._about_privileged = is_about_privileged(self._known.values())
         context = PromptContext(
@@ -142,7 +140,6 @@ class Campaign:
                 f"this budget may never end a search by the proposer {self.config.proposer.kind}, which uses no tokens; "
                 "set candidates, proposals or wall_s too"
             )
-
         if budget.usd is not None and self._prices is None:
             raise OptionsError(
                 "budget.usd needs the model's prices: set usd_per_million_prompt_tokens and "

@@ -16,10 +16,12 @@ from discovery.cli.losses import find_loss
 from discovery.cli.platforms import NO_SANDBOX, allow_local_plugins, require_linux
 from discovery.cli.tables import add_figure, add_name, add_word, name_cell, print_table, table
 from discovery.cli.terminal import duration, number, print_json, stderr_console, stdout_console, words
+from discovery.contest import PRIVILEGED, told
 from evaluators.options import OptionsError
 from evaluators.plugins import make_plugin
 from evaluators.promises import prepare
 from sandbox.candidate import Candidate
+from sandbox.gate import check_source
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -69,7 +71,8 @@ def evaluate(loss: str, trials: Trials, archive: str | None, as_json: bool) -> N
     with OracleServer(trials.unsafe_no_sandbox) as server:
         reports = _run(console, server, evaluator, name, candidate, seeds, trials.yes)
     if as_json:
-        print_json(_as_values(name, candidate, evaluator, reports))
+        privileged = check_source(candidate, evaluator.contract).privileged
+        print_json(_as_values(name, candidate, evaluator, reports) | {"privileged": privileged})
     else:
         _print_summary(console, evaluator, reports)
 
@@ -91,6 +94,8 @@ def _run(
     metric = evaluator.primary_metric
     gate, _ = accepted_loss(console, server, name, candidate, evaluator.contract)
     console.print(Text(f"{name} ({candidate.short_id}) on {evaluator.name}, seeds {_listed(seeds)}"))
+    if gate.privileged:
+        console.print(words(f"{PRIVILEGED}: it reads {told(gate)}; compare it with losses that do", "magenta", 400))
     if server.cage == UNCONFINED:
         console.print(NO_SANDBOX)
     facts = prepare(evaluator, lambda text: console.print(words(text, "dim")))

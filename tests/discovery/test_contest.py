@@ -188,6 +188,17 @@ def test_the_library_marks_them() -> None:
     assert "| `odpo` | F2 | 2024 | `chosen_score`, `rejected_score` (privileged) |" in page
 
 
+def test_one_measured_or_checked_by_itself_says_so(tmp_path: Path) -> None:
+    task = ("--evaluator", "benchmarks.sleep_evaluator:SleepEvaluator", "--set", "seconds=0.01", "--seeds", "1")
+    told = discovery("evaluate", "odpo", *task)
+    assert told.code == 0, told.stderr
+    assert "privileged: it reads chosen_score, rejected_score" in told.stdout
+    assert "privileged" not in discovery("evaluate", "dpo", *task).stdout
+    assert json.loads(discovery("evaluate", "mappo", *task, "--json").stdout)["privileged"] != []
+    (tmp_path / "told.py").write_text(TOLD_TOO.source)
+    assert "it reads preference_probability" in " ".join(discovery("check", tmp_path / "told.py").stdout.split())
+
+
 # --- compared with their like
 
 

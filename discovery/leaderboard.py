@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from db.archive import Archive
-from db.measurements import values_by_world
-from db.records import Entry, Result, Score, TrialRecord
-from discovery.statistics import Comparison, Row, leaderboard
+from db.measurements import is_mean_of
+from db.records import Entry, EntryFilter, Score, TrialRecord
+from discovery.ranking import Comparison, Row, leaderboard
+from discovery.simultaneous import family_of
+from discovery.statistics import ALONE, Family, pairs_of
 from discovery.trials import Stage
 
 TOP = 10
@@ -33,6 +36,11 @@ class StageBoard:
     minimum_effect: float = 0.0
     values: Mapping[str, Mapping[tuple[int, str], float]] = field(default_factory=dict)
 
+    @property
+    def family(self) -> Family:
+        """The differences that the intervals hold for at once."""
+        return next((row.difference.family for row in self.rows if row.difference is not None), ALONE)
+
 
 @dataclass(frozen=True)
 class Board:
@@ -54,27 +62,66 @@ class Board:
 def stage_board(archive: Archive, campaign: int, stage: Stage, effect: float, fresh: bool) -> StageBoard:
     """Rank what was measured at one stage.
 
-    Where the evaluator reports the metric per world (``metric/world``), differences pair by (seed, world).
+    Where the evaluator reports the metric per world (``metric/world``) and the metric is their mean, differences pair by
+    (seed, world). What was promoted is few and is judged by itself on fresh seeds; a search compares all that it has tried.
 
     Raises:
         ArchiveError: the archive cannot be read.
     """
-    results = archive.results(campaign, stage.task.id, stage.metric, stage.seeds)
+    values = _Values.at(archive, campaign, stage)
     entries = []
     for entry in archive.entries(campaign):
-        result = results.get(entry.candidate.id, Result({}))
-        if result.failure is None and len(result.by_seed) == len(stage.seeds):
-            score = Score(stage.metric, stage.higher_is_better, result.by_seed)
+        if (by_seed := values.by_seed.get(entry.candidate.id)) is not None:
+            score = Score(stage.metric, stage.higher_is_better, by_seed)
             entries.append(replace(entry, score=score, failure=None))
     baselines = [e for e in entries if e.origin == "known"]
-    shown = [row.entry for row in leaderboard(entries, baselines, TOP)]
-    values = {}
-    for entry in shown:
-        trials = archive.trials(entry.candidate.id, campaign=campaign, task=stage.task.id)
-        if finer := values_by_world(trials, stage.metric, stage.seeds):
-            values[entry.candidate.id] = finer
-    rows = leaderboard(shown, baselines, TOP, Comparison(effect, values=values))
-    return StageBoard(stage.key, stage.metric, stage.higher_is_better, stage.seeds, fresh, rows, effect, values)
+    rows = leaderboard(entries, baselines, Comparison(effect, values.by_world, joint=not fresh), TOP)
+    shown = {row.entry.candidate.id for row in rows}
+    finer = {one: found for one, found in values.by_world.items() if one in shown}
+    return StageBoard(stage.key, stage.metric, stage.higher_is_better, stage.seeds, fresh, rows, effect, finer)
+
+
+def stage_family(archive: Archive, campaign: int, stage: Stage, fresh: bool) -> Family:
+    """What the differences of a stage's leaderboard share: how wide the interval of one of them is wherever it is shown.
+
+    Raises:
+        ArchiveError: the archive cannot be read.
+    """
+    values = _Values.at(archive, campaign, stage)
+    known = [e.candidate.id for e in archive.entries(campaign, EntryFilter(origin="known"))]
+    sign = 1 if stage.higher_is_better else -1
+    means = {k: sign * Score(stage.metric, True, values.by_seed[k]).mean for k in known if k in values.by_seed}
+    if not means:
+        return ALONE
+    leading = max(means, key=means.__getitem__)
+    others = (one for one in values.by_seed if one != leading)
+    columns = [pairs_of(*values.of(one, leading)) for one in others]
+    return family_of(columns, joint=not fresh) if columns else ALONE
+
+
+@dataclass(frozen=True)
+class _Values:
+    """Of every candidate that has finished all of a stage's seeds: by seed, and by seed and world where it has worlds."""
+
+    by_seed: Mapping[str, Mapping[int, float]]
+    by_world: Mapping[str, Mapping[tuple[int, str], float]]
+
+    @classmethod
+    def at(cls, archive: Archive, campaign: int, stage: Stage) -> _Values:
+        results = archive.results(campaign, stage.task.id, stage.metric, stage.seeds)
+        whole = {
+            one: result.by_seed
+            for one, result in results.items()
+            if result.failure is None and len(result.by_seed) == len(stage.seeds)
+        }
+        worlds = archive.worlds(campaign, stage.task.id, stage.metric, stage.seeds)
+        return cls(whole, {one: v for one, v in worlds.items() if one in whole and is_mean_of(whole[one], v)})
+
+    def of(self, one: str, other: str) -> tuple[Mapping[Any, float], Mapping[Any, float]]:
+        """What a difference of two candidates pairs."""
+        if one in self.by_world and other in self.by_world:
+            return self.by_world[one], self.by_world[other]
+        return self.by_seed[one], self.by_seed[other]
 
 
 def stage_score(trials: Iterable[TrialRecord], stage: Stage) -> Score | None:

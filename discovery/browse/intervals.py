@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from db.measurements import values_by_seed, values_by_world
+from db.measurements import is_mean_of, values_by_seed, values_by_world
 from db.records import TrialRecord
 from discovery.statistics import UNLIMITED, Difference, Limits, mean_interval, paired_difference
 from evaluators.base import MetricSpec
@@ -44,7 +44,7 @@ def metric_interval(trials: Sequence[TrialRecord], metric: str, limits: Mapping[
     """Mean of a metric over finished trials: by seed and world where it is the mean of worlds, else by seed."""
     total = values_by_seed(trials, metric)
     worlds = values_by_world(trials, metric)
-    return mean_interval(worlds if _is_mean_of(total, worlds) else total, limits.get(metric, UNLIMITED))
+    return mean_interval(worlds if is_mean_of(total, worlds) else total, limits.get(metric, UNLIMITED))
 
 
 def by_world(trials: Sequence[TrialRecord], metric: str, limits: Mapping[str, Limits]) -> dict[str, Difference]:
@@ -55,7 +55,11 @@ def by_world(trials: Sequence[TrialRecord], metric: str, limits: Mapping[str, Li
 
 @dataclass(frozen=True)
 class InWorld:
-    """A loss of a leaderboard in one world. `difference`: to the leading baseline there, paired by seed; None for itself."""
+    """A loss of a leaderboard in one world.
+
+    `difference`: to the leading baseline there, paired by seed, with an interval of its own: each speaks for itself, not for
+    all regimes of all losses at once. None for the leading baseline.
+    """
 
     candidate_id: str
     name: str
@@ -85,16 +89,3 @@ def _by_world(values: Mapping[tuple[int, str], float]) -> dict[str, dict[int, fl
     for (seed, world), value in values.items():
         found.setdefault(world, {})[seed] = value
     return found
-
-
-def _is_mean_of(total: Mapping[int, float], worlds: Mapping[tuple[int, str], float]) -> bool:
-    """Whether each seed's value is the plain mean of the same worlds: then the worlds say how sure it is."""
-    parts: dict[int, dict[str, float]] = {}
-    for (seed, world), value in worlds.items():
-        parts.setdefault(seed, {})[world] = value
-    return (
-        bool(total)
-        and parts.keys() == total.keys()
-        and len({frozenset(p) for p in parts.values()}) == 1
-        and all(math.isclose(math.fsum(p.values()) / len(p), total[s], abs_tol=1e-9) for s, p in parts.items())
-    )

@@ -47,7 +47,11 @@ class Bench:
 
 @dataclass(frozen=True)
 class Line:
-    """One objective's result. `interval`: 95%, of the mean over seeds; `against`: paired difference to the reference."""
+    """One objective's result.
+
+    `interval`: 95%, of the mean over seeds by itself; `against`: paired difference to the reference, whose intervals are
+    simultaneous over all objectives.
+    """
 
     name: str
     mean: float
@@ -130,13 +134,14 @@ def _config(wanted: Bench, archive: str | None) -> CampaignConfig:
 def ranked(result: CampaignResult, names: Sequence[str], evaluator: str) -> tuple[str | None, list[Line]]:
     """The reference's name, and the named objectives by their means; earlier runs may have measured others."""
     from discovery.browse.intervals import limits_in
-    from discovery.statistics import UNLIMITED, Comparison, leaderboard, mean_interval
+    from discovery.ranking import Comparison, leaderboard
+    from discovery.statistics import UNLIMITED, mean_interval
 
     (stage,) = result.board.stages
     entries = {row.entry.name: row.entry for row in stage.rows if row.entry.name in names}
     reference = next((name for name in _REFERENCES if name in entries), None)
     baselines = [] if reference is None else [entries[reference]]
-    rows = leaderboard(entries.values(), baselines, comparison=Comparison(stage.minimum_effect, values=stage.values))
+    rows = leaderboard(entries.values(), baselines, Comparison(stage.minimum_effect, stage.values))
     limits = limits_in(load_plugin("evaluators", evaluator).metrics)
     lines = []
     for row in rows:
@@ -162,6 +167,12 @@ def _interval(line: Line) -> str:
     return "one seed" if line.interval is None else f"{number(line.interval[0])} to {number(line.interval[1])}"
 
 
+def _header(reference: str | None, lines: Sequence[Line]) -> str:
+    """``vs dpo [95% simultaneous]``; empty without a reference."""
+    says = next((line.against.family.says for line in lines if line.against is not None), "95%")
+    return f"vs {reference} [{says}]" if reference else ""
+
+
 def _print(
     console: Console, result: CampaignResult, reference: str | None, lines: Sequence[Line], failures: dict[str, str]
 ) -> None:
@@ -173,7 +184,7 @@ def _print(
     add_name(grid, "objective")
     add_figure(grid, stage.metric)
     add_figure(grid, "95% over seeds")
-    against_reference = f"vs {reference} [95%]" if reference else ""
+    against_reference = _header(reference, lines)
     add_figure(grid, against_reference)
     add_word(grid, "verdict")
     for rank, line in enumerate(lines, 1):
@@ -190,7 +201,7 @@ def as_markdown(result: CampaignResult, reference: str | None, lines: Sequence[L
     """The ranking as a table for a document."""
     (stage,) = result.board.stages
     rows = [
-        f"| # | objective | {stage.metric} | 95% over seeds | vs {reference} [95%] | verdict |",
+        f"| # | objective | {stage.metric} | 95% over seeds | {_header(reference, lines)} | verdict |",
         "|--:|---|--:|---|---|---|",
     ]
     for rank, line in enumerate(lines, 1):

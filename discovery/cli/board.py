@@ -13,7 +13,8 @@ from db.records import Entry, Score
 from discovery.browse.comparison import seeds_text
 from discovery.cli.tables import Grid, add_figure, add_name, add_note, add_word, name_cell, print_table, table
 from discovery.cli.terminal import number, signed
-from discovery.statistics import MEANINGS, UNLIMITED, Difference, Limits, Row
+from discovery.ranking import Row
+from discovery.statistics import MEANINGS, UNLIMITED, Difference, Limits
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -47,13 +48,9 @@ def _title(stage: StageBoard) -> str:
 def _reading(stages: Sequence[StageBoard]) -> str:
     differences = [r.difference for s in stages for r in s.rows if r.difference is not None]
     chosen = "" if any(s.fresh for s in stages) else " The search chose by these very seeds: confirm on fresh ones."
-    compared = max(sum(not r.is_baseline for r in s.rows) for s in stages)
-    luck = (
-        f" Each interval is 95% by itself: of {compared} losses, one may look better by luck." if compared > 1 else ""
-    )
     return (
         f"±: standard error over seeds. Difference: paired, to the leading baseline, with its 95% interval{_pairs(stages)}."
-        f"{_verdicts(differences)}{luck}{chosen}"
+        f"{_verdicts(differences)}{_together(stages)}{chosen}"
     )
 
 
@@ -85,6 +82,14 @@ def _pairs(stages: Sequence[StageBoard]) -> str:
     return f" (over {first} {word} by {unit}{''.join(f', then {n} by {u}' for n, u in others)})"
 
 
+def _together(stages: Sequence[StageBoard]) -> str:
+    """That the intervals of a table hold at once, and by which method."""
+    parts = [f"{s.family.size} (by {s.family.method})" for s in stages if s.family.size > 1]
+    if not parts:
+        return ""
+    return f" Intervals are simultaneous: with 95% confidence all of a table hold at once, {', then '.join(parts)}."
+
+
 def leaves_of(stage: StageBoard) -> tuple[str, ...]:
     """What leaves the table of a stage where it is too wide, first to last. The loss's name and the verdict stay."""
     return ("origin", "#", "id", _difference_header(stage), stage.metric)
@@ -97,7 +102,7 @@ def _versus(stage: StageBoard) -> str | None:
 
 def _difference_header(stage: StageBoard) -> str:
     versus = _versus(stage)
-    return f"vs {one_line(versus, 20)} [95%]" if versus else "difference"
+    return f"vs {one_line(versus, 16)} [{stage.family.says}]" if versus else "difference"
 
 
 def stage_table(stage: StageBoard, wide: bool) -> Grid:

@@ -203,7 +203,7 @@ def _print_worlds(console: Console, done: list[TrialRecord], ranks: str, limits:
     worlds = by_world(done, metric, limits)
     if not worlds:
         return
-    grid = table(f"{one_line(metric, 40)} by world")
+    grid = table(f"{one_line(metric, 40)} by world, each interval by itself")
     add_name(grid, "world")
     add_figure(grid, f"mean of {len(done)}")
     add_figure(grid, "95% interval")

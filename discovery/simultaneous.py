@@ -44,7 +44,11 @@ Floats = NDArray[np.float64]
 
 
 def differences(
-    columns: Sequence[Mapping[Any, float]], higher_is_better: bool, minimum_effect: float, joint: bool = True
+    columns: Sequence[Mapping[Any, float]],
+    higher_is_better: bool,
+    minimum_effect: float,
+    joint: bool = True,
+    draws: int = DRAWS,
 ) -> tuple[Difference, ...]:
     """The differences of several losses to one baseline, with intervals that hold simultaneously.
 
@@ -54,12 +58,13 @@ def differences(
         higher_is_better: the metric's direction.
         minimum_effect: what counts as nothing, >= 0.
         joint: whether max-T may be used; Holm otherwise.
+        draws: sign patterns, where there are too many to take them all.
 
     Raises:
         ValueError: a column without pairs, or a negative minimum effect.
     """
     estimates = [estimate(column) for column in columns]
-    family, p = _family(columns, estimates, joint)
+    family, p = _family(columns, estimates, joint, draws)
     return tuple(judged(e, higher_is_better, minimum_effect, family, q) for e, q in zip(estimates, p, strict=True))
 
 
@@ -69,7 +74,7 @@ def family_of(columns: Sequence[Mapping[Any, float]], joint: bool = True) -> Fam
     Raises:
         ValueError: a column without pairs.
     """
-    return _family(columns, [estimate(column) for column in columns], joint)[0]
+    return _family(columns, [estimate(column) for column in columns], joint, DRAWS)[0]
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -82,7 +87,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def _family(
-    columns: Sequence[Mapping[Any, float]], estimates: Sequence[Estimate], joint: bool
+    columns: Sequence[Mapping[Any, float]], estimates: Sequence[Estimate], joint: bool, draws: int
 ) -> tuple[Family, list[float | None]]:
     """The family of all columns, and an adjusted p-value for each.
 
@@ -94,7 +99,7 @@ def _family(
     places = list({copy: place for place, copy in enumerate(copies) if estimates[place].error}.values())
     different, raw = [columns[place] for place in places], [float(estimates[place].p or 0.0) for place in places]
     if joint and _enough(different):
-        least = least_p_values(different)
+        least = least_p_values(different, draws)
         error = min(max(float(np.quantile(least, ERROR, method="lower")), ERROR / len(raw)), ERROR)
         family = Family(len(columns), "max-T", error, len(least))
         adjusted = [float(np.clip(np.mean(least <= q), q, min(1.0, len(raw) * q))) for q in raw]
@@ -109,11 +114,12 @@ def _enough(columns: Sequence[Mapping[Any, float]]) -> bool:
     return fewest >= STRATIFY_FROM and min(map(len, columns)) >= FEWEST_PAIRS
 
 
-def least_p_values(columns: Sequence[Mapping[Any, float]]) -> Floats:
+def least_p_values(columns: Sequence[Mapping[Any, float]], draws: int = DRAWS) -> Floats:
     """The smallest p-value among all losses in each draw of signs.
 
     Args:
         columns: paired differences of each loss that are not all alike, at least two in every world that it has.
+        draws: sign patterns, where there are too many to take them all.
     """
     keys = sorted({key for column in columns for key in column}, key=lambda key: (repr(world_of(key)), repr(key)))
     place = {key: row for row, key in enumerate(keys)}
@@ -121,7 +127,7 @@ def least_p_values(columns: Sequence[Mapping[Any, float]]) -> Floats:
     for number, column in enumerate(columns):
         table[[place[key] for key in column], number] = list(column.values())
     starts = [row for row, key in enumerate(keys) if not row or world_of(key) != world_of(keys[row - 1])]
-    return _least(_signs(len(keys)), table, [slice(a, b) for a, b in pairwise([*starts, len(keys)])])
+    return _least(_signs(len(keys), draws), table, [slice(a, b) for a, b in pairwise([*starts, len(keys)])])
 
 
 def _least(signs: Floats, table: Floats, worlds: Sequence[slice]) -> Floats:
@@ -162,10 +168,10 @@ def _squared_t(signs: Floats, table: Floats, worlds: Sequence[slice]) -> tuple[F
     return squares, observed**2 / parts
 
 
-def _signs(cells: int) -> Floats:
+def _signs(cells: int, draws: int) -> Floats:
     """One sign for each pair, by draw: every pattern if there are few, else the same random ones each time."""
     if cells <= _EXACT:
         patterns = np.arange(2 ** (cells - 1))[:, None] >> np.arange(cells) & 1
     else:
-        patterns = np.random.default_rng(0).integers(0, 2, (DRAWS, cells))
+        patterns = np.random.default_rng(0).integers(0, 2, (draws, cells))
     return (patterns * 2 - 1).astype(np.float64)

@@ -9,12 +9,10 @@ import numpy as np
 import pytest
 from scipy import integrate
 
-from discovery.anytime import DECIDED, SPREAD, any_time_difference, fewest_seeds, log_e_value, reach
+from discovery.anytime import SPREAD, any_time_difference, fewest_seeds, log_e_value, reach
 from discovery.cli.evaluate import Trials
 from discovery.statistics import paired_difference
 from tests.support.command import discovery
-
-FAST = ("--set", "steps=10", "--set", "betas=[0.1]")
 
 
 def log_mixture(values, spread):
@@ -123,28 +121,56 @@ def test_a_difference_that_is_there_is_found():
     assert 5 < np.mean(needed) < 9
 
 
+PLANTED = """
+from dataclasses import replace
+from benchmarks.sleep_evaluator import SleepEvaluator
+from evaluators.base import MetricSpec
+from evaluators.objectives import known_objective
+
+
+class Planted(SleepEvaluator):
+    name = "planted"
+    metrics = (replace(SleepEvaluator.metrics[0], minimum_effect=0.25),)
+
+    def run(self, oracle, seed):
+        found = super().run(oracle, seed)
+        loses = oracle.candidate == known_objective("preference.pairs", "ipo").candidate
+        return replace(found, metrics=(replace(found.metrics[0], value=found.metrics[0].value - 1.5 * loses),))
+"""
+CHEAP = ("--evaluator", "planted:Planted", "--set", "seconds=0", "--against", "dpo")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "planted.py").write_text(PLANTED)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("folder")
 def test_evaluate_adds_seeds_until_two_losses_are_decided():
-    found = discovery("evaluate", "ipo", "--against", "dpo", "--until-decided", "--json", *FAST)
+    found = discovery("evaluate", "ipo", *CHEAP, "--until-decided", "--json")
     assert found.code == 0, found.error
     values = json.loads(found.stdout)
     difference, seeds = values["against"]["difference"], [t["seed"] for t in values["trials"]]
     assert seeds == list(range(difference["n"])) == [t["seed"] for t in values["against"]["trials"]]
     assert fewest_seeds() <= len(seeds) < 20
-    assert difference["verdict"] in DECIDED
+    assert (difference["verdict"], difference["minimum_effect"]) == ("worse", 0.25)
+    assert difference["high"] < -0.25
     assert (difference["family"]["method"], values["against"]["name"]) == ("any time", "dpo")
+    before = found.stderr.split(f"seed {seeds[-1]}")[0]
+    assert "worse" not in before  # the first seed that decides is the last
 
 
+@pytest.mark.usefixtures("folder")
 def test_evaluate_compares_on_given_seeds_and_says_what_is_not_decided():
-    text = discovery("evaluate", "hinge", "--against", "dpo", "--seeds", "2", *FAST).stdout
+    text = discovery("evaluate", "hinge", *CHEAP, "--seeds", "6").stdout
+    assert text.strip().splitlines()[-1].startswith("score against dpo, 95%: ")
+    assert not any("[" in line for line in text.splitlines() if line.startswith("seed "))  # nothing to stop by
+    text = discovery("evaluate", "hinge", *CHEAP, "--seeds", "6", "--until-decided").stdout
     last = text.strip().splitlines()[-1]
-    assert last.startswith("frontier against dpo, 95%: ")
-    assert "[" not in next(line for line in text.splitlines() if line.startswith("seed 1"))  # nothing to stop by
-    few = discovery("evaluate", "hinge", "--against", "dpo", "--seeds", "4", "--until-decided", *FAST).stdout
-    line = few.strip().splitlines()[-1]
-    assert "95% at any time" in line
-    assert ("not decided after 4 seeds" in line) == (
-        not any(line.endswith(v) for v in ("better", "worse", "within 0.005"))
-    )
+    assert last.startswith("score against dpo, 95% at any time: ")
+    assert last.endswith("not separated, not decided after 6 seeds")
+    assert sum("[" in line for line in text.splitlines() if line.startswith("seed ")) == 3  # from the fourth on
 
 
 @pytest.mark.parametrize(

@@ -178,11 +178,19 @@ class Listing(Session):
             return load_results(connection, self._campaign(connection, campaign), task_id, metric, seeds)[0]
 
     def worlds(
-        self, campaign: CampaignRef, task_id: str, metric: str, seeds: Sequence[int] | None = None
+        self,
+        campaign: CampaignRef,
+        task_id: str,
+        metric: str,
+        seeds: Sequence[int] | None = None,
+        only: Sequence[str] | None = None,
     ) -> dict[str, dict[tuple[int, str], float]]:
-        """A metric's values by seed and world in finished trials, by candidate id; of those that report it per world."""
+        """A metric's values by seed and world in finished trials, by candidate id; of those that report it per world.
+
+        `seeds`, `only`: the seeds and the candidates that count; None for all.
+        """
         with self._read() as connection:
-            return load_worlds(connection, self._campaign(connection, campaign), task_id, metric, seeds)
+            return load_worlds(connection, self._campaign(connection, campaign), task_id, metric, seeds, only)
 
     def _scope(self, connection: Connection, campaign: CampaignRef | None) -> Scope:
         """One campaign or all of them. The metrics are those of one finished trial of each: all trials report the same."""

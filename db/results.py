@@ -62,9 +62,17 @@ def load_results(
 
 
 def load_worlds(
-    connection: Connection, campaign: int, task_id: str, metric: str, seeds: Sequence[int] | None
+    connection: Connection,
+    campaign: int,
+    task_id: str,
+    metric: str,
+    seeds: Sequence[int] | None,
+    only: Sequence[str] | None = None,
 ) -> dict[str, dict[tuple[int, str], float]]:
-    """A metric's values by candidate, then by seed and world in the order of the reports (``metric/world``)."""
+    """A metric's values by candidate, then by seed and world in the order of the reports (``metric/world``).
+
+    `seeds`, `only`: None for all.
+    """
     prefix = metric + "/"
     query = (
         sa.select(trials.c.candidate_id, trials.c.seed, metrics.c.name, metrics.c.value)
@@ -77,6 +85,8 @@ def load_worlds(
         )
         .order_by(trials.c.candidate_id, trials.c.seed, metrics.c.position)
     )
+    if only is not None:
+        query = query.where(trials.c.candidate_id.in_(only))
     wanted = None if seeds is None else set(seeds)
     found: dict[str, dict[tuple[int, str], float]] = defaultdict(dict)
     for candidate, seed, name, value in connection.execute(query):

@@ -228,6 +228,7 @@ class ListingConformance(ArchiveSuite):
         }
         assert list(archive.worlds(campaign, TASK.id, "score")[made[1].id])[-1] == (7, "b")
         assert [w for _, w in archive.worlds(campaign, TASK.id, "score", (0,))[made[1].id]] == ["b", "a"]
+        assert archive.worlds(campaign, TASK.id, "score", only=[made[0].id]) == {}
         assert archive.worlds(campaign, TASK.id, "s_ore") == archive.worlds(campaign, OTHER_TASK.id, "score") == {}
 
     @pytest.mark.parametrize("few", [2_000, 0])

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from db.archive import Archive
 from db.measurements import is_mean_of
 from db.records import Entry, EntryFilter, Score, TrialRecord
-from discovery.ranking import Comparison, Row, leaderboard
-from discovery.simultaneous import family_of
+from discovery.ranking import Comparison, Row, leaderboard, shown
+from discovery.simultaneous import MOST, family_of
 from discovery.statistics import ALONE, Family, pairs_of
 from discovery.trials import Stage
 
@@ -68,17 +67,17 @@ def stage_board(archive: Archive, campaign: int, stage: Stage, effect: float, fr
     Raises:
         ArchiveError: the archive cannot be read.
     """
-    values = _Values.at(archive, campaign, stage)
-    entries = []
+    whole, entries = _complete(archive, campaign, stage), []
     for entry in archive.entries(campaign):
-        if (by_seed := values.by_seed.get(entry.candidate.id)) is not None:
+        if (by_seed := whole.get(entry.candidate.id)) is not None:
             score = Score(stage.metric, stage.higher_is_better, by_seed)
             entries.append(replace(entry, score=score, failure=None))
     baselines = [e for e in entries if e.origin == "known"]
-    rows = leaderboard(entries, baselines, Comparison(effect, values.by_world, joint=not fresh), TOP)
-    shown = {row.entry.candidate.id for row in rows}
-    finer = {one: found for one, found in values.by_world.items() if one in shown}
-    return StageBoard(stage.key, stage.metric, stage.higher_is_better, stage.seeds, fresh, rows, effect, finer)
+    seen = [e.candidate.id for e in shown(entries, baselines, TOP)]
+    finer = _by_world(archive, campaign, stage, whole, seen if len(whole) > MOST else None)
+    rows = leaderboard(entries, baselines, Comparison(effect, finer, joint=not fresh), TOP)
+    values = {one: finer[one] for one in seen if one in finer}
+    return StageBoard(stage.key, stage.metric, stage.higher_is_better, stage.seeds, fresh, rows, effect, values)
 
 
 def stage_family(archive: Archive, campaign: int, stage: Stage, fresh: bool) -> Family:
@@ -87,41 +86,43 @@ def stage_family(archive: Archive, campaign: int, stage: Stage, fresh: bool) -> 
     Raises:
         ArchiveError: the archive cannot be read.
     """
-    values = _Values.at(archive, campaign, stage)
+    whole = _complete(archive, campaign, stage)
     known = [e.candidate.id for e in archive.entries(campaign, EntryFilter(origin="known"))]
     sign = 1 if stage.higher_is_better else -1
-    means = {k: sign * Score(stage.metric, True, values.by_seed[k]).mean for k in known if k in values.by_seed}
-    if not means:
+    means = {k: sign * Score(stage.metric, True, whole[k]).mean for k in known if k in whole}
+    if not means or len(whole) < 2:
         return ALONE
-    leading = max(means, key=means.__getitem__)
-    others = (one for one in values.by_seed if one != leading)
-    columns = [pairs_of(*values.of(one, leading)) for one in others]
-    return family_of(columns, joint=not fresh) if columns else ALONE
+    if len(whole) > MOST:
+        return family_of([], others=len(whole) - 1)
+    finer, leading = _by_world(archive, campaign, stage, whole), max(means, key=means.__getitem__)
+    pairs = (
+        (finer[one], finer[leading]) if {one, leading} <= finer.keys() else (whole[one], whole[leading])
+        for one in whole
+        if one != leading
+    )
+    return family_of([pairs_of(*pair) for pair in pairs], joint=not fresh)
 
 
-@dataclass(frozen=True)
-class _Values:
-    """Of every candidate that has finished all of a stage's seeds: by seed, and by seed and world where it has worlds."""
+def _complete(archive: Archive, campaign: int, stage: Stage) -> dict[str, Mapping[int, float]]:
+    """The values by seed of every candidate that has finished all of a stage's seeds, by id."""
+    results = archive.results(campaign, stage.task.id, stage.metric, stage.seeds)
+    return {
+        one: result.by_seed
+        for one, result in results.items()
+        if result.failure is None and len(result.by_seed) == len(stage.seeds)
+    }
 
-    by_seed: Mapping[str, Mapping[int, float]]
-    by_world: Mapping[str, Mapping[tuple[int, str], float]]
 
-    @classmethod
-    def at(cls, archive: Archive, campaign: int, stage: Stage) -> _Values:
-        results = archive.results(campaign, stage.task.id, stage.metric, stage.seeds)
-        whole = {
-            one: result.by_seed
-            for one, result in results.items()
-            if result.failure is None and len(result.by_seed) == len(stage.seeds)
-        }
-        worlds = archive.worlds(campaign, stage.task.id, stage.metric, stage.seeds)
-        return cls(whole, {one: v for one, v in worlds.items() if one in whole and is_mean_of(whole[one], v)})
-
-    def of(self, one: str, other: str) -> tuple[Mapping[Any, float], Mapping[Any, float]]:
-        """What a difference of two candidates pairs."""
-        if one in self.by_world and other in self.by_world:
-            return self.by_world[one], self.by_world[other]
-        return self.by_seed[one], self.by_seed[other]
+def _by_world(
+    archive: Archive,
+    campaign: int,
+    stage: Stage,
+    whole: Mapping[str, Mapping[int, float]],
+    only: Sequence[str] | None = None,
+) -> dict[str, Mapping[tuple[int, str], float]]:
+    """Their values by seed and world, of those whose metric is the mean of its worlds. `only`: of these; None for all."""
+    found = archive.worlds(campaign, stage.task.id, stage.metric, stage.seeds, only)
+    return {one: values for one, values in found.items() if one in whole and is_mean_of(whole[one], values)}
 
 
 def stage_score(trials: Iterable[TrialRecord], stage: Stage) -> Score | None:

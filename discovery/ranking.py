@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from db.records import Entry
-from discovery.simultaneous import differences
+from discovery.simultaneous import MOST, differences
 from discovery.statistics import Difference, pairs_of
 
 
@@ -64,17 +64,23 @@ def leaderboard(
     """
     known = {e.candidate.id: e for e in baselines}
     everyone = _ranked([*known.values(), *(e for e in entries if e.candidate.id not in known)])
-    reference = leader_of(known.values())
-    compared = {} if reference is None else _compared(everyone, reference, comparison)
-    candidates = {e.candidate.id for e in [e for e in everyone if e.candidate.id not in known][:top]}
-    shown = [e for e in everyone if e.candidate.id in known or e.candidate.id in candidates]
+    reference, seen = leader_of(known.values()), shown(everyone, known.values(), top)
+    compared = {} if reference is None else _compared(everyone, seen, reference, comparison)
     rows = []
-    for rank, entry in enumerate(shown, 1):
+    for rank, entry in enumerate(seen, 1):
         assert entry.score is not None
         difference = compared.get(entry.candidate.id)
         versus = reference.name if difference is not None and reference is not None else None
         rows.append(Row(rank, entry, entry.score.mean, entry.candidate.id in known, versus, difference))
     return tuple(rows)
+
+
+def shown(entries: Iterable[Entry], baselines: Iterable[Entry], top: int | None) -> list[Entry]:
+    """All ranked baselines and the leading `top` ranked candidates, by their means. Raises ValueError as `leaderboard`."""
+    known = {e.candidate.id: e for e in baselines}
+    everyone = _ranked([*known.values(), *(e for e in entries if e.candidate.id not in known)])
+    candidates = {e.candidate.id for e in [e for e in everyone if e.candidate.id not in known][:top]}
+    return [e for e in everyone if e.candidate.id in known or e.candidate.id in candidates]
 
 
 def columns_of(entries: Iterable[Entry], reference: Entry, comparison: Comparison) -> dict[str, dict[Any, float]]:
@@ -87,11 +93,18 @@ def columns_of(entries: Iterable[Entry], reference: Entry, comparison: Compariso
     return found
 
 
-def _compared(entries: Sequence[Entry], reference: Entry, comparison: Comparison) -> dict[str, Difference]:
+def _compared(
+    everyone: Sequence[Entry], seen: Sequence[Entry], reference: Entry, comparison: Comparison
+) -> dict[str, Difference]:
+    """The differences by candidate id: of everyone, or of those that are seen where everyone is too many."""
     assert reference.score is not None
-    columns = columns_of(entries, reference, comparison)
+    columns = columns_of(everyone if len(everyone) <= MOST else seen, reference, comparison)
     found = differences(
-        list(columns.values()), reference.score.higher_is_better, comparison.minimum_effect, comparison.joint
+        list(columns.values()),
+        reference.score.higher_is_better,
+        comparison.minimum_effect,
+        comparison.joint,
+        others=0 if len(everyone) <= MOST else len(everyone) - 1 - len(columns),
     )
     return dict(zip(columns, found, strict=True))
 

@@ -8,6 +8,8 @@ each loss's t is computed anew, standard error included, and read as its own p-v
 of freedom; the smallest p-value of a draw is what the luckiest loss shows. The 5% quantile of those is what each interval
 may miss. On the scale of p-values a loss with few degrees of freedom does not widen the intervals of all others.
 
+Of more than `MOST` losses nobody waits for the dependence: Bonferroni.
+
 `Holm` (1979), with fewer seeds or pairs than that: too few signs to tell. P-values are Holm's; intervals have the width of
 Bonferroni's test, of which Holm's is a refinement. Intervals that agree with Holm's test exactly end at 0 for whatever it
 finds to differ, and so do not say by how much (Strassburger and Bretz 2008); these do, and hold whatever the dependence.
@@ -16,6 +18,7 @@ finds to differ, and so do not say by how much (Strassburger and Bretz 2008); th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -35,6 +38,7 @@ from discovery.statistics import (
     world_of,
 )
 
+MOST = 2_000  # losses whose dependence is worked out, in a few seconds
 DRAWS = 9_999  # sign patterns; the 5% quantile of so many is known to 0.4 points
 FEWEST_PAIRS = 12  # 2,048 patterns; ten pairs have 512, too few for the tail of many losses
 _CELLS = 300_000  # draws x losses at once: 2 MB an array, which a processor keeps near; more of it is slower
@@ -48,6 +52,7 @@ def differences(
     higher_is_better: bool,
     minimum_effect: float,
     joint: bool = True,
+    others: int = 0,
     draws: int = DRAWS,
 ) -> tuple[Difference, ...]:
     """The differences of several losses to one baseline, with intervals that hold simultaneously.
@@ -58,22 +63,25 @@ def differences(
         higher_is_better: the metric's direction.
         minimum_effect: what counts as nothing, >= 0.
         joint: whether max-T may be used; Holm otherwise.
+        others: losses that were compared as well, too many to be given here.
         draws: sign patterns, where there are too many to take them all.
 
     Raises:
         ValueError: a column without pairs, or a negative minimum effect.
     """
     estimates = [estimate(column) for column in columns]
-    family, p = _family(columns, estimates, joint, draws)
+    family, p = _family(columns, estimates, joint, draws) if not others else _bonferroni(estimates, others)
     return tuple(judged(e, higher_is_better, minimum_effect, family, q) for e, q in zip(estimates, p, strict=True))
 
 
-def family_of(columns: Sequence[Mapping[Any, float]], joint: bool = True) -> Family:
-    """What `differences` of the same columns share: how wide the interval of one of them has to be.
+def family_of(columns: Sequence[Mapping[Any, float]], joint: bool = True, others: int = 0) -> Family:
+    """What `differences` of the same arguments share: how wide the interval of one of them has to be.
 
     Raises:
         ValueError: a column without pairs.
     """
+    if others or not columns:
+        return _bonferroni([], len(columns) + others)[0]
     return _family(columns, [estimate(column) for column in columns], joint, DRAWS)[0]
 
 
@@ -84,6 +92,12 @@ def holm(p: Sequence[float]) -> list[float]:
         least = max(least, min(1.0, (len(p) - place) * p[index]))
         adjusted[index] = least
     return adjusted
+
+
+def _bonferroni(estimates: Sequence[Estimate], others: int) -> tuple[Family, list[float | None]]:
+    size = len(estimates) + others
+    p = [None if e.p is None else min(1.0, size * e.p) for e in estimates]
+    return (Family(size, "Bonferroni", ERROR / size) if size > 1 else ALONE), p
 
 
 def _family(
@@ -127,12 +141,14 @@ def least_p_values(columns: Sequence[Mapping[Any, float]], draws: int = DRAWS) -
     for number, column in enumerate(columns):
         table[[place[key] for key in column], number] = list(column.values())
     starts = [row for row, key in enumerate(keys) if not row or world_of(key) != world_of(keys[row - 1])]
-    return _least(_signs(len(keys), draws), table, [slice(a, b) for a, b in pairwise([*starts, len(keys)])])
+    return _least(table.tobytes(), len(keys), tuple(pairwise([*starts, len(keys)])), draws)
 
 
-def _least(signs: Floats, table: Floats, worlds: Sequence[slice]) -> Floats:
+@lru_cache(maxsize=8)  # a board is looked at more often than it changes
+def _least(values: bytes, cells: int, ends: tuple[tuple[int, int], ...], draws: int) -> Floats:
     from scipy.special import stdtr
 
+    table, worlds, signs = np.frombuffer(values).reshape(cells, -1), [slice(*e) for e in ends], _signs(cells, draws)
     least, width = np.ones(len(signs)), max(1, _CELLS // len(signs))
     for start in range(0, table.shape[1], width):
         squares, freedom = _squared_t(signs, table[:, start : start + width], worlds)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Verdict = Literal["better", "ahead", "equal", "within", "not separated", "behind", "worse", "one pair"]
-Method = Literal["alone", "max-T", "Holm", "any time"]
+Method = Literal["alone", "max-T", "Holm", "Bonferroni", "any time"]
 
 Limits = tuple[float, float]  # what a metric can be at least and at most
 

@@ -113,6 +113,24 @@ def test_terminal_compare_export_and_dashboard_show_the_interval_of_the_board(ar
     assert again["metrics"][0]["difference"] | {"p": None} == promoted["difference"] | {"p": None}
 
 
+def test_of_too_many_losses_to_wait_for_their_dependence_bonferroni_is_said(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("ranking", "leaderboard"):
+        monkeypatch.setattr(f"discovery.{module}.MOST", LOSSES)
+    search, promotion = stages(archive)
+    found = [row["difference"] for row in search["rows"] if row["difference"]]
+    assert len(found) == TOP + 1
+    family = {"size": LOSSES + 1, "method": "Bonferroni", "error": 0.05 / (LOSSES + 1), "draws": 0}
+    assert all(d["family"] == family for d in found)
+    assert all(d["n"] == len(SEEDS) * len(WORLDS) for d in found)
+    leading = next(r for r in search["rows"] if r["difference"] and not r["is_baseline"])
+    at = ("--archive", archive, "--json")
+    (other,) = json.loads(discovery("compare", "dpo", leading["name"], *at).stdout)["others"]
+    assert other["measured"][0]["metrics"][0]["difference"] | {"p": None} == leading["difference"] | {"p": None}
+    assert {r["difference"]["family"]["method"] for r in promotion["rows"] if r["difference"]} == {"Holm"}
+
+
 def test_the_confidence_is_called_simultaneous_where_it_is(archive: Path) -> None:
     text = discovery("leaderboard", "many", "--archive", archive, "--regimes").stdout
     assert "vs dpo [95% simultaneous]" in text

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from db.measurements import is_mean_of, values_by_seed, values_by_world
-from db.records import TrialRecord
+from db.measurements import Trials, is_mean_of, values_by_seed, values_by_world
+from db.records import CampaignRecord, EntryFilter, TrialRecord
+from discovery.effects import effect_of
 from discovery.statistics import UNLIMITED, Difference, Limits, mean_interval, paired_difference
 from evaluators.base import MetricSpec
 from evaluators.options import OptionsError
 from evaluators.plugins import load_installed
 
 if TYPE_CHECKING:
+    from db.archive import Archive
     from discovery.leaderboard import StageBoard
 
 
@@ -54,6 +56,66 @@ def by_world(trials: Sequence[TrialRecord], metric: str, limits: Mapping[str, Li
 
 
 @dataclass(frozen=True)
+class Regime:
+    """A loss in one world by itself.
+
+    Attributes:
+        world: its name.
+        mean: over seeds, with its interval.
+        difference: to the leading baseline there, paired by seed; None for that baseline itself or without a common seed.
+    """
+
+    world: str
+    mean: Difference
+    difference: Difference | None
+
+
+@dataclass(frozen=True)
+class Regimes:
+    """A measurement of a loss by world. Each interval speaks for itself, not for all regimes at once.
+
+    Attributes:
+        evaluator, metric: what was measured: the metric that ranks, or the report's first.
+        versus: the name of the leading baseline.
+        rows: in the order of the reports; empty where the evaluator reports no worlds.
+    """
+
+    evaluator: str
+    metric: str
+    versus: str | None
+    rows: tuple[Regime, ...]
+
+
+def regimes_of(archive: Archive, record: CampaignRecord, candidate: str, group: Trials) -> Regimes | None:
+    """One measurement of a candidate by world; None while no trial of it is finished. Raises ArchiveError."""
+    done = [t for t in group.trials if t.status == "done" and t.metrics]
+    if not done:
+        return None
+    named = {m.name: m.higher_is_better for m in done[0].metrics}
+    evaluator, ranks = done[0].evaluator, record.ranking.metric
+    metric = ranks if ranks in named else next(iter(named))
+    means, ours = by_world(done, metric, limits_of(evaluator)), _by_world(values_by_world(done, metric))
+    versus, theirs = _leading(archive, record, candidate, group, metric) if means else (None, {})
+    effect = effect_of(record, evaluator, group.ranks, metric, leads=True)
+    compared = {w: _beside(ours[w], theirs.get(w, {}), named[metric], effect) for w in means}
+    return Regimes(evaluator, metric, versus, tuple(Regime(w, mean, compared[w]) for w, mean in means.items()))
+
+
+def _leading(
+    archive: Archive, record: CampaignRecord, candidate: str, group: Trials, metric: str
+) -> tuple[str | None, dict[str, dict[int, float]]]:
+    """The leading baseline that was measured there as well, and its values by world."""
+    seeds = [t.seed for t in group.trials if t.status == "done"]
+    for known in archive.entries(record.id, EntryFilter(status="ranked", origin="known")):
+        if known.candidate.id == candidate:
+            return None, {}
+        values = archive.worlds(record.id, group.task_id, metric, seeds, [known.candidate.id])
+        if known.candidate.id in values:
+            return known.name, _by_world(values[known.candidate.id])
+    return None, {}
+
+
+@dataclass(frozen=True)
 class InWorld:
     """A loss of a leaderboard in one world.
 
@@ -72,16 +134,23 @@ def stage_worlds(stage: StageBoard) -> list[InWorld]:
     """Each ranked loss in each world, in the order of the ranking; empty where the evaluator reports no worlds."""
     versus = next((r.versus for r in stage.rows if r.versus), None)
     leading = next((r.entry.candidate.id for r in stage.rows if r.is_baseline and r.entry.name == versus), "")
+    theirs = _by_world(stage.values.get(leading, {}))
     found = []
     for row in stage.rows:
         one = row.entry.candidate.id
         for world, values in _by_world(stage.values.get(one, {})).items():
-            theirs = _by_world(stage.values.get(leading, {})).get(world, {})
-            compared = None
-            if one != leading and values.keys() & theirs.keys():
-                compared = paired_difference(values, theirs, stage.higher_is_better, stage.minimum_effect)
+            beside = {} if one == leading else theirs.get(world, {})
+            compared = _beside(values, beside, stage.higher_is_better, stage.minimum_effect)
             found.append(InWorld(one, row.entry.name, world, math.fsum(values.values()) / len(values), compared))
     return found
+
+
+def _beside(
+    ours: Mapping[int, float], theirs: Mapping[int, float], higher_is_better: bool, effect: float
+) -> Difference | None:
+    if not ours.keys() & theirs.keys():
+        return None
+    return paired_difference(ours, theirs, higher_is_better, effect)
 
 
 def _by_world(values: Mapping[tuple[int, str], float]) -> dict[str, dict[int, float]]:

@@ -15,7 +15,9 @@ from db.records import Proposal
 from discovery.browse.standing import board
 from discovery.effects import own_effects
 from discovery.leaderboard import TOP
+from discovery.web.candidate import candidate
 from discovery.web.overview import live
+from discovery.web.rendering import page
 from evaluators.base import Metric, MetricSpec, Provenance, Task, Timings, TrialReport
 from evaluators.objectives import known_objective
 from evaluators.plugins import load_plugin, plugin_names
@@ -26,6 +28,7 @@ from tests.support.command import discovery
 
 TASK = Task("preference.enumerable", 1, {}, Provenance("planted", "Apache-2.0", "ab" * 32))
 WORLDS = ("base", "little_data", "off_policy")
+CANDIDATE = {"archive": "a", "version": "1", "plotly": "1", "style_ids": ()}
 LOSSES, SEEDS, FRESH = TOP + 4, (0, 1, 2, 3), (1000, 1001, 1002, 1003)
 
 
@@ -141,6 +144,15 @@ def test_the_confidence_is_called_simultaneous_where_it_is(archive: Path) -> Non
     assert {w["difference"]["family"]["method"] for w in worlds if w["difference"]} == {"alone"}
     shown = " ".join(discovery("show", "m0", "--archive", archive).stdout.split())
     assert "by world, each interval by itself" in shown
+    assert "95% interval vs dpo [95%]" in shown
+    (regimes, _) = json.loads(discovery("show", "m0", "--archive", archive, "--json").stdout)["regimes"]
+    assert [r["world"] for r in regimes["rows"]] == list(WORLDS)
+    of_board = [w["difference"] for r in stages(archive)[0]["rows"] if r["name"] == "dpo" for w in r["worlds"]]
+    assert of_board == [None] * 3
+    assert all(r["difference"]["n"] == len(SEEDS) and r["difference"]["family"]["size"] == 1 for r in regimes["rows"])
+    with Archive(archive) as stored:
+        page_of = page("candidate.html", CANDIDATE | candidate(stored, "m0", None))
+    assert page_of.count("minus dpo, each by itself") == 2
 
 
 def test_worlds_pair_only_where_the_metric_is_their_mean(tmp_path: Path) -> None:

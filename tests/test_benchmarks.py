@@ -24,7 +24,7 @@ def test_the_coverage_benchmark_runs(capsys: pytest.CaptureFixture[str], monkeyp
     boards, promotions, anytime, regimes, spreads = json.loads(capsys.readouterr().out).values()
     assert {row["method"] for row in boards} == {"max-T", "Holm"}
     assert all(0 <= share <= 1 for row in boards for share in row["together"].values())
-    assert all(row["wider"]["1"] == pytest.approx(1) < row["wider"]["5"] for row in boards)
+    assert all(row["wider"]["1"] == pytest.approx(1) and row["wider"]["5"] > 1 for row in boards)
     assert {row["worlds"] for row in promotions} == {1, 10}
     assert all(row["at_any_time"] < row["each_its_own"] for row in anytime)
     assert {row["seeds"] for row in regimes} == {2, 4, 20}

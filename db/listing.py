@@ -16,7 +16,7 @@ from db.filters import parse
 from db.models import campaigns, candidates, metrics, proposals, standings, tasks, trials
 from db.queries import chunks, load_parents
 from db.records import Entry, EntryFilter, Page, ReportedMetric, Result, Score, Sort
-from db.results import load_results, scores_of
+from db.results import load_results, load_worlds, scores_of
 from db.selection import Scope, Segment, condition, joined, mean, names_of, order, within
 from db.session import CampaignRef, Session, ranking_of
 from db.text_search import saying
@@ -176,6 +176,21 @@ class Listing(Session):
         """What is known so far of each candidate that has a finished or failed trial, by id; arguments as for `scores`."""
         with self._read() as connection:
             return load_results(connection, self._campaign(connection, campaign), task_id, metric, seeds)[0]
+
+    def worlds(
+        self,
+        campaign: CampaignRef,
+        task_id: str,
+        metric: str,
+        seeds: Sequence[int] | None = None,
+        only: Sequence[str] | None = None,
+    ) -> dict[str, dict[tuple[int, str], float]]:
+        """A metric's values by seed and world in finished trials, by candidate id; of those that report it per world.
+
+        `seeds`, `only`: the seeds and the candidates that count; None for all.
+        """
+        with self._read() as connection:
+            return load_worlds(connection, self._campaign(connection, campaign), task_id, metric, seeds, only)
 
     def _scope(self, connection: Connection, campaign: CampaignRef | None) -> Scope:
         """One campaign or all of them. The metrics are those of one finished trial of each: all trials report the same."""

@@ -86,7 +86,7 @@ class _Measurement(_Model):
     minimum_effect: float | None = Field(
         default=None,
         ge=0,
-        description="Smallest difference in the metric worth calling better or worse; null: 0.005 for `frontier`, else 0.",
+        description="Smallest difference in the metric worth calling better or worse; null: the metric's own.",
     )
 
 

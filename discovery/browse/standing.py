@@ -62,4 +62,4 @@ def _metric(archive: Archive, record: CampaignRecord, task: str, candidate: str)
 
 def _effect(record: CampaignRecord, stage: Stage, number: int) -> float:
     found = sections(record)
-    return effect_in(found[number] if number < len(found) else {}, stage.metric)
+    return effect_in(found[number] if number < len(found) else {}, stage.task.evaluator, stage.metric)

@@ -52,8 +52,8 @@ class Line:
     """One objective's result.
 
     Attributes:
-        interval: 95%, of the mean over seeds.
-        against: paired difference to `versus`, the reference of its kind.
+        interval: 95%, of the mean over seeds by itself.
+        against: paired difference to `versus`, the reference of its kind; its interval is simultaneous over all objectives.
         alike: whether `versus` is of its kind: privileged like it, or not (`discovery.contest`).
         privileged: the inputs that tell it more than labels do.
     """
@@ -152,13 +152,14 @@ def _config(wanted: Bench, archive: str | None) -> CampaignConfig:
 def ranked(result: CampaignResult, names: Sequence[str], evaluator: str) -> list[Line]:
     """The named objectives by their means, each beside the reference of its kind; earlier runs may have measured others."""
     from discovery.browse.intervals import limits_in
-    from discovery.statistics import UNLIMITED, Comparison, leaderboard, mean_interval
+    from discovery.ranking import Comparison, leaderboard
+    from discovery.statistics import UNLIMITED, mean_interval
 
     (stage,) = result.board.stages
     entries = {row.entry.name: row.entry for row in stage.rows if row.entry.name in names}
     usual = [entries[name] for name in _REFERENCES if name in entries]
     baselines = [e for i, e in enumerate(usual) if not any(alike(e, earlier) for earlier in usual[:i])]
-    rows = leaderboard(entries.values(), baselines, comparison=Comparison(stage.minimum_effect, values=stage.values))
+    rows = leaderboard(entries.values(), baselines, Comparison(stage.minimum_effect, stage.values))
     limits = limits_in(load_plugin("evaluators", evaluator).metrics)
     lines = []
     for row in rows:
@@ -188,7 +189,8 @@ def _interval(line: Line) -> str:
 def _header(lines: Sequence[Line]) -> tuple[str, bool]:
     """What the difference's column is called, and whether each line must say what it is compared with."""
     versus = list(dict.fromkeys(line.versus for line in lines if line.versus))
-    return difference_header(versus), len(versus) > 1
+    says = next((line.against.family.says for line in lines if line.against is not None), "95%")
+    return difference_header(versus, says), len(versus) > 1
 
 
 def _notes(lines: Sequence[Line]) -> list[str]:

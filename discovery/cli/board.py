@@ -14,7 +14,8 @@ from discovery.browse.comparison import seeds_text
 from discovery.cli.tables import Grid, add_figure, add_name, add_note, add_word, name_cell, print_table, table
 from discovery.cli.terminal import number, signed
 from discovery.contest import MEANING, PRIVILEGED, UNLIKE, UNLIKE_MEANING
-from discovery.statistics import MEANINGS, UNLIMITED, Difference, Limits, Row
+from discovery.ranking import Row
+from discovery.statistics import MEANINGS, UNLIMITED, Difference, Limits
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -48,13 +49,9 @@ def _title(stage: StageBoard) -> str:
 def _reading(stages: Sequence[StageBoard]) -> str:
     differences = [r.difference for s in stages for r in s.rows if r.difference is not None]
     chosen = "" if any(s.fresh for s in stages) else " The search chose by these very seeds: confirm on fresh ones."
-    compared = max(sum(not r.is_baseline for r in s.rows) for s in stages)
-    luck = (
-        f" Each interval is 95% by itself: of {compared} losses, one may look better by luck." if compared > 1 else ""
-    )
     return (
         f"±: standard error over seeds. Difference: paired, to the leading baseline, with its 95% interval{_pairs(stages)}."
-        f"{_verdicts(differences)}{luck}{chosen}{kinds_text([r for s in stages for r in s.rows])}"
+        f"{_verdicts(differences)}{_together(stages)}{chosen}{kinds_text([r for s in stages for r in s.rows])}"
     )
 
 
@@ -94,9 +91,17 @@ def _pairs(stages: Sequence[StageBoard]) -> str:
     return f" (over {first} {word} by {unit}{''.join(f', then {n} by {u}' for n, u in others)})"
 
 
+def _together(stages: Sequence[StageBoard]) -> str:
+    """That the intervals of a table hold at once, and by which method."""
+    parts = [f"{s.family.size} (by {s.family.method})" for s in stages if s.family.size > 1]
+    if not parts:
+        return ""
+    return f" Intervals are simultaneous: with 95% confidence all of a table hold at once, {', then '.join(parts)}."
+
+
 def leaves_of(stage: StageBoard) -> tuple[str, ...]:
     """What leaves the table of a stage where it is too wide, first to last. The loss's name and the verdict stay."""
-    return ("origin", "#", "id", difference_header(versus_of(stage)), stage.metric)
+    return ("origin", "#", "id", difference_header(versus_of(stage), stage.family.says), stage.metric)
 
 
 def versus_of(stage: StageBoard) -> list[str]:
@@ -104,9 +109,11 @@ def versus_of(stage: StageBoard) -> list[str]:
     return list(dict.fromkeys(r.versus for r in stage.rows if r.versus))
 
 
-def difference_header(versus: Sequence[str]) -> str:
-    """Names what is compared with, if that is one loss; of several, each row names its own."""
-    return f"vs {one_line(versus[0], 20)} [95%]" if len(versus) == 1 else "difference [95%]" if versus else "difference"
+def difference_header(versus: Sequence[str], says: str) -> str:
+    """Names what is compared with, if that is one loss; of several, each row names its own. `says`: of the intervals."""
+    if not versus:
+        return "difference"
+    return f"vs {one_line(versus[0], 16)} [{says}]" if len(versus) == 1 else f"difference [{says}]"
 
 
 def stage_table(stage: StageBoard, wide: bool) -> Grid:
@@ -117,7 +124,7 @@ def stage_table(stage: StageBoard, wide: bool) -> Grid:
     add_name(grid, "loss")
     add_word(grid, "id")
     add_figure(grid, stage.metric)
-    add_figure(grid, difference_header(versus))
+    add_figure(grid, difference_header(versus, stage.family.says))
     if len(versus) > 1:
         add_name(grid, "vs", least=8)
     add_word(grid, "verdict")

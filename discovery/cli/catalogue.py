@@ -183,7 +183,8 @@ def show_evaluator(name: str, as_json: bool) -> None:
     add_text(metrics, "meaning")
     for metric in main_metrics(facts["metrics"]):
         mark = " (ranks)" if metric["name"] == facts["primary_metric"] else ""
-        meaning = f"{metric['description']} [{metric['unit']}]"
+        least = f"; minimum effect {metric['minimum_effect']:g}" if metric["minimum_effect"] else ""
+        meaning = f"{metric['description']} [{metric['unit']}]{least}"
         direction = "higher" if metric["higher_is_better"] else "lower"
         metrics.add_row(words(metric["name"] + mark), direction, words(meaning, limit=400))
     options = table("Options")
@@ -232,6 +233,7 @@ def _metric(metric: Any) -> Mapping[str, Any]:
         "unit": metric.unit,
         "lower": metric.lower,
         "upper": metric.upper,
+        "minimum_effect": metric.minimum_effect,
         "description": metric.description,
     }
 

@@ -42,8 +42,9 @@ def compare(archive: str | None, prefixes: Sequence[str], campaign: str | None, 
         _print(console, found.first, other)
     print_curves(console, found.curves)
     console.print(
-        "\nDifferences are paired by seed, and by world where a metric has worlds, each with its 95% interval; better or "
-        "worse only if the whole interval lies on that side of 0 (for `frontier`, beyond 0.005).",
+        "\nDifferences are paired by seed, and by world where a metric has worlds. The interval of the metric that ranks is "
+        "as wide as on the leaderboard, where it holds for all losses at once; each other 95% interval speaks for itself. "
+        "Better or worse only if the whole interval lies on that side, beyond the metric's minimum effect.",
         style="dim",
     )
 

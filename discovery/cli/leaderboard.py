@@ -49,17 +49,20 @@ def leaderboard(archive: str | None, campaign: str, as_json: bool, regimes: bool
 
 
 def _print_worlds(console: Console, stage: StageBoard) -> None:
-    """Each loss in each world: the mean over seeds, and the difference to the leading baseline there, paired by seed."""
+    """Each loss in each world: the mean over seeds, and the difference to the leading baseline there, paired by seed.
+
+    That each interval speaks for itself is said: of a hundred, five miss.
+    """
     console.print()
     title = f"{one_line(stage.title, 60)}: {stage.metric} by world"
     if not stage.values:
         console.print(Text(f"{title}: the evaluator reports none", style="dim"))
         return
     versus = versus_of(stage)
-    grid = table(title)
+    grid = table(f"{title}, each 95% interval by itself")
     add_name(grid, "loss")
     add_name(grid, "world")
-    difference = difference_header(versus)
+    difference = difference_header(versus, "95%")
     for header in ("mean", difference):
         add_figure(grid, header)
     if len(versus) > 1:

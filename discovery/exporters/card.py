@@ -177,6 +177,7 @@ def _measurement(measurement: Measurement) -> dict[str, Any]:
             }
             for v in measurement.versus
         ],
+        "confidence": measurement.versus[0].difference.family.says if measurement.versus else "",
         "effect": measurement.versus[0].difference.minimum_effect if measurement.versus else 0,
     }
 

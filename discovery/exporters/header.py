@@ -10,6 +10,7 @@ from discovery.contest import PRIVILEGED, UNLIKE, told
 from discovery.dossier import Dossier, Measurement
 from discovery.exporters.base import ExportContext
 from discovery.formulas.writer import notes, text
+from discovery.statistics import ALONE, Family
 from sandbox.text import clean_text, one_line
 
 WIDTH = 110
@@ -110,8 +111,8 @@ def scores(dossier: Dossier) -> Iterable[str]:
             yield f"    seed {seed}: {value:.6g}"
         for other in measurement.versus:
             difference = other.difference
-            by = f"{difference.mean:+.4g}{interval(difference.low, difference.high)}, {difference.says}"
-            by += "" if other.alike else f", {UNLIKE}"
+            ends = interval(difference.low, difference.high, difference.family)
+            by = f"{difference.mean:+.4g}{ends}, {difference.says}" + ("" if other.alike else f", {UNLIKE}")
             yield f"    minus {one_line(other.name, 60)} ({other.mean:.6g}): {by}"
 
 
@@ -121,8 +122,9 @@ def mean_of(measurement: Measurement) -> str:
     return f"{mean.mean:.6g}{interval(mean.low, mean.high)}, {count} seed{'s' if count > 1 else ''}"
 
 
-def interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f", 95% interval [{low:.4g}, {high:.4g}]"
+def interval(low: float | None, high: float | None, family: Family = ALONE) -> str:
+    """``, 95% interval [0.5, 0.75]``, with what it holds for at once; nothing where there is none."""
+    return "" if low is None or high is None else f", {family.says} interval [{low:.4g}, {high:.4g}]"
 
 
 def describe(measurement: Measurement) -> str:

@@ -27,9 +27,9 @@ from discovery.leaderboard import TOP, StageBoard
 from discovery.progress import Progress
 from discovery.prompts.builder import PromptBuilder, PromptContext
 from discovery.protocols import Outcome, Plan
+from discovery.ranking import Comparison, leaderboard
 from discovery.search import Search
 from discovery.stages import promoted
-from discovery.statistics import leaderboard
 from discovery.strategies.conversation import ConversationStrategy
 from evaluators.base import MetricSpec
 from evaluators.objectives import known_objectives
@@ -157,7 +157,7 @@ def test_it_is_a_fact_to_filter_and_sort_by(mixed: Path) -> None:
 def test_exports_say_so(mixed: Path) -> None:
     pytest.importorskip("matplotlib")
     told = discovery("export", "told_scores", "--archive", mixed).stdout
-    assert "privileged: it reads chosen_score, rejected_score, which tell more than labels do" in told
+    assert "privileged: odpo reads chosen_score, rejected_score, which tell more than labels do" in told
     assert "Better than the leading privileged baseline" in told
     assert re.search(r"minus dpo .*, better, unlike\n", told)
     assert re.search(r"minus odpo .*, better\n", told)
@@ -247,7 +247,7 @@ def test_many_of_one_kind_do_not_push_the_other_off_the_board(mixed: Path) -> No
         return replace(entries["told_scores"], candidate=candidate, name=f"told_{index}")
 
     crowd = [another(i) for i in range(TOP + 5)]
-    rows = leaderboard([*crowd, entries["plain_two"]], [entries["dpo"]], TOP)
+    rows = leaderboard([*crowd, entries["plain_two"]], [entries["dpo"]], Comparison(0.005), TOP)
     assert [r.entry.name for r in rows][-1] == "plain_two"
     assert len(rows) == TOP + 2
 

@@ -209,9 +209,9 @@ def _code(connection: Connection) -> Iterator[Problem]:
 def _reports(connection: Connection) -> Iterator[Problem]:
     """What gate and probe said, which is stored as JSON of any form."""
     c = m.candidates.c
-    for row in _streamed(connection, sa.select(c.id, c.gate, c.probe, c.fingerprint, c.fingerprint_rows)):
+    for row in _streamed(connection, sa.select(c.id, c.contract, c.gate, c.probe, c.fingerprint, c.fingerprint_rows)):
         try:
-            gate_of(row.gate)
+            gate_of(row.gate, row.contract)
             probe_of(row.probe, fingerprint_of(row._mapping))
         except UNREADABLE:
             yield Problem("a report of gate or probe that cannot be read", f"candidate {row.id[:12]}")

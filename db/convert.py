@@ -14,6 +14,7 @@ from db.messages import Reply
 from db.records import Proposal
 from db.types import is_storable, plain
 from evaluators.base import LARGEST, Metric, TrialReport
+from evaluators.objectives import privileged_inputs
 from sandbox.candidate import Candidate
 from sandbox.contract import Conditions
 from sandbox.failure import Failure, FailureKind
@@ -51,16 +52,25 @@ def gate_json(gate: GateReport) -> Columns:
         "parameters": list(gate.parameters),
         "violations": [{"line": v.line, "problem": v.problem, "instead": v.instead} for v in gate.violations],
         **({"notes": list(gate.notes)} if gate.notes else {}),
+        "privileged": list(gate.privileged),
     }
 
 
-def gate_of(value: Mapping[str, Any] | None) -> GateReport | None:
+def gate_of(value: Mapping[str, Any] | None, contract: str) -> GateReport | None:
+    """Reports from before privileged inputs were told apart are of one of our own contracts, which knows its inputs."""
     if value is None:
         return None
     violations = tuple(
         Violation(_whole(v["line"]), *_texts((v["problem"], v["instead"]))) for v in _few(value["violations"])
     )
-    return GateReport(violations, _texts(value["parameters"]), _texts(value.get("notes", ())))
+    parameters = _texts(value["parameters"])
+    privileged = _texts(value["privileged"]) if "privileged" in value else privileged_inputs(contract, parameters)
+    return GateReport(violations, parameters, _texts(value.get("notes", ())), privileged)
+
+
+def privileged_of(text: str) -> tuple[str, ...]:
+    """Names out of a column of `standings`."""
+    return tuple(text.split())
 
 
 def _texts(values: Sequence[Any]) -> tuple[str, ...]:

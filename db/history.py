@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import RowMapping
 
-from db.convert import failure_of
+from db.convert import failure_of, privileged_of
 from db.measurements import TrialKey
 from db.models import attempts, campaigns, metrics, proposals, standings, tasks, trials
 from db.records import DeviceTime, Happening, OutcomeCount, RunningTrial, Scored
@@ -65,6 +65,7 @@ class Histories(Session):
         """All ranked candidates in the order in which the last of their seeds was measured."""
         named = (
             standings.c.candidate_id, proposals.c.name, standings.c.origin, standings.c.proposer, standings.c.score,
+            standings.c.privileged,
         )  # fmt: skip
         with self._read() as connection:
             query = (
@@ -74,7 +75,7 @@ class Histories(Session):
                 .where(standings.c.measured_at.is_not(None), standings.c.score.is_not(None))
                 .order_by(standings.c.measured_at, standings.c.number)
             )
-            return [Scored(*row) for row in connection.execute(query)]
+            return [Scored(*row[:-1], privileged=privileged_of(row.privileged)) for row in connection.execute(query)]
 
     def running(self, campaign: CampaignRef) -> list[RunningTrial]:
         """Trials that are running, the longest first."""
@@ -128,6 +129,7 @@ class Histories(Session):
             ]
             for row in connection.execute(_ended(ours, since, limit)).mappings():
                 of_trial = {name: row[name] for name in ("seed", "value", "evaluator")}
+                of_trial |= {"privileged": privileged_of(row["privileged"])}
                 metric = None if row["ranks"] else row["metric"]
                 found.append(Happening(**_common(row), **of_trial, metric=metric, key=f"trial {row['id']}"))
         return sorted(found, key=lambda h: (h.at, h.key))
@@ -167,6 +169,7 @@ def _ended(campaign: int, since: datetime | None, limit: int) -> sa.Select[Any]:
         sa.select(
             at.label("at"), trials.c.id, trials.c.candidate_id, proposals.c.name, proposals.c.origin,
             proposals.c.proposer, trials.c.seed, trials.c.failure_kind, trials.c.failure_message, tasks.c.evaluator,
+            standings.c.privileged,
             sa.func.coalesce(ranking.c.value, first.c.value).label("value"),
             sa.func.coalesce(ranking.c.name, first.c.name).label("metric"), ranks.label("ranks"),
         )

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from db.convert import privileged_of
 from db.listing import Listing
 from db.models import proposal_parents, proposals, standings
 from db.queries import chunks, load_parents
@@ -70,6 +71,7 @@ def _loaded(connection: Connection, campaign: int, ids: Sequence[str], depth: in
         standings.c.origin,
         standings.c.status,
         standings.c.score,
+        standings.c.privileged,
     )
     for some in chunks(ids):
         query = (
@@ -81,7 +83,14 @@ def _loaded(connection: Connection, campaign: int, ids: Sequence[str], depth: in
     parents = load_parents(connection, [row.proposal_id for row in found])
     made = {
         row.candidate_id: Ancestor(
-            row.candidate_id, row.name, row.origin, depth, parents.get(row.proposal_id, ()), row.status, row.score
+            row.candidate_id,
+            row.name,
+            row.origin,
+            depth,
+            parents.get(row.proposal_id, ()),
+            row.status,
+            row.score,
+            privileged_of(row.privileged),
         )
         for row in found
     }

@@ -10,13 +10,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from db.convert import candidate_of, failure_of, fingerprint_of
+from db.convert import candidate_of, failure_of, fingerprint_of, privileged_of
 from db.errors import ArchiveError
 from db.filters import parse
 from db.models import campaigns, candidates, metrics, proposals, standings, tasks, trials
 from db.queries import chunks, load_parents
 from db.records import Entry, EntryFilter, Page, ReportedMetric, Result, Score, Sort
-from db.results import load_results, scores_of
+from db.results import load_results, load_worlds, scores_of
 from db.selection import Scope, Segment, condition, joined, mean, names_of, order, within
 from db.session import CampaignRef, Session, ranking_of
 from db.text_search import saying
@@ -177,6 +177,21 @@ class Listing(Session):
         with self._read() as connection:
             return load_results(connection, self._campaign(connection, campaign), task_id, metric, seeds)[0]
 
+    def worlds(
+        self,
+        campaign: CampaignRef,
+        task_id: str,
+        metric: str,
+        seeds: Sequence[int] | None = None,
+        only: Sequence[str] | None = None,
+    ) -> dict[str, dict[tuple[int, str], float]]:
+        """A metric's values by seed and world in finished trials, by candidate id; of those that report it per world.
+
+        `seeds`, `only`: the seeds and the candidates that count; None for all.
+        """
+        with self._read() as connection:
+            return load_worlds(connection, self._campaign(connection, campaign), task_id, metric, seeds, only)
+
     def _scope(self, connection: Connection, campaign: CampaignRef | None) -> Scope:
         """One campaign or all of them. The metrics are those of one finished trial of each: all trials report the same."""
         query = sa.select(campaigns).order_by(campaigns.c.id.desc())
@@ -285,6 +300,8 @@ def _plain_conditions(where: EntryFilter) -> Iterable[sa.ColumnElement[bool]]:
         yield standings.c.origin == where.origin
     if where.proposer is not None:
         yield standings.c.proposer == where.proposer
+    if where.privileged is not None:
+        yield standings.c.privileged != "" if where.privileged else standings.c.privileged == ""
     if where.evaluator is not None:
         its = sa.select(campaigns.c.id).join(tasks).where(tasks.c.evaluator == where.evaluator)
         yield standings.c.campaign_id.in_(its)
@@ -362,5 +379,6 @@ def _entry(row: RowMapping, parents: tuple[str, ...], score: Score | None) -> En
         score=score,
         failure=failure_of(row),
         fingerprint=fingerprint_of(row) if "fingerprint" in row else None,
+        privileged=privileged_of(row["privileged"]),
         **{name: row[name] for name in same},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,9 +65,23 @@ def values_by_seed(trials: Iterable[TrialRecord], metric: str, seeds: Sequence[i
 def paired_values(
     ours: Sequence[TrialRecord], theirs: Sequence[TrialRecord], metric: str, seeds: Sequence[int]
 ) -> tuple[Mapping[Any, float], Mapping[Any, float]]:
-    """What a difference of two candidates pairs: values by seed and world where both report worlds, else by seed."""
+    """What a difference of two candidates pairs: values by seed and world if the metric is their mean, else by seed."""
     x, y = (values_by_world(trials, metric, seeds) for trials in (ours, theirs))
-    return (x, y) if x and y else (values_by_seed(ours, metric, seeds), values_by_seed(theirs, metric, seeds))
+    of_x, of_y = (values_by_seed(trials, metric, seeds) for trials in (ours, theirs))
+    return (x, y) if is_mean_of(of_x, x) and is_mean_of(of_y, y) else (of_x, of_y)
+
+
+def is_mean_of(total: Mapping[int, float], worlds: Mapping[tuple[int, str], float]) -> bool:
+    """Whether each seed's value is the plain mean of the same worlds: then the worlds say how sure it is."""
+    parts: dict[int, dict[str, float]] = {}
+    for (seed, world), value in worlds.items():
+        parts.setdefault(seed, {})[world] = value
+    return (
+        bool(total)
+        and parts.keys() == total.keys()
+        and len({frozenset(p) for p in parts.values()}) == 1
+        and all(math.isclose(math.fsum(p.values()) / len(p), total[s], abs_tol=1e-9) for s, p in parts.items())
+    )
 
 
 def _counted(trials: Iterable[TrialRecord], seeds: Sequence[int] | None) -> Iterable[TrialRecord]:

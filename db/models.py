@@ -10,7 +10,7 @@ from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, Table, Unique
 
 from db.types import BigWhole, Blob, HashText, Real, RowId, SafeJSON, SafeText, SourceText, UTCDateTime, Whole
 
-SCHEMA_VERSION = "0006"  # revision of the newest migration
+SCHEMA_VERSION = "0007"  # revision of the newest migration
 VERSION_TABLE = "archive_version"
 
 metadata = sa.MetaData(
@@ -216,6 +216,8 @@ standings = Table(
     Column("trials_failed", Whole, nullable=False),
     Column("unconfined", sa.Boolean, server_default=sa.false(), nullable=False),  # any trial ran without the sandbox
     Column("measured_at", UTCDateTime),  # when the last of the trials that rank it ended; NULL while unranked
+    # inputs that tell the candidate more than labels do, with a space between; empty: it sees labels alone
+    Column("privileged", SafeText, server_default="", nullable=False),
     CheckConstraint("status IN ('refused', 'accepted', 'ranked', 'failed')", name="status"),
     Index("ix_standings_rank", "campaign_id", "sort_key", "number", "proposal_id"),
     Index("ix_standings_status", "campaign_id", "status", "number"),

@@ -307,7 +307,7 @@ def _proposal(row: RowMapping, parents: tuple[str, ...], prompt: Prompt | None) 
         prompt=prompt,
         reply=reply_of(row),
         candidate=candidate_of(row) if has_candidate else None,
-        gate=gate_of(row["gate"]),
+        gate=gate_of(row["gate"], row["contract"]) if has_candidate else None,
         probe=probe_of(row["probe"], fingerprint_of(row)),
         failure=failure_of(row),
         judged=row["state"] == "judged",

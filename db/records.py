@@ -101,6 +101,7 @@ class Entry:
     created_at: datetime | None = None
     status: EntryStatus = "accepted"  # refused by the checks, accepted and unranked, ranked, failed in training
     unconfined: bool = False  # a trial of it ran without the sandbox
+    privileged: tuple[str, ...] = ()  # the inputs that tell it more than labels do; none: it sees labels alone
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ class EntryFilter:
         evaluator: that ranks the campaign.
         text: looked for in name, thought and source, whatever its case.
         where: an expression over metrics and facts (`db.filters`), such as ``frontier > 0.5 and kl < 3``.
+        privileged: whether they read inputs that tell more than labels do.
     """
 
     status: EntryStatus | None = None
@@ -119,6 +121,7 @@ class EntryFilter:
     evaluator: str | None = None
     text: str | None = None
     where: str | None = None
+    privileged: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -219,6 +222,7 @@ class Ancestor:
     parents: tuple[str, ...]
     status: EntryStatus
     score: float | None
+    privileged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -286,6 +290,7 @@ class Scored:
     origin: Origin
     proposer: str
     score: float
+    privileged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -311,6 +316,7 @@ class Happening:
         metric: the name of that one; None where it is the one that ranks, on the task that ranks.
         evaluator: of a trial.
         failure: why it was refused or failed.
+        privileged: the inputs that tell the loss more than labels do.
     """
 
     at: datetime
@@ -324,6 +330,7 @@ class Happening:
     metric: str | None = None
     evaluator: str | None = None
     failure: Failure | None = None
+    privileged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,40 @@ def load_results(
     return {c: Result(by_seed[c], failed.get(c)) for c in dict.fromkeys([*by_seed, *failed])}, higher
 
 
+def load_worlds(
+    connection: Connection,
+    campaign: int,
+    task_id: str,
+    metric: str,
+    seeds: Sequence[int] | None,
+    only: Sequence[str] | None = None,
+) -> dict[str, dict[tuple[int, str], float]]:
+    """A metric's values by candidate, then by seed and world in the order of the reports (``metric/world``).
+
+    `seeds`, `only`: None for all.
+    """
+    prefix = metric + "/"
+    query = (
+        sa.select(trials.c.candidate_id, trials.c.seed, metrics.c.name, metrics.c.value)
+        .select_from(trials.join(metrics, metrics.c.trial_id == trials.c.id))
+        .where(
+            trials.c.campaign_id == campaign,
+            trials.c.task_id == task_id,
+            trials.c.status == "done",
+            metrics.c.name.startswith(prefix, autoescape=True),
+        )
+        .order_by(trials.c.candidate_id, trials.c.seed, metrics.c.position)
+    )
+    if only is not None:
+        query = query.where(trials.c.candidate_id.in_(only))
+    wanted = None if seeds is None else set(seeds)
+    found: dict[str, dict[tuple[int, str], float]] = defaultdict(dict)
+    for candidate, seed, name, value in connection.execute(query):
+        if name.startswith(prefix) and (wanted is None or seed in wanted):  # LIKE may ignore case
+            found[candidate][seed, name.removeprefix(prefix)] = value
+    return dict(found)
+
+
 def scores_of(metric: str, found: Mapping[str, Result], higher: bool) -> dict[str, Score]:
     """Of those without a failed seed."""
     return {c: Score(metric, higher, r.by_seed) for c, r in found.items() if r.by_seed and r.failure is None}

@@ -61,6 +61,12 @@ FACTS: Mapping[str, Fact] = {
     "origin": Fact(standings.c.origin, "text", "where it came from", get_args(Origin)),
     "proposer": Fact(standings.c.proposer, "text", "who proposed it"),
     "failure": Fact(standings.c.failure_kind, "text", "kind of failure", tuple(str(k) for k in FailureKind)),
+    "privileged": Fact(
+        sa.case((standings.c.privileged == "", "no"), else_="yes"),
+        "text",
+        "whether it reads scores or soft labels, which tell more than labels do",
+        ("yes", "no"),
+    ),
     "model": Fact(proposals.c.reply_model, "text", "the language model that replied"),
     "name": Fact(proposals.c.name, "text", "what its proposer calls it"),
     "campaign": Fact(campaigns.c.name, "text", "the campaign it is in"),

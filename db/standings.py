@@ -84,6 +84,7 @@ def admit(connection: Connection, campaign: int, proposal_id: int, proposal: Pro
         "origin": proposal.origin,
         "proposer": proposal.proposer,
         "status": "accepted" if proposal.failure is None else "refused",
+        "privileged": " ".join(proposal.gate.privileged) if proposal.gate is not None else "",
         **failure_columns(proposal.failure),
     }
     if known is not None:

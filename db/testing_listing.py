@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,8 @@ from db.archive import Archive
 from db.filters import FilterError
 from db.records import EntryFilter, Sort
 from db.testing_trials import ArchiveSuite
-from db.testing_values import OTHER_TASK, TASK, proposal
+from db.testing_values import OTHER_TASK, TASK, proposal, report
+from evaluators.base import Metric
 from sandbox.failure import Failure, FailureKind
 
 
@@ -208,6 +210,26 @@ class ListingConformance(ArchiveSuite):
         everything = archive.results(campaign, TASK.id, "score")
         assert sorted(next(r.by_seed for c, r in everything.items() if names[c] == "loss 0")) == [0, 1, 100]
         assert [dict(r.by_seed) for r in archive.results(campaign, OTHER_TASK.id, "score").values()] == [{0: 77.0}]
+
+    def test_values_by_world_are_those_of_the_metric_and_of_finished_seeds(self, archive: Archive) -> None:
+        campaign = self.start(archive, "worlds", seeds=(0, 1)).id
+        made = [self.store(archive, campaign, proposal(i)) for i in range(2)]
+        self.train(archive, campaign, made[0], s0=0.25)
+        for seed, values in {0: {"b": 0.5, "a": 1.0}, 1: {"b": 0.75, "a": 1.5}, 7: {"b": 9.0}}.items():
+            parts = [Metric(f"score/{world}", value, True, "") for world, value in values.items()]
+            others = [Metric(f"{name}/b", -1.0, True, "") for name in ("Score", "score_b", "scores", "s%ore")]
+            found = replace(report(seed, 1.0), metrics=(*report(seed, 1.0).metrics, *others, *parts))
+            trial = archive.ensure_trial(campaign, made[1].id, TASK.id, seed)
+            archive.finish_trial(trial.id, archive.start_attempt(trial.id, "w"), found)
+        waiting = archive.ensure_trial(campaign, made[1].id, TASK.id, 5)
+        archive.start_attempt(waiting.id, "w")
+        assert archive.worlds(campaign, TASK.id, "score", (0, 1)) == {
+            made[1].id: {(0, "b"): 0.5, (0, "a"): 1.0, (1, "b"): 0.75, (1, "a"): 1.5}
+        }
+        assert list(archive.worlds(campaign, TASK.id, "score")[made[1].id])[-1] == (7, "b")
+        assert [w for _, w in archive.worlds(campaign, TASK.id, "score", (0,))[made[1].id]] == ["b", "a"]
+        assert archive.worlds(campaign, TASK.id, "score", only=[made[0].id]) == {}
+        assert archive.worlds(campaign, TASK.id, "s_ore") == archive.worlds(campaign, OTHER_TASK.id, "score") == {}
 
     @pytest.mark.parametrize("few", [2_000, 0])
     def test_a_text_is_found_wherever_it_stands(

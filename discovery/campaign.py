@@ -20,6 +20,7 @@ from discovery import ending, guarded
 from discovery.campaign_log import campaign_log
 from discovery.changes import refuse_another_campaign, said_changes
 from discovery.config import CampaignConfig, PromotionConfig
+from discovery.contest import is_about_privileged
 from discovery.executor import RayExecutor
 from discovery.imports import Given
 from discovery.interrupts import finishes, interrupts
@@ -100,14 +101,17 @@ class Campaign:
                     f"{self._contract.name}; promote to an evaluator of that family"
                 )
         self._start = from_files(config.start_from, self._contract)
-        for name in (*self.baselines, *(name for p in config.promotions for name in p.baselines)):
-            known_objective(self._contract.name, name)
+        # those of promotions begin in the search too
+        needed = (*self.baselines, *(name for p in config.promotions for name in p.baselines))
+        self._known = {name: known_objective(self._contract.name, name) for name in needed}
+        self._about_privileged = is_about_privileged(self._known.values())
         context = PromptContext(
             contract=self._contract,
             metric=next(m for m in self._search.evaluator.metrics if m.name == self._search.stage.metric),
             task=self._search.description,
             known=list(known_objectives(self._contract.name).values()),
             described=self.baselines,
+            about_privileged=self._about_privileged,
         )
         self._builder = PromptBuilder(context, config.prompts.model_dump())
         self._strategy: Strategy = make_plugin("strategies", config.strategy.kind, config.strategy.options, config.seed)
@@ -136,7 +140,6 @@ class Campaign:
                 f"this budget may never end a search by the proposer {self.config.proposer.kind}, which uses no tokens; "
                 "set candidates, proposals or wall_s too"
             )
-
         if budget.usd is not None and self._prices is None:
             raise OptionsError(
                 "budget.usd needs the model's prices: set usd_per_million_prompt_tokens and "
@@ -294,12 +297,11 @@ class Campaign:
         """The search as the archive has it, what of it is unfinished, and the baselines that it does not have."""
         parts = Parts(
             self.config, record.id, self._contract, archive, executor, queue, self._strategy, self._proposer,
-            self._builder, self.progress, self._search.stage,
+            self._builder, self.progress, self._search.stage, self._about_privileged,
         )  # fmt: skip
         search = Search(parts, Ledger(self.config.budget, prices=self._prices), deadline=self._deadline)
         todo = restore(search)
-        needed = [*self.baselines, *(name for p in self.config.promotions for name in p.baselines)]
-        return search, todo, [name for name in dict.fromkeys(needed) if name not in search.ledger.baselines]
+        return search, todo, [name for name in self._known if name not in search.ledger.baselines]
 
     async def _measure_all(
         self, search: Search, todo: list[Resumed], new: Sequence[str], given: Sequence[Given]

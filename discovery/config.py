@@ -86,7 +86,7 @@ class _Measurement(_Model):
     minimum_effect: float | None = Field(
         default=None,
         ge=0,
-        description="Smallest difference in the metric worth calling better or worse; null: 0.005 for `frontier`, else 0.",
+        description="Smallest difference in the metric worth calling better or worse; null: the metric's own.",
     )
 
 
@@ -110,7 +110,11 @@ class PromotionConfig(_Measurement):
         description=f"Trials per promoted loss: a count n (seeds {FRESH_SEED} to {FRESH_SEED}+n-1) or a list of seeds.",
         examples=[[1000, 1001]],
     )
-    top: int = Field(default=2, ge=1, description="How many of the leading candidates are promoted.")
+    top: int = Field(
+        default=2,
+        ge=1,
+        description="How many of the leading candidates are promoted, of those that may lead (see `baselines`).",
+    )
     baselines: Names = Field(
         min_length=1,
         description="Known objectives measured beside them; a promotion without a baseline compares nothing.",
@@ -276,7 +280,11 @@ class CampaignConfig(_Model):
     )
     objective: ObjectiveConfig = Field(description="What the search optimises.")
     baselines: Names | None = Field(
-        default=None, description="Known objectives measured first, on the same seeds; null: a few of the task family."
+        default=None,
+        description=(
+            "Known objectives measured first, on the same seeds; null: a few of the task family. Where all of them (those "
+            "of promotions too) read scores or soft labels, losses that do lead the campaign; else those that do not."
+        ),
     )
     start_from: Names = Field(
         default=(),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from db.records import Ancestor, CampaignRecord, Entry, Proposal, Score, TaskRecord, TrialRecord
+from discovery.contest import PRIVILEGED, UNLIKE, UNLIKE_MEANING
 from discovery.statistics import Difference
 from sandbox.contract import Contract
 from sandbox.reports import GateReport, ProbeReport
@@ -14,12 +15,16 @@ from sandbox.text import one_line
 
 @dataclass(frozen=True)
 class Comparison:
-    """A baseline measured on the same seeds: its score, and the loss minus it, paired."""
+    """A baseline measured on the same seeds: its score, and the loss minus it, paired.
+
+    `alike`: whether both are privileged or neither is (`discovery.contest`).
+    """
 
     name: str
     candidate_id: str
     mean: float
     difference: Difference
+    alike: bool = True
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Measurement:
         fresh_seeds: the search's own task on seeds that it never saw.
         score: by seed.
         mean: with its interval, as a difference to nothing; `low` and `high` are None with one seed.
-        versus: baselines measured alike, the leading one first.
+        versus: baselines measured alike, those of the loss's own kind first, the leading one of each kind first.
     """
 
     evaluator: str
@@ -78,8 +83,24 @@ class Dossier:
         said = "; ".join(_beside_leader(m) for m in compared)
         if all(won):
             where = "measured again" if again else "on the seeds that the search chose by, not confirmed on fresh ones"
-            return f"better than the leading baseline, {where}: {said}"
-        return f"not shown to be better than the leading baseline: {said}"
+            return f"better than {self._opponent}, {where}: {said}{self._unlike(compared)}"
+        return f"not shown to be better than {self._opponent}: {said}{self._unlike(compared)}"
+
+    @property
+    def _opponent(self) -> str:
+        like = all(m.versus[0].alike for m in self.measurements if m.versus)
+        return f"the leading {PRIVILEGED} baseline" if self.privileged and like else "the leading baseline"
+
+    def _unlike(self, compared: Sequence[Measurement]) -> str:
+        """Why a comparison is not like with like, where one is not."""
+        if all(m.versus[0].alike for m in compared):
+            return ""
+        return f" ({UNLIKE_MEANING})"
+
+    @property
+    def privileged(self) -> tuple[str, ...]:
+        """The inputs that it reads and that tell it more than labels do."""
+        return self.gate.privileged
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -98,4 +119,5 @@ def _beside_leader(measurement: Measurement) -> str:
     difference = other.difference
     ends = "" if difference.low is None else f" [{difference.low:+.4f}, {difference.high:+.4f}]"
     on = "" if measurement.ranks else " on fresh seeds" if measurement.fresh_seeds else " on another task"
-    return f"{metric} {difference.mean:+.4f}{ends} to {one_line(other.name, 40)}{on}, {difference.says}"
+    unlike = "" if other.alike else f", {UNLIKE}"
+    return f"{metric} {difference.mean:+.4f}{ends} to {one_line(other.name, 40)}{on}, {difference.says}{unlike}"

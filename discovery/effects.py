@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from db.records import CampaignRecord
-from discovery.statistics import minimum_effect
+from evaluators.options import OptionsError
+from evaluators.plugins import load_installed
 
 
 def sections(record: CampaignRecord) -> list[dict[str, Any]]:
@@ -15,10 +18,19 @@ def sections(record: CampaignRecord) -> list[dict[str, Any]]:
     return [section if isinstance(section, dict) else {} for section in found]
 
 
-def effect_in(section: dict[str, Any], metric: str) -> float:
+@lru_cache(maxsize=32)
+def own_effects(evaluator: str) -> Mapping[str, float]:
+    """The minimum effect of each metric of an evaluator, by name; nothing for one that is not installed."""
+    try:
+        return {m.name: m.minimum_effect for m in load_installed("evaluators", evaluator).metrics}
+    except (OptionsError, ImportError, AttributeError, TypeError):  # whoever made the archive had it
+        return {}
+
+
+def effect_in(section: dict[str, Any], evaluator: str, metric: str) -> float:
     """What a section of the settings says of the metric that it ranks by, else the metric's own."""
     given = section.get("minimum_effect")
-    return float(given) if isinstance(given, (int, float)) else minimum_effect(metric)
+    return float(given) if isinstance(given, (int, float)) else own_effects(evaluator).get(metric, 0.0)
 
 
 def effect_of(record: CampaignRecord, evaluator: str, ranks: bool, metric: str, leads: bool) -> float:
@@ -34,5 +46,5 @@ def effect_of(record: CampaignRecord, evaluator: str, ranks: bool, metric: str, 
     search, *promotions = sections(record)
     for section in [search] if ranks else [p for p in promotions if p.get("evaluator") == evaluator]:
         if section.get("metric") == metric or (section.get("metric") is None and leads):
-            return effect_in(section, metric)
-    return minimum_effect(metric)
+            return effect_in(section, evaluator, metric)
+    return own_effects(evaluator).get(metric, 0.0)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from db.measurements import by_measurement, paired_values
 from db.records import CampaignRecord, Entry, EntryFilter, TrialRecord
 from discovery.browse.intervals import limits_of, metric_interval
+from discovery.contest import alike
 from discovery.dossier import Comparison, Dossier, Measurement
 from discovery.effects import effect_of
-from discovery.leaderboard import stage_score
-from discovery.statistics import paired_difference
+from discovery.leaderboard import stage_family, stage_score
+from discovery.statistics import Family, paired_difference
 from discovery.trials import Stage
 from evaluators.objectives import Objective
 from sandbox.contract import Contract
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
 def of_known(objective: Objective, contract: Contract) -> Dossier:
     """A known objective, as the library has it."""
-    entry = Entry(objective.candidate, objective.name, objective.summary, "known", "library", "")
+    entry = Entry(
+        objective.candidate, objective.name, objective.summary, "known", "library", "", privileged=objective.privileged
+    )
     return Dossier(entry, contract, check_source(objective.candidate, contract))
 
 
@@ -46,15 +49,16 @@ def of_archived(archive: Archive, entry: Entry, contract: Contract) -> Dossier:
         trials=tuple(trials),
         tasks={task: archive.task(task) for task in dict.fromkeys(t.task_id for t in trials)},
         lineage=tuple(a for a in lineage if a.depth > 0),
-        measurements=tuple(_measurements(archive, campaign, candidate.id, trials)),
+        measurements=tuple(_measurements(archive, campaign, entry, trials)),
     )
 
 
 def _measurements(
-    archive: Archive, campaign: CampaignRecord, candidate: str, trials: Sequence[TrialRecord]
+    archive: Archive, campaign: CampaignRecord, loss: Entry, trials: Sequence[TrialRecord]
 ) -> Sequence[Measurement]:
     """One per task and set of seeds, those that rank first."""
-    known = [e for e in archive.entries(campaign.id, EntryFilter(origin="known")) if e.candidate.id != candidate]
+    baselines = archive.entries(campaign.id, EntryFilter(origin="known"))
+    known = [e for e in baselines if e.candidate.id != loss.candidate.id]
     theirs = {e.candidate.id: archive.trials(e.candidate.id, campaign=campaign.id) for e in known}
     found = []
     for measured in by_measurement(trials, campaign.ranking):
@@ -64,13 +68,14 @@ def _measurements(
         if stage is None or score is None:
             continue
         effect = effect_of(campaign, stage.task.evaluator, measured.ranks, stage.metric, leads=True)
+        family = stage_family(archive, campaign.id, stage, fresh=not measured.ranks)
         versus = []
         for entry in known:
             other = [t for t in theirs[entry.candidate.id] if t.task_id == task]
-            compared = _compared(entry, other, group, stage, effect)
-            versus += [compared] if compared is not None else []
+            compared = _compared(entry, other, group, stage, effect, family)
+            versus += [replace(compared, alike=alike(loss, entry))] if compared is not None else []
         mean = metric_interval(group, stage.metric, limits_of(stage.task.evaluator))
-        versus.sort(key=lambda c: -c.mean if stage.higher_is_better else c.mean)
+        versus.sort(key=lambda c: (not c.alike, -c.mean if stage.higher_is_better else c.mean))
         found.append(
             Measurement(stage.task.evaluator, task, measured.ranks, measured.fresh, score, mean, tuple(versus))
         )
@@ -89,9 +94,14 @@ def _stage(archive: Archive, task: str, trials: Sequence[TrialRecord], metric: s
 
 
 def _compared(
-    entry: Entry, theirs: Sequence[TrialRecord], ours: Sequence[TrialRecord], stage: Stage, effect: float
+    entry: Entry,
+    theirs: Sequence[TrialRecord],
+    ours: Sequence[TrialRecord],
+    stage: Stage,
+    effect: float,
+    family: Family,
 ) -> Comparison | None:
-    """The loss against one baseline on the seeds that both have, by world where both report worlds."""
+    """The loss against one baseline on the seeds that both have, with an interval as wide as on the leaderboard."""
     common = {t.seed for t in theirs if t.status == "done"} & set(stage.seeds)
     failed = any(t.status == "failed" and t.seed in stage.seeds for t in theirs)
     narrowed = replace(stage, seeds=tuple(s for s in stage.seeds if s in common))
@@ -99,7 +109,7 @@ def _compared(
     if not common or failed or a is None or b is None:
         return None
     pairs = paired_values(ours, theirs, stage.metric, narrowed.seeds)
-    difference = paired_difference(*pairs, stage.higher_is_better, effect)
+    difference = paired_difference(*pairs, stage.higher_is_better, effect, family)
     return Comparison(entry.name, entry.candidate.id, b.mean, difference)
 
 

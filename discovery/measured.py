@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from db.archive import Archive
 from discovery.config import CampaignConfig, ObjectiveConfig, PromotionConfig
+from discovery.contest import contest_of
 from discovery.leaderboard import Board, stage_board
-from discovery.statistics import minimum_effect
 from discovery.trials import Stage
 from discovery.workers import TaskSpec
 from evaluators.base import Evaluator, Resources
@@ -49,7 +49,7 @@ def measured(config: CampaignConfig) -> tuple[Measured, ...]:
 def board_of(archive: Archive, campaign: int, name: str, stages: Sequence[Measured]) -> Board:
     """Where a campaign stands. Raises ArchiveError."""
     ranked = (stage_board(archive, campaign, m.stage, m.effect, fresh=i > 0) for i, m in enumerate(stages))
-    return Board(name, tuple(ranked))
+    return Board(name, tuple(ranked), contest_of(archive, campaign))
 
 
 def _measure(key: str, settings: ObjectiveConfig | PromotionConfig) -> Measured:
@@ -62,5 +62,5 @@ def _measure(key: str, settings: ObjectiveConfig | PromotionConfig) -> Measured:
     with plugin_border(evaluator, "asked for its task, resources and task_description"):
         task, resources, description = evaluator.task, evaluator.resources, evaluator.task_description
     stage = Stage(key, task, name, metrics[name].higher_is_better, settings.seed_list)
-    effect = minimum_effect(name) if settings.minimum_effect is None else settings.minimum_effect
+    effect = metrics[name].minimum_effect if settings.minimum_effect is None else settings.minimum_effect
     return Measured(stage, evaluator, spec, effect, resources, description)

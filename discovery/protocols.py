@@ -14,7 +14,12 @@ from sandbox.failure import Failure
 
 @dataclass(frozen=True)
 class Past:
-    """One earlier loss as a strategy knows it. `score` and `failure` are both None while it is still in training."""
+    """One earlier loss as a strategy knows it. `score` and `failure` are both None while it is still in training.
+
+    Attributes:
+        privileged: the inputs that tell it more than labels do.
+        apart: it does not compete with the losses that are looked for, whatever its score (`discovery.contest`).
+    """
 
     candidate_id: str
     name: str
@@ -23,6 +28,8 @@ class Past:
     origin: str
     score: Score | None = None
     failure: Failure | None = None
+    privileged: tuple[str, ...] = ()
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ class Plan:
     Attributes:
         index: number of the question within the campaign, from 0; baselines and repairs have none.
         seed: for anything random in this proposal; a function of the campaign's seed and `index`.
-        in_full: past losses shown with code, thought and score (best first).
+        in_full: past losses shown with code, thought and score (best first, those that do not compete last).
         in_brief: past losses shown as one line each: name, score or error.
     """
 
@@ -48,11 +55,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a proposal: refused, failed in training, or scored."""
+    """What became of a proposal: refused, failed in training, or scored.
+
+    `apart`: it does not compete with the losses that are looked for, whatever its score (`discovery.contest`).
+    """
 
     proposal: Proposal
     score: Score | None = None
     failure: Failure | None = None
+    apart: bool = False
 
 
 class Strategy(Protocol):

@@ -14,6 +14,7 @@ from db.messages import Idea
 from db.records import Proposal, Result, Score
 from discovery import guarded
 from discovery.config import CampaignConfig
+from discovery.contest import competes
 from discovery.copies import Copies
 from discovery.executor import RayExecutor
 from discovery.ledger import Ledger
@@ -58,6 +59,7 @@ class Parts:
     builder: PromptBuilder
     progress: Progress
     stage: Stage
+    about_privileged: bool  # whether losses compete that are told more than labels (`discovery.contest`)
 
 
 @dataclass(frozen=True)
@@ -382,14 +384,15 @@ class Search:
         self._wake.set()
 
     def report(self, proposal: Proposal, result: Result) -> None:
-        """Tell strategy and watchers how an accepted proposal did."""
+        """Tell strategy and watchers how an accepted proposal did; watchers hear of those that compete."""
         stage, progress = self.parts.stage, self.parts.progress
         if result.failure is not None:
             guarded.tell(self.parts.strategy, Outcome(proposal, failure=result.failure))
             return
         score = Score(stage.metric, stage.higher_is_better, result.by_seed)
-        guarded.tell(self.parts.strategy, Outcome(proposal, score=score))
-        if proposal.origin == "known":
+        apart = proposal.gate is not None and not competes(proposal.gate, self.parts.about_privileged)
+        guarded.tell(self.parts.strategy, Outcome(proposal, score=score, apart=apart))
+        if proposal.origin == "known" and not apart:
             progress.baselines[proposal.name] = score
-        elif progress.offer_leader(proposal.name, score):
+        elif not apart and progress.offer_leader(proposal.name, score):
             progress.say("scored", f"{proposal.name}: {stage.metric} {score.mean:.4f}, leads so far")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from db.archive import Archive
 from db.records import Entry, Result
 from discovery.config import PromotionConfig
+from discovery.contest import competes, contest_of
 from discovery.trials import Stage
 from evaluators.objectives import known_objective
 
@@ -17,8 +18,9 @@ def stored_results(archive: Archive, campaign: int, stage: Stage) -> Mapping[str
 
 
 def promoted(archive: Archive, campaign: int, contract: str, settings: PromotionConfig) -> list[Entry]:
-    """The stage's baselines, then the leading ranked candidates that are not baselines."""
+    """The stage's baselines, then the leading ranked candidates that are not baselines, of those that may lead."""
     ranked = [e for e in archive.entries(campaign) if e.score is not None]
-    leading = [e for e in ranked if e.origin != "known"][: settings.top]
+    about = contest_of(archive, campaign)
+    leading = [e for e in ranked if e.origin != "known" and competes(e, about)][: settings.top]
     wanted = {known_objective(contract, name).candidate.id for name in settings.baselines}
     return [e for e in ranked if e.candidate.id in wanted] + leading

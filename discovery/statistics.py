@@ -1,38 +1,37 @@
-"""Is one loss better than another? Paired differences with Student-t intervals, and the leaderboard made of them.
+"""Is one loss better than another? One paired difference with its Student-t interval, and what an interval says in a word.
 
-Losses are compared on the same seeds, so what a seed makes easy or hard for all of them cancels in the difference.
+Losses are compared on the same seeds, so what a seed makes easy or hard for all of them cancels in the difference. Values
+are keyed by seed, or finer by `(seed, world)` for evaluators whose trial spans several worlds. Worlds are fixed regimes
+that are drawn independently of each other, so they are strata: the mean over W worlds has the variance
+sum_w s_w^2 / n_w / W^2, and Welch and Satterthwaite give its degrees of freedom. Under `STRATIFY_FROM` pairs a world there
+are too few to know each world's own variance; then all pairs are one sample, whose spread also holds the differences
+between worlds, and the interval errs towards too wide.
 
-The unit. Values may be keyed by seed, or finer by `(seed, world)` for evaluators whose trial spans several worlds, and
-each key counts as one paired difference. Worlds are different regimes, each drawn independently from the seed, so
-differences are independent but not alike: their spread holds the noise of a draw *and* the differences between
-regimes. The usual variance estimate of the mean then errs upwards (for independent d_i with means m_i, s^2/n has the
-expectation Var(mean) plus the sample variance of the m_i over n), so the interval for the mean over these regimes is
-too wide rather than too narrow. Where the values under one seed share randomness (one data set, one reward), that
-argument fails and the seed is the unit: pass `unit=seed_of`, which averages within each seed first.
+Several differences that are looked at together: `simultaneous.py`. Seeds that are added until something is decided:
+`anytime.py`. docs/statistics.md states every method with its source and what it assumes.
 
-What an interval does not know: that the loss was picked because it did well on these very seeds (measure winners again on
-fresh ones), how many losses were compared, and what another task would say.
+What no interval here knows: that a loss was proposed because earlier ones did well on these very seeds (measure winners
+again on fresh ones), and what another task would say.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from db.records import Entry
-
 Verdict = Literal["better", "ahead", "equal", "within", "not separated", "behind", "worse", "one pair"]
+Method = Literal["alone", "max-T", "Holm", "Bonferroni", "any time"]
 
 Limits = tuple[float, float]  # what a metric can be at least and at most
 
-CONFIDENCE = 0.95
+ERROR = 0.05  # what all intervals of a family may miss together
+STRATIFY_FROM = 4  # pairs in each world from which worlds have variances of their own
 UNLIMITED: Limits = (-math.inf, math.inf)
-MINIMUM_EFFECTS: Mapping[str, float] = {"frontier": 0.005}  # a rescaled DPO can be "significantly" 0.001 better
 
 
-# Where the 95% interval of a difference lies, turned so that above 0 is better, from the better end to the worse one. Each
+# Where the interval of a difference lies, turned so that above 0 is better, from the better end to the worse one. Each
 # difference has exactly one of these; "better" and "worse" are said of nothing else.
 MEANINGS: Mapping[Verdict, str] = {
     "better": "all on that side, beyond the minimum effect",
@@ -46,19 +45,37 @@ MEANINGS: Mapping[Verdict, str] = {
 }
 
 
-def minimum_effect(metric: str) -> float:
-    """The smallest difference worth a verdict: 0.005 for `frontier`, 0 for metrics without a known scale."""
-    return MINIMUM_EFFECTS.get(metric, 0.0)
+@dataclass(frozen=True)
+class Family:
+    """The differences whose intervals hold the truth all at once with 95% confidence.
+
+    Attributes:
+        size: how many they are; 1 for an interval that speaks for itself alone.
+        method: how they were made to hold together.
+        error: what each of the intervals may miss by itself, at most `ERROR`.
+        draws: sign patterns behind `max-T`, 0 for the other methods.
+    """
+
+    size: int = 1
+    method: Method = "alone"
+    error: float = ERROR
+    draws: int = 0
+
+    @property
+    def says(self) -> str:
+        """The confidence as it is shown: ``95%``, ``95% simultaneous`` where it is that of several, ``95% at any time``."""
+        if self.method == "any time":
+            return "95% at any time"
+        return "95% simultaneous" if self.size > 1 else "95%"
+
+    @property
+    def sentence(self) -> str:
+        """The same within a sentence: ``95% intervals``, or ``95% intervals that hold for 12 losses at once``."""
+        at_once = f" that hold for {self.size} losses at once" if self.size > 1 else ""
+        return f"95% intervals{at_once}{' and at any time' if self.method == 'any time' else ''}"
 
 
-def seed_of(key: Hashable) -> Hashable:
-    """The seed of a key `seed` or `(seed, world)`."""
-    return key[0] if isinstance(key, tuple) else key
-
-
-def each(key: Hashable) -> Hashable:
-    """Every key is a unit of its own."""
-    return key
+ALONE = Family()
 
 
 @dataclass(frozen=True)
@@ -67,10 +84,13 @@ class Difference:
 
     Attributes:
         mean: mean paired difference.
-        low, high: ends of the 95% interval; None with a single pair, which has no spread to judge by.
-        n: paired units behind it.
+        low, high: ends of the interval; None where there is none: a single pair has no spread to judge by, and an interval
+            that holds at any time begins with a few seeds.
+        n: paired values behind it.
         minimum_effect: what counts as nothing.
         verdict: from `a`'s point of view, one of `MEANINGS`.
+        family: the differences together with which the interval holds.
+        p: two-sided p-value of no difference at all, adjusted for the family; None without one.
     """
 
     mean: float
@@ -79,6 +99,8 @@ class Difference:
     n: int
     minimum_effect: float
     verdict: Verdict
+    family: Family = ALONE
+    p: float | None = None
 
     @property
     def says(self) -> str:
@@ -86,94 +108,181 @@ class Difference:
         return f"within {self.minimum_effect:g}" if self.verdict == "within" else self.verdict
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A mean of values with what is known about its error.
+
+    Attributes:
+        mean: of the worlds' means where they are strata, else of all values.
+        error: standard error; None for a single value.
+        freedom: degrees of freedom of that standard error.
+        n: values behind it.
+    """
+
+    mean: float
+    error: float | None
+    freedom: float
+    n: int
+
+    def interval(self, error: float = ERROR) -> tuple[float, float] | None:
+        """Ends of the Student-t interval that misses the truth in a share `error` of cases; None for a single value."""
+        if self.error is None:
+            return None
+        half = t_quantile(self.freedom, error) * self.error if self.error else 0.0
+        return self.mean - half, self.mean + half
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided p-value of the mean being 0, not adjusted for anything; None for a single value."""
+        if self.error is None:
+            return None
+        if not self.error:
+            return float(not self.mean)
+        from scipy.special import stdtr  # a tenth of the import time of scipy.stats
+
+        return float(2 * stdtr(self.freedom, -abs(self.mean) / self.error))
+
+
+def pairs_of(a: Mapping[Any, float], b: Mapping[Any, float]) -> dict[Any, float]:
+    """`a - b` at the keys that both have.
+
+    Raises:
+        ValueError: no common key, or a difference that is not finite.
+    """
+    found = {key: a[key] - b[key] for key in sorted(a.keys() & b.keys(), key=_order)}
+    odd = next((key for key, value in found.items() if not math.isfinite(value)), None)
+    if odd is not None:
+        raise ValueError(f"the values at {odd!r} are not finite")
+    if not found:
+        raise ValueError("nothing to pair: no common seed")
+    return found
+
+
+def estimate(values: Mapping[Any, float], stratify_from: int = STRATIFY_FROM) -> Estimate:
+    """Mean and standard error of values by seed, or by (seed, world).
+
+    From `stratify_from` values in every world on, worlds are strata of equal weight, whether or not they hold as many
+    values. Below that, every value counts once and alike.
+
+    Raises:
+        ValueError: no value.
+    """
+    worlds = list(by_world(values).values())
+    if min(map(len, worlds)) >= max(2, stratify_from):
+        return _stratified(worlds)
+    return _stratified([list(values.values())])
+
+
+def world_of(key: Hashable) -> Hashable:
+    """The world of a key `(seed, world)`; None for a key that is a seed."""
+    return key[1] if isinstance(key, tuple) else None
+
+
+def by_world(values: Mapping[Any, float]) -> dict[Hashable, list[float]]:
+    """The values in each world; all of them in one for values by seed."""
+    found: dict[Hashable, list[float]] = {}
+    for key, value in values.items():
+        found.setdefault(world_of(key), []).append(value)
+    return found
+
+
+def by_seed(values: Mapping[Any, float]) -> dict[Hashable, float]:
+    """The mean over the worlds of each seed that has as many of them as any other seed; values by seed as they are."""
+    found: dict[Hashable, list[float]] = {}
+    for key, value in values.items():
+        found.setdefault(key[0] if isinstance(key, tuple) else key, []).append(value)
+    most = max(map(len, found.values()), default=0)
+    return {seed: math.fsum(v) / len(v) for seed, v in found.items() if len(v) == most}
+
+
 def paired_difference(
     a: Mapping[Any, float],
     b: Mapping[Any, float],
     higher_is_better: bool,
-    minimum_effect: float = 0.005,
-    unit: Callable[[Hashable], Hashable] = each,
+    minimum_effect: float,
+    family: Family = ALONE,
 ) -> Difference:
-    """Mean and 95% Student-t interval of `a - b` over the keys that both have.
+    """Mean of `a - b` over the keys that both have, with its Student-t interval.
 
     Args:
         a, b: one value per seed, or per (seed, world).
         higher_is_better: the metric's direction, for the verdict.
         minimum_effect: differences up to this size are nothing, in the metric's unit, >= 0.
-        unit: maps a key to the independent unit; differences are averaged within it first, each unit counts once.
+        family: the differences together with which the interval is to hold; by itself if none is given.
 
     Raises:
         ValueError: no common key, a value that is not finite, or a negative minimum effect.
     """
+    found = estimate(pairs_of(a, b))
+    p = found.p if family.method == "alone" else None
+    return judged(found, higher_is_better, minimum_effect, family, p)
+
+
+def judged(
+    found: Estimate, higher_is_better: bool, minimum_effect: float, family: Family = ALONE, p: float | None = None
+) -> Difference:
+    """An estimated difference with the interval that its family leaves it, and the verdict.
+
+    Raises:
+        ValueError: a negative minimum effect.
+    """
     if minimum_effect < 0:
         raise ValueError("the minimum effect cannot be negative")
-    first, second = dict(a), dict(b)
-    groups: dict[Hashable, list[float]] = {}
-    for key in first.keys() & second.keys():
-        difference = first[key] - second[key]
-        if not math.isfinite(difference):
-            raise ValueError(f"the values at {key!r} are not finite")
-        groups.setdefault(unit(key), []).append(difference)
-    if not groups:
-        raise ValueError("nothing to pair: no common seed")
-    # fsum is exact, so the order of a set cannot change the last bit
-    values = [math.fsum(g) / len(g) for g in groups.values()]
-    n, mean = len(values), math.fsum(values) / len(values)
-    if n == 1:
-        return Difference(mean, None, None, 1, minimum_effect, "one pair")
-    variance = math.fsum((v - mean) ** 2 for v in values) / (n - 1)
-    half = _t_quantile(n - 1) * math.sqrt(variance / n)
-    low, high = mean - half, mean + half
-    return Difference(mean, low, high, n, minimum_effect, _verdict(low, high, higher_is_better, minimum_effect))
+    ends = found.interval(family.error)
+    if ends is None:
+        return Difference(found.mean, None, None, found.n, minimum_effect, "one pair", family)
+    verdict = verdict_of(*ends, higher_is_better, minimum_effect)
+    return Difference(found.mean, *ends, found.n, minimum_effect, verdict, family, p)
 
 
 def mean_interval(values: Mapping[Any, float], limits: Limits = UNLIMITED) -> Difference:
     """A mean over seeds with its 95% interval: the difference to nothing, whose verdict says nothing.
 
-    By seed and world, worlds are strata. They are fixed and drawn apart, so the variance of the mean of W worlds is the sum
-    of the worlds' own variances over n seeds, s_w^2 / n, divided by W^2, and Welch and Satterthwaite give its degrees of
-    freedom, between n - 1 and W (n - 1): two seeds of six worlds say more than two numbers do.
+    By seed and world, worlds are strata from two seeds on: two seeds of six worlds say more than two numbers do, between
+    n - 1 and W (n - 1) degrees of freedom. Here the values themselves are compared with nothing, so that one sample of
+    all worlds, which differ widely, would say nothing at all.
 
     Args:
         values: one per seed, or per (seed, world).
         limits: what no value can be below or above. The interval is cut to them: it is of a mean of such values.
     """
-    found = paired_difference(
-        values, dict.fromkeys(values, 0.0), higher_is_better=True, minimum_effect=0.0, unit=seed_of
-    )
-    worlds: dict[Hashable, list[float]] = {}
-    for key, value in values.items():
-        if isinstance(key, tuple):
-            worlds.setdefault(key[1], []).append(value)
-    if len(worlds) > 1 and len({len(v) for v in worlds.values()}) == 1 and found.n > 1:
-        half = _stratified_half(list(worlds.values()))
-        found = replace(found, low=found.mean - half, high=found.mean + half)
+    seeds = by_seed(values)
+    worlds = by_world(values)
+    complete = len({len(v) for v in worlds.values()}) == 1 and len(seeds) > 1
+    whole = estimate(values, 2) if complete else estimate(seeds)
+    found = judged(Estimate(whole.mean, whole.error, whole.freedom, len(seeds)), True, 0.0)
     if found.low is None or found.high is None:
         return found
-    return replace(
-        found, low=max(found.low, min(limits[0], found.mean)), high=min(found.high, max(limits[1], found.mean))
-    )
+    low = max(found.low, min(limits[0], found.mean))
+    high = min(found.high, max(limits[1], found.mean))
+    return Difference(found.mean, low, high, found.n, 0.0, verdict_of(low, high, True, 0.0))
 
 
-def _stratified_half(worlds: Sequence[Sequence[float]]) -> float:
-    """Half the width of the interval for the mean of the worlds' means."""
-    of_means = []
+def _stratified(worlds: Collection[list[float]]) -> Estimate:
+    """The mean of the worlds' means. fsum is exact, so that the order of values cannot change the last bit."""
+    means, variances = [], []
     for values in worlds:
         n, mean = len(values), math.fsum(values) / len(values)
-        of_means.append(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
-    total = math.fsum(of_means)
+        means.append(mean)
+        variances.append(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n if n > 1 else math.nan)
+    count, mean, total = sum(map(len, worlds)), math.fsum(means) / len(means), math.fsum(variances)
+    if math.isnan(total):
+        return Estimate(mean, None, 0.0, count)
     if not total:
-        return 0.0
-    freedom = total**2 / math.fsum(v**2 / (len(w) - 1) for v, w in zip(of_means, worlds, strict=True))
-    return _t_quantile(freedom) * math.sqrt(total) / len(worlds)
+        return Estimate(mean, 0.0, math.fsum(len(w) - 1 for w in worlds), count)
+    freedom = 1 / math.fsum((v / total) ** 2 / (len(w) - 1) for v, w in zip(variances, worlds, strict=True))
+    return Estimate(mean, math.sqrt(total) / len(worlds), freedom, count)
 
 
-def _t_quantile(freedom: float) -> float:
-    from scipy.special import stdtrit  # a tenth of the import time of scipy.stats
+def t_quantile(freedom: float, error: float = ERROR) -> float:
+    """What Student's t of so many degrees of freedom exceeds on either side in a share `error` of cases."""
+    from scipy.special import stdtrit
 
-    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
+    return float(-stdtrit(freedom, error / 2))
 
 
-def _verdict(low: float, high: float, higher_is_better: bool, effect: float) -> Verdict:
+def verdict_of(low: float, high: float, higher_is_better: bool, effect: float) -> Verdict:
+    """Where an interval lies."""
     least, most = (low, high) if higher_is_better else (-high, -low)
     cases: tuple[tuple[bool, Verdict], ...] = (
         (least == most == 0, "equal"),
@@ -186,89 +295,5 @@ def _verdict(low: float, high: float, higher_is_better: bool, effect: float) -> 
     return next((verdict for holds, verdict in cases if holds), "not separated")
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of a leaderboard. `difference` is against `versus`: None for that baseline itself or without common seeds."""
-
-    rank: int
-    entry: Entry
-    mean: float
-    is_baseline: bool
-    versus: str | None
-    difference: Difference | None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """How entries are compared. `values` holds finer values per candidate id, e.g. per (seed, world), if there are any."""
-
-    minimum_effect: float = 0.005
-    unit: Callable[[Hashable], Hashable] = each
-    values: Mapping[str, Mapping[Any, float]] | None = None
-
-
-def leader_of(entries: Iterable[Entry]) -> Entry | None:
-    """The entry with the leading mean score; ties go to the first. None if nothing is ranked."""
-    ranked = _ranked(entries)
-    return ranked[0] if ranked else None
-
-
-def leaderboard(
-    entries: Iterable[Entry],
-    baselines: Iterable[Entry],
-    top: int | None = None,
-    comparison: Comparison | None = None,
-) -> tuple[Row, ...]:
-    """Candidates and baselines by mean score, each with its paired difference to the leading baseline.
-
-    The leading baseline is the one with the leading mean, chosen with the same noise as everything else: this favours the
-    baseline, never the candidate. Unranked entries (no finished trial, or a failed one) are left out.
-
-    Args:
-        entries: candidates; those that are also in `baselines` appear once.
-        baselines: known objectives, all of them shown whatever `top` is.
-        top: how many candidates to show.
-
-    Raises:
-        ValueError: scores of different metrics.
-    """
-    comparison = comparison or Comparison()
-    known = {e.candidate.id: e for e in baselines}
-    candidates = _ranked(e for e in entries if e.candidate.id not in known)[:top]
-    reference = leader_of(known.values())
-    rows = []
-    for rank, entry in enumerate(_ranked([*known.values(), *candidates]), 1):
-        assert entry.score is not None
-        difference = None
-        if reference is not None and entry is not reference:
-            difference = _difference(entry, reference, comparison)
-        versus = reference.name if difference is not None and reference is not None else None
-        rows.append(Row(rank, entry, entry.score.mean, entry.candidate.id in known, versus, difference))
-    return tuple(rows)
-
-
-def _ranked(entries: Iterable[Entry]) -> list[Entry]:
-    scored: Sequence[Entry] = [e for e in entries if e.score is not None and e.failure is None]
-    kinds = {(e.score.metric, e.score.higher_is_better) for e in scored if e.score}
-    if len(kinds) > 1:
-        raise ValueError(f"cannot rank different metrics together: {sorted(m for m, _ in kinds)}")
-    return sorted(scored, key=_badness)
-
-
-def _badness(entry: Entry) -> float:
-    assert entry.score is not None
-    return -entry.score.mean if entry.score.higher_is_better else entry.score.mean
-
-
-def _difference(entry: Entry, reference: Entry, comparison: Comparison) -> Difference | None:
-    assert entry.score is not None
-    assert reference.score is not None
-    finer = comparison.values or {}
-    a, b = entry.candidate.id, reference.candidate.id
-    ours: Mapping[Any, float] = entry.score.by_seed
-    theirs: Mapping[Any, float] = reference.score.by_seed
-    if a in finer and b in finer:
-        ours, theirs = finer[a], finer[b]
-    if not ours.keys() & theirs.keys():
-        return None
-    return paired_difference(ours, theirs, entry.score.higher_is_better, comparison.minimum_effect, comparison.unit)
+def _order(key: Any) -> tuple[Any, ...]:
+    return key if isinstance(key, tuple) else (key,)

@@ -37,6 +37,11 @@ class MetricSpec:
     """A metric an evaluator promises in every report; `description` is shown to people and to the LLM.
 
     `lower`, `upper`: what no value can be below or above, whatever the loss; None where there is no such limit.
+    `minimum_effect`: the smallest difference between two losses that means anything to a user of the task, in the metric's
+    unit; "better" and "worse" are said of larger ones only. 0 where every difference counts that is one.
+
+    Raises:
+        ValueError: a minimum effect that is negative or no finite number.
     """
 
     name: str
@@ -45,6 +50,11 @@ class MetricSpec:
     description: str
     lower: float | None = None
     upper: float | None = None
+    minimum_effect: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.minimum_effect < math.inf:
+            raise ValueError(f"metric {self.name}: a minimum effect of {self.minimum_effect!r}")
 
 
 @dataclass(frozen=True)

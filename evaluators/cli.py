@@ -135,7 +135,12 @@ def _run(given: argparse.Namespace) -> int:
             raise CandidateError(failure)
         prepare(evaluator, None if given.json else lambda text: print(text, file=sys.stderr))
         report = run_trial(server, evaluator, candidate, gate.parameters, given.seed)
-    print(json.dumps(_as_json(evaluator, candidate, report)) if given.json else _as_text(evaluator, given, report))
+    told = {"privileged": list(gate.privileged)}
+    print(
+        json.dumps(_as_json(evaluator, candidate, report) | told) if given.json else _as_text(evaluator, given, report)
+    )
+    if gate.privileged and not given.json:
+        print(f"privileged: it reads {', '.join(gate.privileged)}, so compare it with losses that do")
     return OK
 
 

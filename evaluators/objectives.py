@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -36,6 +37,7 @@ class Objective:
         paper: where it was published: authors, year, title, arXiv id; from the line ``Paper:`` or ``Papers:``.
         year: of that paper, of the first if there are several.
         inputs: the contract inputs that it reads, in contract order.
+        privileged: those of them that tell more than labels do.
         unsure: whether its docstring says UNSURE: the published form is not known for certain.
     """
 
@@ -47,6 +49,7 @@ class Objective:
     paper: str
     year: int
     inputs: tuple[str, ...]
+    privileged: tuple[str, ...]
     unsure: bool
     path: Path
     candidate: Candidate
@@ -84,6 +87,12 @@ def known_folder(contract: str) -> Path:
 def known_contract(name: str) -> Contract:
     """A contract that has known objectives, by name. Raises KeyError for another."""
     return _LIBRARIES[name].contract
+
+
+def privileged_inputs(contract: str, parameters: Collection[str]) -> tuple[str, ...]:
+    """Which of these inputs of a contract tell more than labels do; none of a contract without known objectives."""
+    library = _LIBRARIES.get(contract)
+    return library.contract.privileged_of(parameters) if library is not None else ()
 
 
 def default_baselines(contract: str) -> tuple[str, ...]:
@@ -193,6 +202,7 @@ def _read(path: Path, library: Library) -> Objective:
         paper=paper,
         year=int(year.group()) if year else 0,
         inputs=tuple(i.name for i in library.contract.inputs if i.name in taken),
+        privileged=library.contract.privileged_of(taken),
         unsure="UNSURE" in doc,
         path=path,
         candidate=Candidate(library.contract.name, source),

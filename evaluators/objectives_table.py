@@ -39,6 +39,7 @@ def _table(contract: str) -> str:
 def _row(objective: Objective) -> str:
     plain = ("logps", "beta", "desirable")
     reads = ", ".join(f"`{i}`" for i in objective.inputs if not i.endswith(plain)) or "-"
+    reads += " (privileged)" if objective.privileged else ""
     unsure = " (UNSURE)" if objective.unsure else ""
     cells = [f"`{objective.name}`{unsure}", objective.family, str(objective.year), reads]
     cells += [f"`{objective.equation}`", objective.paper.rstrip(".")]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -29,6 +30,8 @@ class TensorInput:
         reference: the input without gradient that this policy input starts equal to and is compared with, if there is one.
         below: what no value reaches, however far training goes, if there is such a bound: a log-prob is below 0.
         tokens_of: the input whose sum over tokens this one counts the tokens of, for lengths; both are drawn to fit.
+        privileged: it tells more about an example than its label does, as a reward or the probability behind the label
+            does. A loss that reads it is compared with others that do.
     """
 
     name: str
@@ -41,6 +44,7 @@ class TensorInput:
     reference: str | None = None
     below: float | None = None
     tokens_of: str | None = None
+    privileged: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,10 @@ class Contract:
     def tensors_of(self, parameters: tuple[str, ...]) -> tuple[TensorInput, ...]:
         """The tensor inputs that a candidate with these parameters receives, in contract order."""
         return tuple(t for t in self.tensors if t.name in parameters)
+
+    def privileged_of(self, parameters: Collection[str]) -> tuple[str, ...]:
+        """Those inputs of a candidate with these parameters that tell it more than labels do, in contract order."""
+        return tuple(t.name for t in self.tensors if t.privileged and t.name in parameters)
 
     def scalars_of(self, parameters: tuple[str, ...]) -> tuple[ScalarInput, ...]:
         """The scalar inputs that a candidate with these parameters receives, in contract order."""

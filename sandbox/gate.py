@@ -92,7 +92,8 @@ def check_source(candidate: Candidate, contract: Contract) -> GateReport:
             compile(source, _FILENAME, "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as error:
         return GateReport((_not_python(error, source),), notes=notes)
-    return GateReport(tuple(checker.violations[:MAX_VIOLATIONS]), checker.parameters, notes)
+    privileged = contract.privileged_of(checker.parameters)
+    return GateReport(tuple(checker.violations[:MAX_VIOLATIONS]), checker.parameters, notes, privileged)
 
 
 def _not_python(error: Exception, source: str) -> Violation:

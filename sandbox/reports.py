@@ -31,11 +31,13 @@ class GateReport:
         violations: what is refused; nothing if the candidate is accepted.
         parameters: the contract inputs that the candidate's function names, in contract order.
         notes: what of the text that came was mended before it was judged, one line each.
+        privileged: those of the parameters that tell more than labels do; nothing for a loss that sees labels alone.
     """
 
     violations: tuple[Violation, ...] = ()
     parameters: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    privileged: tuple[str, ...] = ()
 
     @property
     def accepted(self) -> bool:

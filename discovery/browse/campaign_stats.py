@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from db.records import CampaignRecord, DeviceTime, OutcomeCount, Scored
+from discovery.contest import competes, contest_of
 from discovery.copies import Copies
 
 if TYPE_CHECKING:
@@ -57,8 +58,10 @@ class CampaignStats:
         usd, usd_per_accepted: what replies cost, where the config named prices; None where it did not.
         lost_requests, lost_tokens, lost_usd: questions that were on their way when a driver ended, and the most they took.
         scored: all ranked candidates, in the order in which they were measured.
-        leaders: the steps of the leading score so far, baselines left out.
-        baselines: known objectives, the leading one first.
+        leaders: the steps of the leading score so far, baselines left out, of losses that may lead (`discovery.contest`).
+        baselines: known objectives, those of the kind that may lead first, the leading one of each kind first.
+        about_privileged: whether privileged losses lead.
+        apart: the leading candidate of the kind that may not lead, if one is ranked.
     """
 
     campaign: CampaignRecord
@@ -80,6 +83,8 @@ class CampaignStats:
     scored: tuple[Scored, ...]
     leaders: tuple[Scored, ...]
     baselines: tuple[Scored, ...]
+    about_privileged: bool
+    apart: Scored | None
 
     @property
     def device_hours(self) -> float:
@@ -146,7 +151,8 @@ def campaign_stats(archive: Archive, campaign: CampaignRef) -> CampaignStats:
     copies = _copies(searched)
     scored = archive.scored(record.id)
     higher = record.ranking.higher_is_better
-    known = [s for s in scored if s.origin == "known"]
+    known, made = ([s for s in scored if (s.origin == "known") == is_known] for is_known in (True, False))
+    about = contest_of(archive, record.id)
     saved = copies.total * _seeds(record, scored, archive)
     accepted = sum(p.accepted for p in proposers)
     prompt, completion = (sum(getattr(p, n) for p in proposers) for n in ("prompt_tokens", "completion_tokens"))
@@ -168,8 +174,10 @@ def campaign_stats(archive: Archive, campaign: CampaignRef) -> CampaignStats:
         lost_usd=totals.lost_cost,
         devices=tuple(devices),
         scored=tuple(scored),
-        leaders=leading_so_far((s for s in scored if s.origin != "known"), higher),
-        baselines=tuple(sorted(known, key=lambda s: -s.score if higher else s.score)),
+        leaders=leading_so_far((s for s in made if competes(s, about)), higher),
+        baselines=tuple(sorted(known, key=lambda s: (not competes(s, about), -s.score if higher else s.score))),
+        about_privileged=about,
+        apart=next(reversed(leading_so_far((s for s in made if not competes(s, about)), higher)), None),
     )
 
 

@@ -12,7 +12,9 @@ from db.measurements import Trials, by_measurement, paired_values, values_by_see
 from db.records import CampaignRecord, Entry, TrialRecord
 from discovery.browse.curves import LossCurve, stored_curve
 from discovery.effects import effect_of
-from discovery.statistics import Difference, paired_difference
+from discovery.leaderboard import stage_family
+from discovery.statistics import ALONE, Difference, Family, paired_difference
+from discovery.trials import Stage
 from evaluators.options import OptionsError
 from sandbox.text import clean_text, one_line
 
@@ -26,7 +28,10 @@ MOST = 12  # candidates compared at once
 
 @dataclass(frozen=True)
 class MetricComparison:
-    """One metric of a candidate minus that of the first. Pairs are by seed and world where the metric has worlds."""
+    """One metric of a candidate minus that of the first. Pairs are by seed and world where the metric has worlds.
+
+    The interval is as wide as on the leaderboard where that is made of this metric, and else speaks for itself alone.
+    """
 
     metric: str
     higher_is_better: bool
@@ -100,9 +105,9 @@ def compare(archive: Archive, prefixes: Sequence[str], campaign: str | None) -> 
     curves = (stored_curve(archive.proposal_of(e.candidate.id, e.campaign)) for e in entries)
     first, record = entries[0], archive.campaign(entries[0].campaign)
     trials = {e.candidate.id: archive.trials(e.candidate.id, e.campaign) for e in entries}
-    ours = trials[first.candidate.id]
+    ours, families = trials[first.candidate.id], _Families(archive, record)
     others = [
-        Beside(e, code_diff(first, e), tuple(_measured(trials[e.candidate.id], ours, record))) for e in entries[1:]
+        Beside(e, code_diff(first, e), tuple(_measured(trials[e.candidate.id], ours, families))) for e in entries[1:]
     ]
     return Compared(first, tuple(others), tuple(c for c in curves if c is not None))
 
@@ -120,15 +125,31 @@ def code_diff(old: Entry, new: Entry) -> str:
     return "\n".join(difflib.unified_diff(a, b, of_a, of_b, lineterm=""))
 
 
-def _measured(theirs: Sequence[TrialRecord], ours: Sequence[TrialRecord], record: CampaignRecord) -> Iterator[Measured]:
+class _Families:
+    """The families of the leaderboards of one campaign, each worked out once."""
+
+    def __init__(self, archive: Archive, record: CampaignRecord) -> None:
+        self.record, self._archive = record, archive
+        self._found: dict[tuple[str, str, tuple[int, ...]], Family] = {}
+
+    def of(self, group: Trials, metric: str, higher_is_better: bool, seeds: tuple[int, ...]) -> Family:
+        """Of what was measured on one task and these seeds. Raises ArchiveError."""
+        key = (group.task_id, metric, seeds)
+        if key not in self._found:
+            stage = Stage("compare", self._archive.task(group.task_id).task, metric, higher_is_better, seeds)
+            self._found[key] = stage_family(self._archive, self.record.id, stage, fresh=not group.ranks)
+        return self._found[key]
+
+
+def _measured(theirs: Sequence[TrialRecord], ours: Sequence[TrialRecord], families: _Families) -> Iterator[Measured]:
     """Each measurement that both have, those that rank the first one's campaign first."""
-    ranking = record.ranking
+    ranking = families.record.ranking
     groups = {(g.task_id, g.ranks): g.trials for g in by_measurement(theirs, ranking)}
     for group in by_measurement(ours, ranking):
         a, b = (_done(t) for t in (groups.get((group.task_id, group.ranks), ()), group.trials))
         seeds = tuple(sorted(a.keys() & b.keys()))
         if seeds:
-            metrics = _metrics([a[s] for s in seeds], [b[s] for s in seeds], group, record)
+            metrics = _metrics([a[s] for s in seeds], [b[s] for s in seeds], group, families)
             yield Measured(b[seeds[0]].evaluator, group.ranks, group.fresh, seeds, tuple(metrics))
 
 
@@ -136,7 +157,7 @@ def ranking_difference(archive: Archive, campaign: CampaignRecord, candidate: st
     """One candidate minus another by what ranks the campaign; None without a common seed. Raises ArchiveError."""
     task = campaign.ranking.task_id
     ours, theirs = (archive.trials(c, campaign=campaign.id, task=task) for c in (candidate, other))
-    for measured in _measured(ours, theirs, campaign):
+    for measured in _measured(ours, theirs, _Families(archive, campaign)):
         for metric in measured.metrics:
             if measured.ranks and metric.ranks:
                 return metric.difference
@@ -148,11 +169,12 @@ def _done(trials: Sequence[TrialRecord]) -> Mapping[int, TrialRecord]:
 
 
 def _metrics(
-    theirs: Sequence[TrialRecord], ours: Sequence[TrialRecord], group: Trials, record: CampaignRecord
+    theirs: Sequence[TrialRecord], ours: Sequence[TrialRecord], group: Trials, families: _Families
 ) -> Iterator[MetricComparison]:
     """For each metric that both report on all of these seeds, but not its parts by world; the one that ranks first."""
     direction = {m.name: m.higher_is_better for m in ours[0].metrics if "/" not in m.name}
-    seeds, ranks = [t.seed for t in ours], record.ranking.metric
+    record = families.record
+    seeds, ranks = tuple(t.seed for t in ours), record.ranking.metric
     leading = ranks if ranks in direction else next(iter(direction), "")
     for name in sorted(direction, key=lambda n: n != ranks):
         a, b = (values_by_seed(trials, name, seeds) for trials in (theirs, ours))
@@ -160,6 +182,7 @@ def _metrics(
             continue
         pairs = paired_values(theirs, ours, name, seeds)
         effect = effect_of(record, ours[0].evaluator, group.ranks, name, leads=name == leading)
-        difference = paired_difference(*pairs, direction[name], effect)
+        family = families.of(group, name, direction[name], seeds) if name == leading else ALONE
+        difference = paired_difference(*pairs, direction[name], effect, family)
         means = [math.fsum(values.values()) / len(values) for values in (a, b)]
         yield MetricComparison(name, direction[name], name == ranks, means[0], means[1], difference)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from db.records import ALIVE, CampaignRecord, Entry, EntryFilter, Happening
 from discovery.browse.campaign_stats import End, campaign_end
+from discovery.contest import contest_of
 
 if TYPE_CHECKING:
     from db.archive import Archive
@@ -19,7 +20,7 @@ _AT_ONCE = 100_000  # happenings read at most between two looks
 
 @dataclass(frozen=True)
 class News:
-    """What is new since the last look. `leader`: the candidate with the leading mean, baselines aside, if that is new."""
+    """What is new since the last look. `leader`: the candidate that leads, baselines aside, if that is new."""
 
     campaign: CampaignRecord
     happenings: tuple[Happening, ...]
@@ -68,7 +69,8 @@ class Follower:
         return new
 
     def _new_leader(self) -> Entry | None:
-        made = EntryFilter(status="ranked", where='origin != "known"')
+        about = contest_of(self._archive, self._campaign)
+        made = EntryFilter(status="ranked", where='origin != "known"', privileged=about)
         leader = next(iter(self._archive.entries(self._campaign, made, limit=1)), None)
         if leader is None or leader.candidate.id == self._leader:
             return None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from db.records import ReportedMetric, Scored
+from discovery.contest import competes, contest_of
 from evaluators.options import OptionsError, nearest
 
 if TYPE_CHECKING:
@@ -25,12 +26,19 @@ class Placed:
 
 @dataclass(frozen=True)
 class Tradeoff:
-    """`front`: those of `points` than which none is at least as good in both metrics and better in one; by x."""
+    """The losses of a campaign in two metrics.
+
+    Attributes:
+        front: those that may lead (`discovery.contest`) than which none of them is at least as good in both metrics and
+            better in one; by x.
+        about_privileged: whether privileged losses lead.
+    """
 
     x: ReportedMetric
     y: ReportedMetric
     points: tuple[Placed, ...]
     front: tuple[Placed, ...]
+    about_privileged: bool = False
 
 
 def tradeoff(archive: Archive, campaign: CampaignRef, x: str, y: str) -> Tradeoff:
@@ -45,7 +53,9 @@ def tradeoff(archive: Archive, campaign: CampaignRef, x: str, y: str) -> Tradeof
         for scored in archive.scored(campaign)
         if {x, y} <= (values := means.get(scored.candidate_id, {})).keys()
     )
-    return Tradeoff(reported[x], reported[y], placed, pareto_front(placed, reported[x], reported[y]))
+    about = contest_of(archive, campaign)
+    competing = [p for p in placed if competes(p.candidate, about)]
+    return Tradeoff(reported[x], reported[y], placed, pareto_front(competing, reported[x], reported[y]), about)
 
 
 def pareto_front(points: Sequence[Placed], x: ReportedMetric, y: ReportedMetric) -> tuple[Placed, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from db.measurements import TrialKey
 from db.records import CampaignRecord
+from discovery.contest import contest_of
 from discovery.effects import effect_in, sections
 from discovery.leaderboard import Board, stage_board
 from discovery.trials import Stage
@@ -26,7 +27,7 @@ def board(archive: Archive, campaign: CampaignRef) -> Board:
     stages = []
     for number, stage in enumerate([_search(archive, record), *_promotions(archive, record)]):
         stages.append(stage_board(archive, record.id, stage, _effect(record, stage, number), fresh=number > 0))
-    return Board(record.name, tuple(stages))
+    return Board(record.name, tuple(stages), contest_of(archive, record.id))
 
 
 def _search(archive: Archive, record: CampaignRecord) -> Stage:
@@ -61,4 +62,4 @@ def _metric(archive: Archive, record: CampaignRecord, task: str, candidate: str)
 
 def _effect(record: CampaignRecord, stage: Stage, number: int) -> float:
     found = sections(record)
-    return effect_in(found[number] if number < len(found) else {}, stage.metric)
+    return effect_in(found[number] if number < len(found) else {}, stage.task.evaluator, stage.metric)

@@ -204,7 +204,19 @@ def evaluate(
     evaluator: Annotated[
         str, typer.Option("--evaluator", help="See `discovery evaluators`.")
     ] = "preference.enumerable",
-    seeds: Annotated[str, typer.Option("--seeds", metavar="N|LIST", help="A count, or seeds such as 1000,1001.")] = "1",
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", metavar="N|LIST", help="A count, or seeds such as 1000,1001. Default: 1.")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", metavar="LOSS", help="Another loss on the same seeds, for the difference."),
+    ] = None,
+    until_decided: Annotated[
+        bool,
+        typer.Option(
+            "--until-decided", help="Stop at the seed that decides between the two; --seeds is the most (20)."
+        ),
+    ] = False,
     settings: Settings = None,
     unsafe_no_sandbox: NoSandbox = False,
     yes: Yes = False,
@@ -213,11 +225,13 @@ def evaluate(
 ) -> None:
     """Train with one loss and score it.
 
-    Outside of a campaign, one seed after the other; --set gives options of the evaluator.
+    Outside of a campaign, one seed after the other; --set gives options of the evaluator. With --against the two are
+    compared on the same seeds; with --until-decided by an interval that holds after each seed, so that looking is free.
     """
     from discovery.cli.evaluate import Trials, evaluate
 
-    evaluate(loss, Trials(evaluator, seeds, tuple(settings or ()), unsafe_no_sandbox, yes), archive, as_json)
+    trials = Trials(evaluator, seeds, tuple(settings or ()), unsafe_no_sandbox, yes, against, until_decided)
+    evaluate(loss, trials, archive, as_json)
 
 
 @app.command("import")

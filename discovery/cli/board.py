@@ -13,7 +13,9 @@ from db.records import Entry, Score
 from discovery.browse.comparison import seeds_text
 from discovery.cli.tables import Grid, add_figure, add_name, add_note, add_word, name_cell, print_table, table
 from discovery.cli.terminal import number, signed
-from discovery.statistics import MEANINGS, UNLIMITED, Difference, Limits, Row
+from discovery.contest import MEANING, PRIVILEGED, UNLIKE, UNLIKE_MEANING
+from discovery.ranking import Row
+from discovery.statistics import MEANINGS, UNLIMITED, Difference, Limits
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -47,14 +49,18 @@ def _title(stage: StageBoard) -> str:
 def _reading(stages: Sequence[StageBoard]) -> str:
     differences = [r.difference for s in stages for r in s.rows if r.difference is not None]
     chosen = "" if any(s.fresh for s in stages) else " The search chose by these very seeds: confirm on fresh ones."
-    compared = max(sum(not r.is_baseline for r in s.rows) for s in stages)
-    luck = (
-        f" Each interval is 95% by itself: of {compared} losses, one may look better by luck." if compared > 1 else ""
-    )
     return (
         f"±: standard error over seeds. Difference: paired, to the leading baseline, with its 95% interval{_pairs(stages)}."
-        f"{_verdicts(differences)}{luck}{chosen}"
+        f"{_verdicts(differences)}{_together(stages)}{chosen}{kinds_text([r for s in stages for r in s.rows])}"
     )
+
+
+def kinds_text(rows: Sequence[Row]) -> str:
+    """What the marks of losses that are told more than labels mean; empty where none of them is shown."""
+    marks = [MEANING] if any(r.entry.privileged for r in rows) else []
+    marks += [UNLIKE_MEANING] if any(not r.alike for r in rows if r.difference is not None) else []
+    said = "; ".join(marks)
+    return f" {said[:1].upper()}{said[1:]}. Each is compared with the leading baseline of its kind." if marks else ""
 
 
 def _verdicts(differences: Sequence[Difference]) -> str:
@@ -85,30 +91,42 @@ def _pairs(stages: Sequence[StageBoard]) -> str:
     return f" (over {first} {word} by {unit}{''.join(f', then {n} by {u}' for n, u in others)})"
 
 
+def _together(stages: Sequence[StageBoard]) -> str:
+    """That the intervals of a table hold at once, and by which method."""
+    parts = [f"{s.family.size} (by {s.family.method})" for s in stages if s.family.size > 1]
+    if not parts:
+        return ""
+    return f" Intervals are simultaneous: with 95% confidence all of a table hold at once, {', then '.join(parts)}."
+
+
 def leaves_of(stage: StageBoard) -> tuple[str, ...]:
     """What leaves the table of a stage where it is too wide, first to last. The loss's name and the verdict stay."""
-    return ("origin", "#", "id", _difference_header(stage), stage.metric)
+    return ("origin", "#", "id", difference_header(versus_of(stage), stage.family.says), stage.metric)
 
 
-def _versus(stage: StageBoard) -> str | None:
-    """Name of the leading baseline, where anything is compared with it."""
-    return next((r.versus for r in stage.rows if r.versus), None)
+def versus_of(stage: StageBoard) -> list[str]:
+    """Names of the leading baselines that anything is compared with: one for each kind of loss."""
+    return list(dict.fromkeys(r.versus for r in stage.rows if r.versus))
 
 
-def _difference_header(stage: StageBoard) -> str:
-    versus = _versus(stage)
-    return f"vs {one_line(versus, 20)} [95%]" if versus else "difference"
+def difference_header(versus: Sequence[str], says: str) -> str:
+    """Names what is compared with, if that is one loss; of several, each row names its own. `says`: of the intervals."""
+    if not versus:
+        return "difference"
+    return f"vs {one_line(versus[0], 16)} [{says}]" if len(versus) == 1 else f"difference [{says}]"
 
 
 def stage_table(stage: StageBoard, wide: bool) -> Grid:
     """One ranking. Narrow leaves out the spread."""
-    versus = _versus(stage)
+    versus = versus_of(stage)
     grid = table()
     add_figure(grid, "#")
     add_name(grid, "loss")
     add_word(grid, "id")
     add_figure(grid, stage.metric)
-    add_figure(grid, _difference_header(stage))
+    add_figure(grid, difference_header(versus, stage.family.says))
+    if len(versus) > 1:
+        add_name(grid, "vs", least=8)
     add_word(grid, "verdict")
     add_note(grid, "origin", least=16)
     for row in stage.rows:
@@ -121,7 +139,8 @@ def stage_table(stage: StageBoard, wide: bool) -> Grid:
             row.entry.candidate.short_id,
             number(row.mean) + spread,
             difference_text(row.difference, wide),
-            _verdict(row, versus),
+            *([name_cell(row.versus or "")] if len(versus) > 1 else []),
+            _verdict(row, bool(versus)),
             name_cell(origin_of(row.entry)),
         )
     return grid
@@ -153,23 +172,29 @@ def difference_text(difference: Difference | None, wide: bool) -> str:
     return f"{signed(difference.mean)} [{signed(difference.low)}, {signed(difference.high)}]"
 
 
-def _verdict(row: Row, versus: str | None) -> Text:
-    """What can be said, a baseline's mark instead, and whether the candidate ran without the sandbox."""
-    verdict = _compared(row, versus)
-    return Text.assemble(verdict, (", NO SANDBOX", "bold red")) if row.entry.unconfined else verdict
+def _verdict(row: Row, compares: bool) -> Text:
+    """What can be said, a baseline's mark instead, and what else must be known of the loss."""
+    return marked(_compared(row, compares), row.entry)
 
 
-def _compared(row: Row, versus: str | None) -> Text:
+def marked(text: Text, entry: Entry) -> Text:
+    """With the marks that a loss never stands without: told more than labels, run without the sandbox."""
+    privileged = (f", {PRIVILEGED}", "magenta") if entry.privileged else ""
+    return Text.assemble(text, privileged, (", NO SANDBOX", "bold red") if entry.unconfined else "")
+
+
+def _compared(row: Row, compares: bool) -> Text:
     if row.is_baseline:
-        leads = row.difference is None and versus is not None
-        return Text("leading baseline" if leads else "baseline", style="cyan")
+        return Text("leading baseline" if row.leads and compares else "baseline", style="cyan")
     if row.difference is None:
         return Text("-", style="dim")
-    return verdict_text(row.difference)
+    return verdict_text(row.difference, row.alike)
 
 
-def verdict_text(difference: Difference) -> Text:
-    """What the interval says, in its colour."""
+def verdict_text(difference: Difference, alike: bool = True) -> Text:
+    """What the interval says, in its colour; of losses that are not `alike`, in none: it says little about either."""
+    if not alike:
+        return Text(f"{difference.says}, {UNLIKE}", style="dim")
     return Text(difference.says, style=_STYLES.get(difference.verdict, "dim"))
 
 

@@ -25,6 +25,7 @@ from discovery.cli.tables import (
     table,
 )
 from discovery.cli.terminal import print_json, print_next, stdout_console, words
+from discovery.contest import MEANING, PRIVILEGED, told
 from evaluators.objectives import Objective, known_families, known_objectives
 from evaluators.options import OptionsError, nearest
 from evaluators.plugins import load_plugin, plugin_names
@@ -51,14 +52,16 @@ def objectives(as_json: bool) -> None:
         add_figure(grid, "at +inf")
         add_note(grid, "what it is", least=20)
     for objective in found:
-        name = name_cell(objective.name + (" (unsure)" if objective.unsure else ""))
+        marks = [mark for mark, holds in (("unsure", objective.unsure), (PRIVILEGED, objective.privileged)) if holds]
+        name = name_cell(objective.name + (f" ({', '.join(marks)})" if marks else ""))
         more = _more(objective) if wide else []
         grid.add_row(name, objective.family, str(objective.year), *_properties(objective), *more)
     leaves = ("at +inf", "at -inf", "what it is", "coupled", "year", "ref.", "bounded", "convex", "falls", "family")
     print_table(console, grid, leaves)
     console.print(
         "\nfalls: never rises with the margin (chosen log-ratio minus rejected). convex, at: of the loss over the margin. "
-        "bounded: below, above. ref.: uses the reference. coupled: examples of a batch influence each other.",
+        "bounded: below, above. ref.: uses the reference. coupled: examples of a batch influence each other. "
+        f"{MEANING}.",
         style="dim",
     )
     console.print()
@@ -107,6 +110,8 @@ def show_objective(name: str, contract: str | None, as_json: bool) -> None:
     grid.add_row("interface", f"{found[0].contract}, family {found[0].family}")
     grid.add_row("paper", words(found[0].paper, limit=400))
     grid.add_row("candidate", found[0].candidate.id)
+    if found[0].privileged:
+        grid.add_row(PRIVILEGED, words(f"it reads {told(found[0])}", limit=400))
     for label, value in properties(ProbeReport(properties=measured_properties(found[0].contract)[found[0].name])):
         grid.add_row(label, value)
     console = stdout_console()
@@ -125,6 +130,7 @@ def _objective(objective: Objective) -> dict[str, Any]:
         "summary": objective.summary,
         "equation": objective.equation,
         "inputs": objective.inputs,
+        "privileged": objective.privileged,
         "candidate": objective.candidate.id,
         "properties": measured_properties(objective.contract)[objective.name],
     }
@@ -177,7 +183,8 @@ def show_evaluator(name: str, as_json: bool) -> None:
     add_text(metrics, "meaning")
     for metric in main_metrics(facts["metrics"]):
         mark = " (ranks)" if metric["name"] == facts["primary_metric"] else ""
-        meaning = f"{metric['description']} [{metric['unit']}]"
+        least = f"; minimum effect {metric['minimum_effect']:g}" if metric["minimum_effect"] else ""
+        meaning = f"{metric['description']} [{metric['unit']}]{least}"
         direction = "higher" if metric["higher_is_better"] else "lower"
         metrics.add_row(words(metric["name"] + mark), direction, words(meaning, limit=400))
     options = table("Options")
@@ -226,6 +233,7 @@ def _metric(metric: Any) -> Mapping[str, Any]:
         "unit": metric.unit,
         "lower": metric.lower,
         "upper": metric.upper,
+        "minimum_effect": metric.minimum_effect,
         "description": metric.description,
     }
 

@@ -15,7 +15,8 @@ from discovery.cli.board import WIDE, difference_text, verdict_text
 from discovery.cli.listings import entry_values
 from discovery.cli.pictures import print_curves
 from discovery.cli.tables import Grid, add_figure, add_name, add_word, name_cell, print_table, table
-from discovery.cli.terminal import number, print_json, stdout_console
+from discovery.cli.terminal import number, print_json, stdout_console, words
+from discovery.contest import PRIVILEGED, alike, told
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ def compare(archive: str | None, prefixes: Sequence[str], campaign: str | None, 
     with opened(archive) as stored:
         found = compared(stored, prefixes, campaign)
     if as_json:
-        others = [entry_values(o.entry) | {"diff": o.diff, "measured": o.measured} for o in found.others]
+        others = [
+            entry_values(o.entry) | {"alike": alike(o.entry, found.first), "diff": o.diff, "measured": o.measured}
+            for o in found.others
+        ]
         print_json({"first": entry_values(found.first), "others": others, "curves": found.curves})
         return
     console = stdout_console()
@@ -38,8 +42,9 @@ def compare(archive: str | None, prefixes: Sequence[str], campaign: str | None, 
         _print(console, found.first, other)
     print_curves(console, found.curves)
     console.print(
-        "\nDifferences are paired by seed, and by world where a metric has worlds, each with its 95% interval; better or "
-        "worse only if the whole interval lies on that side of 0 (for `frontier`, beyond 0.005).",
+        "\nDifferences are paired by seed, and by world where a metric has worlds. The interval of the metric that ranks is "
+        "as wide as on the leaderboard, where it holds for all losses at once; each other 95% interval speaks for itself. "
+        "Better or worse only if the whole interval lies on that side, beyond the metric's minimum effect.",
         style="dim",
     )
 
@@ -48,6 +53,12 @@ def _print(console: Console, first: Entry, other: Beside) -> None:
     names = [f"{one_line(e.name, 50) or 'unnamed'} ({e.candidate.short_id})" for e in (first, other.entry)]
     campaigns = " and ".join(dict.fromkeys(one_line(e.campaign, 60) for e in (other.entry, first)))
     console.print(Text(f"{names[1]} against {names[0]}, in {campaigns}", style="bold"))
+    for one, name in ((first, names[0]), (other.entry, names[1])):
+        if one.privileged:
+            console.print(words(f"{name} is {PRIVILEGED}: it reads {told(one)}", "magenta", 400))
+    like = alike(first, other.entry)
+    if not like:
+        console.print(words("so they are not compared like with like", "magenta"))
     diff = other.diff or "the same code"
     console.print(Syntax(diff, "diff", background_color="default").highlight(diff), soft_wrap=True)
     if not other.measured:
@@ -55,10 +66,11 @@ def _print(console: Console, first: Entry, other: Beside) -> None:
     for measured in other.measured:
         console.print()
         console.print(Text(measured.title, style="bold"))
-        print_table(console, _table(measured, console.width >= WIDE), ("pairs", "first", "mean", "difference [95%]"))
+        grid = _table(measured, console.width >= WIDE, like)
+        print_table(console, grid, ("pairs", "first", "mean", "difference [95%]"))
 
 
-def _table(measured: Measured, wide: bool) -> Grid:
+def _table(measured: Measured, wide: bool, like: bool) -> Grid:
     grid = table()
     add_name(grid, "metric")
     for header in ("mean", "first", "difference [95%]", "pairs"):
@@ -71,6 +83,6 @@ def _table(measured: Measured, wide: bool) -> Grid:
             number(metric.first_mean),
             difference_text(metric.difference, wide),
             str(metric.difference.n),
-            verdict_text(metric.difference),
+            verdict_text(metric.difference, like),
         )
     return grid

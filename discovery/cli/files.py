@@ -18,6 +18,7 @@ from discovery.cli.platforms import require_linux
 from discovery.cli.probed import properties
 from discovery.cli.tables import key_values
 from discovery.cli.terminal import print_json, print_next, stdout_console, words
+from discovery.contest import PRIVILEGED, told
 from discovery.nearby import meant
 from evaluators.options import OptionsError
 from sandbox.candidate import MAX_SOURCE_BYTES, Candidate
@@ -143,6 +144,7 @@ def _as_values(verdict: Verdict) -> dict[str, Any]:
         "violations": verdict.gate.violations,
         "notes": verdict.gate.notes,
         "parameters": verdict.gate.parameters,
+        "privileged": verdict.gate.privileged,
         "properties": probe.properties if probe else None,
         "facts": probe.facts if probe else {},
     }
@@ -200,6 +202,8 @@ def _print_check(verdict: Verdict, itself: str | None) -> None:
     if failure is None or failure.kind is FailureKind.DUPLICATE:
         grid = key_values()
         grid.add_row("reads", ", ".join(verdict.gate.parameters))
+        if verdict.gate.privileged:
+            grid.add_row(PRIVILEGED, f"it reads {told(verdict.gate)}")
         for label, value in properties(verdict.probe):
             grid.add_row(label, value)
         console.print(grid)

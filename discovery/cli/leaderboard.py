@@ -9,10 +9,11 @@ from rich.text import Text
 
 from discovery.browse.intervals import stage_worlds
 from discovery.cli.archives import opened
-from discovery.cli.board import difference_text, print_board
+from discovery.cli.board import difference_header, difference_text, print_board, versus_of
 from discovery.cli.listings import entry_values
 from discovery.cli.tables import add_figure, add_name, name_cell, print_table, table
 from discovery.cli.terminal import number, print_end, print_json, stdout_console
+from discovery.contest import PRIVILEGED, UNLIKE
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def leaderboard(archive: str | None, campaign: str, as_json: bool, regimes: bool
             {
                 "campaign": record.name,
                 "status": record.status,
+                "about_privileged": found.about_privileged,
                 **end_values(end),
                 "stages": board_values(found),
             }
@@ -47,22 +49,30 @@ def leaderboard(archive: str | None, campaign: str, as_json: bool, regimes: bool
 
 
 def _print_worlds(console: Console, stage: StageBoard) -> None:
-    """Each loss in each world: the mean over seeds, and the difference to the leading baseline there, paired by seed."""
+    """Each loss in each world: the mean over seeds, and the difference to the leading baseline there, paired by seed.
+
+    That each interval speaks for itself is said: of a hundred, five miss.
+    """
     console.print()
     title = f"{one_line(stage.title, 60)}: {stage.metric} by world"
     if not stage.values:
         console.print(Text(f"{title}: the evaluator reports none", style="dim"))
         return
-    versus = next((r.versus for r in stage.rows if r.versus), None)
-    grid = table(title)
+    versus = versus_of(stage)
+    grid = table(f"{title}, each 95% interval by itself")
     add_name(grid, "loss")
     add_name(grid, "world")
-    difference = f"vs {one_line(versus, 20)} [95%]" if versus else "difference"
+    difference = difference_header(versus, "95%")
     for header in ("mean", difference):
         add_figure(grid, header)
+    if len(versus) > 1:
+        add_name(grid, "vs", least=8)
     for one in stage_worlds(stage):
         compared = "" if one.difference is None else difference_text(one.difference, wide=False)
-        grid.add_row(name_cell(one.name), name_cell(one.world), number(one.mean), compared)
+        compared += "" if one.alike or not compared else f", {UNLIKE}"
+        beside = [name_cell(one.versus or "")] if len(versus) > 1 else []
+        name = name_cell(one.name + (f" ({PRIVILEGED})" if one.privileged else ""))
+        grid.add_row(name, name_cell(one.world), number(one.mean), compared, *beside)
     print_table(console, grid, (difference,))
 
 
@@ -90,6 +100,7 @@ def _stage_values(stage: StageBoard) -> dict[str, Any]:
                 "mean": row.mean,
                 "is_baseline": row.is_baseline,
                 "versus": row.versus,
+                "alike": row.alike,
                 "difference": row.difference,
                 "worlds": [w for w in worlds if w.candidate_id == row.entry.candidate.id],
                 **entry_values(row.entry),

@@ -12,6 +12,7 @@ from rich.tree import Tree
 from discovery.browse.lineage import family
 from discovery.cli.archives import opened
 from discovery.cli.terminal import number, print_json, stdout_console
+from discovery.contest import PRIVILEGED
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -55,4 +56,5 @@ def _print(console: Console, found: Family, relatives: _Relatives) -> None:
 def _label(one: Ancestor, style: str, again: bool = False) -> Text:
     score = number(one.score) if one.score is not None else one.status
     name = one_line(one.name, 50) or "unnamed"
-    return Text(f"{name} ({one.candidate_id[:10]}) {score}{', see above' if again else ''}", style=style)
+    kind = f", {PRIVILEGED}" if one.privileged else ""
+    return Text(f"{name} ({one.candidate_id[:10]}) {score}{kind}{', see above' if again else ''}", style=style)

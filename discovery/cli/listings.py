@@ -12,7 +12,7 @@ from db.filters import comparisons, parse
 from db.records import EntryFilter, EntryStatus, Origin, Sort
 from db.selection import FACTS
 from discovery.cli.archives import archive_url, opened, option_for
-from discovery.cli.board import WIDE, origin_of, spread_of
+from discovery.cli.board import WIDE, marked, origin_of, spread_of
 from discovery.cli.csv_text import print_csv
 from discovery.cli.tables import (
     Grid,
@@ -26,6 +26,7 @@ from discovery.cli.tables import (
     table,
 )
 from discovery.cli.terminal import number, print_json, print_next, stdout_console, words
+from discovery.contest import PRIVILEGED, leader_of_campaign
 from evaluators.options import OptionsError, nearest
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ _CAMPAIGN_COLUMNS = (
 )  # fmt: skip
 _CANDIDATE_COLUMNS = (
     "id", "name", "campaign", "contract", "origin", "proposer", "status", "metric", "score", "trials_done", "trials_failed",
-    "unconfined", "failure_kind", "failure_message", "created_at", "thought",
+    "unconfined", "privileged", "failure_kind", "failure_message", "created_at", "thought",
 )  # fmt: skip
 
 
@@ -106,7 +107,7 @@ def campaigns(archive: str | None, form: Form) -> None:
     """`discovery campaigns`. Raises OptionsError, ArchiveError."""
     with opened(archive) as stored:
         records = stored.campaigns()
-        leader = {r.id: next(iter(stored.top(r.id, 1)), None) for r in records}
+        leader = {r.id: leader_of_campaign(stored, r.id) for r in records}
         shown = stored.url
     if form.as_json:
         print_json([_campaign(r, leader[r.id]) for r in records])
@@ -137,7 +138,7 @@ def campaigns(archive: str | None, form: Form) -> None:
             name_cell(record.evaluator),
             str(record.candidates),
             f"{record.trials_done}" + (f" ({record.trials_failed} failed)" if record.trials_failed else ""),
-            name_cell(first.name) if first else "-",
+            name_cell(first.name + (f" ({PRIVILEGED})" if first.privileged else "")) if first else "-",
             number(first.score.mean) if first and first.score else "-",
             f"{record.created_at:%Y-%m-%d %H:%M}",
         )
@@ -243,7 +244,7 @@ def _candidate_row(entry: Entry) -> dict[str, Any]:
         "failure_kind": failure.kind if failure else None,
         "failure_message": failure.message if failure else None,
     }
-    return entry_values(entry) | flat
+    return entry_values(entry) | flat | {"privileged": " ".join(entry.privileged)}
 
 
 def _table(entries: Sequence[Entry], wide: bool, names: Sequence[str], means: Means) -> Grid:
@@ -279,11 +280,8 @@ def _table(entries: Sequence[Entry], wide: bool, names: Sequence[str], means: Me
 
 
 def status_of(entry: Entry, short: bool = False) -> Text:
-    """``ranked``, ``in training``, or the failure; and whether a trial of it ran without the sandbox."""
-    status = _status_of(entry, short)
-    if not entry.unconfined:
-        return status
-    return Text.assemble(status, (", NO SANDBOX", "bold red"))
+    """``ranked``, ``in training``, or the failure; and the marks that a loss never stands without."""
+    return marked(_status_of(entry, short), entry)
 
 
 def _status_of(entry: Entry, short: bool) -> Text:
@@ -316,5 +314,6 @@ def entry_values(entry: Entry) -> dict[str, Any]:
         "trials_done": entry.trials_done,
         "trials_failed": entry.trials_failed,
         "unconfined": entry.unconfined,
+        "privileged": entry.privileged,
         "created_at": entry.created_at,
     }  # fmt: skip

@@ -20,6 +20,7 @@ from discovery.cli.leaderboard import board_values, end_values
 from discovery.cli.platforms import NO_SANDBOX, allow_local_plugins, require_linux
 from discovery.cli.tables import key_values
 from discovery.cli.terminal import print_end, print_json, stderr_console, stdout_console, words
+from discovery.contest import PRIVILEGED
 
 if TYPE_CHECKING:
     from discovery.browse.campaign_stats import End
@@ -108,12 +109,20 @@ def _write_leader(console: Console, config: CampaignConfig, result: CampaignResu
     """The leading loss as a file, or why there is none."""
     leader = result.board.leader
     if result.status != "finished" or leader is None:
-        why = "no loss besides baselines is ranked" if result.status == "finished" else "the campaign has not finished"
+        none = f"no loss besides baselines is ranked{_apart(result)}"
+        why = none if result.status == "finished" else "the campaign has not finished"
         console.print(words(f"nothing was written to {path}: {why}"))
         return
     from discovery.cli.export import Target, Wanted, export
 
     export(config.archive, Wanted(leader.candidate.id, leader.campaign), Target(path, force=True))
+
+
+def _apart(result: CampaignResult) -> str:
+    """What may not lead although it is ranked; empty if nothing is."""
+    made = [row for stage in result.board.stages for row in stage.rows if not row.is_baseline]
+    kind = "losses that see labels alone" if result.board.about_privileged else f"{PRIVILEGED} losses"
+    return f", apart from {kind}, which do not lead here" if made else ""
 
 
 def _as_values(result: CampaignResult, end: End) -> dict[str, Any]:
@@ -123,6 +132,7 @@ def _as_values(result: CampaignResult, end: End) -> dict[str, Any]:
         "archive": result.archive,
         "status": result.status,
         **end_values(end),
+        "about_privileged": result.board.about_privileged,
         "changes": result.changes,
         "stages": board_values(result.board),
     }

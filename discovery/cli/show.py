@@ -20,15 +20,16 @@ from db.records import (
     TrialRecord,
 )
 from discovery.browse.curves import LossCurve, stored_curve
-from discovery.browse.intervals import by_world, limits_of, metric_interval
+from discovery.browse.intervals import Regimes, limits_of, metric_interval, regimes_of
 from discovery.cli.archives import archive_url, opened, option_for
-from discovery.cli.board import interval_text, origin_of
+from discovery.cli.board import difference_text, interval_text, origin_of
 from discovery.cli.catalogue import print_code
 from discovery.cli.listings import entry_values, status_of
 from discovery.cli.pictures import print_curves
 from discovery.cli.probed import properties
 from discovery.cli.tables import Grid, add_figure, add_name, key_values, name_cell, print_table, table
 from discovery.cli.terminal import number, print_json, print_next, stdout_console, words
+from discovery.contest import PRIVILEGED, opponent_of, told
 from discovery.statistics import UNLIMITED
 from sandbox.text import clean_text, one_line
 
@@ -51,11 +52,13 @@ class Stored:
     tasks: Mapping[str, TaskRecord]
     lineage: Sequence[Ancestor]
     beside: LossCurve | None  # of the leading baseline
+    regimes: Sequence[Regimes | None]  # of each measurement
 
     @property
-    def stages(self) -> list[tuple[str, Sequence[TrialRecord]]]:
-        """Titles and trials of each measurement."""
-        return [(self._title(group), group.trials) for group in by_measurement(self.trials, self.campaign.ranking)]
+    def stages(self) -> list[tuple[str, Sequence[TrialRecord], Regimes | None]]:
+        """Titles and trials of each measurement, and how it was in each regime."""
+        groups = by_measurement(self.trials, self.campaign.ranking)
+        return [(self._title(g), g.trials, r) for g, r in zip(groups, self.regimes, strict=True)]
 
     def _title(self, group: Trials) -> str:
         evaluator = self.tasks[group.task_id].task.evaluator
@@ -78,15 +81,17 @@ def show(archive: str | None, prefix: str, campaign: str | None, texts: Texts, a
     with opened(archive) as stored:
         entry = stored.entry(prefix, campaign)
         candidate = entry.candidate.id
-        trials = stored.trials(candidate, campaign=entry.campaign)
+        trials, record = stored.trials(candidate, campaign=entry.campaign), stored.campaign(entry.campaign)
+        groups = by_measurement(trials, record.ranking)
         found = Stored(
             entry=entry,
-            campaign=stored.campaign(entry.campaign),
+            campaign=record,
             proposal=stored.proposal_of(candidate, entry.campaign),
             trials=trials,
             tasks={task: stored.task(task) for task in dict.fromkeys(t.task_id for t in trials)},
             lineage=stored.lineage(candidate, entry.campaign),
             beside=_baseline_curve(stored, entry),
+            regimes=[regimes_of(stored, record, entry, group) for group in groups],
         )
         shown = stored.url
     if as_json:
@@ -99,8 +104,8 @@ def show(archive: str | None, prefix: str, campaign: str | None, texts: Texts, a
     _print_checks(console, found)
     curves = (stored_curve(found.proposal), found.beside)
     print_curves(console, [c for c in curves if c is not None] if curves[0] is not None else [])
-    for title, group in found.stages:
-        _print_stage(console, title, group, found.tasks[group[0].task_id], found.campaign.ranking.metric)
+    for title, group, regimes in found.stages:
+        _print_stage(console, title, group, found.tasks[group[0].task_id], regimes)
     _print_texts(console, found.proposal, texts)
     option = option_for(archive_url(archive), shown)
     console.print()
@@ -108,12 +113,11 @@ def show(archive: str | None, prefix: str, campaign: str | None, texts: Texts, a
 
 
 def _baseline_curve(stored: Archive, entry: Entry) -> LossCurve | None:
-    """What a curve is drawn beside: the leading baseline of the campaign, if that is another loss."""
-    known = EntryFilter(status="ranked", origin="known")
-    leading = next(iter(stored.entries(entry.campaign, known, limit=1)), None)
-    if leading is None or leading.candidate.id == entry.candidate.id:
+    """What a curve is drawn beside: the leading baseline of the loss's kind, if that is another loss."""
+    opponent = opponent_of(entry, stored.entries(entry.campaign, EntryFilter(status="ranked", origin="known")))
+    if opponent is None or opponent.entry.candidate.id == entry.candidate.id:
         return None
-    return stored_curve(stored.proposal_of(leading.candidate.id, entry.campaign))
+    return stored_curve(stored.proposal_of(opponent.entry.candidate.id, entry.campaign))
 
 
 def _print_texts(console: Console, proposal: Proposal, texts: Texts) -> None:
@@ -152,6 +156,8 @@ def _print_head(console: Console, found: Stored) -> None:
             "parents", words(", ".join(f"{one_line(a.name, 40)} ({a.candidate_id[:10]})" for a in parents), limit=2000)
         )
     grid.add_row("status", status_of(entry))
+    if entry.privileged:
+        grid.add_row(PRIVILEGED, words(f"it reads {told(entry)}", limit=400))
     if entry.score is not None:
         grid.add_row(
             "score", words(f"{entry.score.metric} {number(entry.score.mean)}, mean of {len(entry.score.by_seed)} seeds")
@@ -175,13 +181,16 @@ def _print_checks(console: Console, found: Stored) -> None:
         console.print(grid)
 
 
-def _print_stage(console: Console, title: str, trials: Sequence[TrialRecord], task: TaskRecord, ranks: str) -> None:
+def _print_stage(
+    console: Console, title: str, trials: Sequence[TrialRecord], task: TaskRecord, regimes: Regimes | None
+) -> None:
     console.print(Text(f"\n{title}", style="bold"))
     done = [t for t in trials if t.status == "done"]
     if done:
         limits = limits_of(done[0].evaluator)
         print_table(console, *_metrics_table(done, limits))
-        _print_worlds(console, done, ranks, limits)
+    if regimes is not None and regimes.rows:
+        _print_worlds(console, regimes, len(done))
     for trial in trials:
         if trial.status != "done":
             why = f": {trial.failure}" if trial.failure else ""
@@ -196,23 +205,20 @@ def _print_stage(console: Console, title: str, trials: Sequence[TrialRecord], ta
     console.print(grid)
 
 
-def _print_worlds(console: Console, done: list[TrialRecord], ranks: str, limits: Mapping[str, Limits]) -> None:
-    """The metric that ranks, or the report's first, in each world by itself: a mean hides in which a loss is good."""
-    names = [m.name for m in done[0].metrics]
-    metric = ranks if ranks in names else names[0]
-    worlds = by_world(done, metric, limits)
-    if not worlds:
-        return
-    grid = table(f"{one_line(metric, 40)} by world")
+def _print_worlds(console: Console, regimes: Regimes, seeds: int) -> None:
+    """What ranks, in each world by itself, beside the leading baseline: a mean hides in which a loss is good."""
+    limits = limits_of(regimes.evaluator)
+    grid = table(f"{one_line(regimes.metric, 40)} by world, each interval by itself")
+    versus = f"vs {one_line(regimes.versus, 20)} [95%]" if regimes.versus else ""
     add_name(grid, "world")
-    add_figure(grid, f"mean of {len(done)}")
-    add_figure(grid, "95% interval")
-    for world, mean in worlds.items():
-        grid.add_row(
-            name_cell(world), number(mean.mean), interval_text(mean, limits.get(f"{metric}/{world}", UNLIMITED))
-        )
+    for header in (f"mean of {seeds}", "95% interval", *([versus] if versus else [])):
+        add_figure(grid, header)
+    for one in regimes.rows:
+        ends = interval_text(one.mean, limits.get(f"{regimes.metric}/{one.world}", UNLIMITED))
+        beside = [difference_text(one.difference, wide=False)] if versus else []
+        grid.add_row(name_cell(one.world), number(one.mean.mean), ends, *beside)
     console.print()
-    print_table(console, grid, ("95% interval",))
+    print_table(console, grid, ("95% interval", versus))
 
 
 def _metrics_table(done: list[TrialRecord], limits: Mapping[str, Limits]) -> tuple[Grid, list[str]]:
@@ -256,6 +262,7 @@ def _as_values(found: Stored) -> dict[str, Any]:
         "campaign_status": found.campaign.status,
         "ended": found.campaign.ended,
         "lineage": found.lineage,
+        "regimes": found.regimes,
         "trials": found.trials,
         "tasks": {task: {"task": r.task, "facts": r.facts} for task, r in found.tasks.items()},
     }

@@ -14,6 +14,7 @@ from discovery.cli.leaderboard import end_values
 from discovery.cli.listings import campaign_values
 from discovery.cli.tables import add_figure, add_name, add_note, key_values, name_cell, print_table, table
 from discovery.cli.terminal import dollars, duration, number, print_end, print_json, stdout_console, words
+from discovery.contest import PRIVILEGED
 from sandbox.text import one_line
 
 if TYPE_CHECKING:
@@ -104,10 +105,12 @@ def _figures(one: ProposerStats) -> list[str]:
 def _print_leaders(console: Console, found: CampaignStats) -> None:
     """How the leading score grew, and the leading baseline for comparison."""
     if not found.leaders:
-        console.print("\nno loss is ranked yet", style="dim")
+        console.print("\nno loss is ranked yet" + (" that may lead" if found.apart is not None else ""), style="dim")
+        _print_apart(console, found)
         return
     ranking = found.campaign.ranking
-    console.print(Text(f"\nLeading {one_line(ranking.metric, 40)} so far", style="bold"))
+    among = f", among {PRIVILEGED} losses" if found.about_privileged else ""
+    console.print(Text(f"\nLeading {one_line(ranking.metric, 40)} so far{among}", style="bold"))
     grid = table()
     add_figure(grid, "after")
     add_figure(grid, "score")
@@ -120,4 +123,21 @@ def _print_leaders(console: Console, found: CampaignStats) -> None:
         console.print(f"{len(found.leaders) - _STEPS_SHOWN} earlier steps: --json", style="dim")
     if found.baselines:
         leading = found.baselines[0]
-        console.print(Text(f"leading baseline: {one_line(leading.name, 40)} {number(leading.score)}", style="dim"))
+        kind = f" ({PRIVILEGED})" if leading.privileged else ""
+        console.print(
+            Text(f"leading baseline: {one_line(leading.name, 40)}{kind} {number(leading.score)}", style="dim")
+        )
+    _print_apart(console, found)
+
+
+def _print_apart(console: Console, found: CampaignStats) -> None:
+    """The leading one of the losses that do not compete with those above."""
+    one = found.apart
+    if one is None:
+        return
+    what, reads = f"{PRIVILEGED} loss", f", which reads {', '.join(one.privileged)}"
+    if not one.privileged:
+        what, reads = "loss that sees labels alone", ""
+    which = f"{one.candidate_id[:10]} {one_line(one.name, 40)} {number(one.score)}{reads}"
+    said = f"apart from these, the leading {what}: {which}"
+    console.print(words(said, "magenta", 400))

@@ -11,6 +11,7 @@ from discovery.browse.following import Follower
 from discovery.cli.archives import opened
 from discovery.cli.border import INTERRUPTED
 from discovery.cli.terminal import number
+from discovery.contest import PRIVILEGED
 from discovery.interrupts import interrupts
 from discovery.json_values import plain
 from sandbox.text import one_line
@@ -51,7 +52,8 @@ def _say(news: News) -> None:
     if news.leader is not None and news.leader.score is not None:
         score = news.leader.score
         name = one_line(news.leader.name, 60)
-        print(f"leads so far: {name} ({news.leader.candidate.short_id}) {score.metric} {number(score.mean)}")
+        kind = f", {PRIVILEGED}" if news.leader.privileged else ""
+        print(f"leads so far: {name} ({news.leader.candidate.short_id}) {score.metric} {number(score.mean)}{kind}")
     if news.is_over:
         record = news.campaign
         print(f"{one_line(record.name, 60)}: {one_line(record.status, 30)}, {record.trials_done} trials done")
@@ -65,7 +67,8 @@ def _told(one: Happening) -> str:
     failure = one_line(str(one.failure), 200) if one.failure else ""
     if one.seed is None:
         return f"{'refused ' if failure else 'accepted'} {shown}{': ' if failure else ''}{failure}"
-    return f"{'failed  ' if failure else 'trial   '} {shown} seed {one.seed}: {failure or _value(one)}"
+    kind = f", {PRIVILEGED}" if one.privileged else ""
+    return f"{'failed  ' if failure else 'trial   '} {shown} seed {one.seed}: {failure or _value(one)}{kind}"
 
 
 def _value(one: Happening) -> str:
@@ -88,6 +91,7 @@ def _say_json(news: News) -> None:
                 "candidate_id": leader.candidate.id,
                 "name": leader.name,
                 "score": news.leader.score.mean,
+                "privileged": leader.privileged,
             }
         )
     if news.is_over:

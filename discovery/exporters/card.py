@@ -13,6 +13,7 @@ from dataclasses import MISSING, fields
 from typing import Any, ClassVar
 
 from db.records import Ancestor
+from discovery.contest import PRIVILEGED, UNLIKE
 from discovery.dossier import Dossier, Measurement
 from discovery.exporters.base import Export, ExportContext, Exporter
 from discovery.exporters.header import MAX_LINEAGE, describe, plain_text
@@ -102,7 +103,7 @@ def fenced(text: str, language: str) -> str:
 def _summary(dossier: Dossier) -> str:
     entry = dossier.entry
     if not entry.campaign:
-        return f"A published loss of the library, for {span(dossier.contract.name)}."
+        return f"A published loss of the library, for {span(dossier.contract.name)}.{_privileged(dossier)}"
     who = (
         f"the model {span(dossier.model, 80)}"
         if dossier.model
@@ -113,10 +114,21 @@ def _summary(dossier: Dossier) -> str:
     primary = dossier.primary
     by = f"Proposed by {who}, in the campaign {span(entry.campaign, 80)}."
     if primary is None:
-        return f"{by} Not measured."
+        return f"{by} Not measured.{_privileged(dossier)}"
     mean, metric = primary.mean, span(primary.score.metric, 60)
     standing = f" {span(dossier.standing, 600)}." if dossier.standing else ""
-    return f"{by} {metric} {mean.mean:.4g}{_interval(mean.low, mean.high)} on {span(primary.evaluator, 60)}.{standing}"
+    where = f"on {span(primary.evaluator, 60)}.{standing}{_privileged(dossier)}"
+    return f"{by} {metric} {mean.mean:.4g}{_interval(mean.low, mean.high)} {where}"
+
+
+def _privileged(dossier: Dossier) -> str:
+    """That it is told more than labels; empty where it is not."""
+    if not dossier.privileged:
+        return ""
+    names = ", ".join(span(n) for n in dossier.privileged)
+    return (
+        f" **It is {PRIVILEGED}**: it reads {names}, which tell more than labels do, so compare it with losses that do."
+    )
 
 
 def _interval(low: float | None, high: float | None) -> str:
@@ -161,10 +173,11 @@ def _measurement(measurement: Measurement) -> dict[str, Any]:
                 "mean": f"{v.mean:.4g}",
                 "difference": f"{v.difference.mean:+.4g}{_interval(v.difference.low, v.difference.high)}",
                 "pairs": str(v.difference.n),
-                "verdict": v.difference.says,
+                "verdict": v.difference.says + ("" if v.alike else f", {UNLIKE}"),
             }
             for v in measurement.versus
         ],
+        "confidence": measurement.versus[0].difference.family.says if measurement.versus else "",
         "effect": measurement.versus[0].difference.minimum_effect if measurement.versus else 0,
     }
 
@@ -185,6 +198,7 @@ def _properties(dossier: Dossier) -> Iterable[tuple[str, str]]:
         )
         yield "nearest known losses, by fingerprint (0: a copy, 1.4: nothing in common)", ", ".join(near)
     yield "inputs read", ", ".join(span(n) for n in dossier.parameters)
+    yield "of these tell more than labels do", ", ".join(span(n) for n in dossier.privileged) or "none"
 
 
 def _ancestor(ancestor: Ancestor) -> str:

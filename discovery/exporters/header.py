@@ -6,9 +6,11 @@ import textwrap
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+from discovery.contest import PRIVILEGED, UNLIKE, told
 from discovery.dossier import Dossier, Measurement
 from discovery.exporters.base import ExportContext
 from discovery.formulas.writer import notes, text
+from discovery.statistics import ALONE, Family
 from sandbox.text import clean_text, one_line
 
 WIDTH = 110
@@ -68,6 +70,7 @@ def provenance(dossier: Dossier, context: ExportContext) -> Iterable[str]:
     fields = {
         "candidate": candidate.id,
         "interface": dossier.contract.name,
+        **({PRIVILEGED: f"it reads {told(dossier)}"} if dossier.privileged else {}),
         "campaign": entry.campaign or "none",
         "origin": f"{entry.origin}, by {entry.proposer}",
         "model": dossier.model or "no language model",
@@ -76,8 +79,9 @@ def provenance(dossier: Dossier, context: ExportContext) -> Iterable[str]:
         "version": f"objective-discovery {context.version}",
         "command": context.command,
     }
+    width = max(len(label) for label in fields) + 2
     for label, value in fields.items():
-        yield f"    {label + ':':<11}{one_line(value, 300)}"
+        yield f"    {label + ':':<{width}}{one_line(value, 300)}"
     yield ""
     yield "Built on:"
     for ancestor in dossier.lineage[:MAX_LINEAGE]:
@@ -107,7 +111,8 @@ def scores(dossier: Dossier) -> Iterable[str]:
             yield f"    seed {seed}: {value:.6g}"
         for other in measurement.versus:
             difference = other.difference
-            by = f"{difference.mean:+.4g}{interval(difference.low, difference.high)}, {difference.says}"
+            ends = interval(difference.low, difference.high, difference.family)
+            by = f"{difference.mean:+.4g}{ends}, {difference.says}" + ("" if other.alike else f", {UNLIKE}")
             yield f"    minus {one_line(other.name, 60)} ({other.mean:.6g}): {by}"
 
 
@@ -117,8 +122,9 @@ def mean_of(measurement: Measurement) -> str:
     return f"{mean.mean:.6g}{interval(mean.low, mean.high)}, {count} seed{'s' if count > 1 else ''}"
 
 
-def interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f", 95% interval [{low:.4g}, {high:.4g}]"
+def interval(low: float | None, high: float | None, family: Family = ALONE) -> str:
+    """``, 95% interval [0.5, 0.75]``, with what it holds for at once; nothing where there is none."""
+    return "" if low is None or high is None else f", {family.says} interval [{low:.4g}, {high:.4g}]"
 
 
 def describe(measurement: Measurement) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from discovery.contest import UNLIKE
 from discovery.dossier import Measurement
 from discovery.exporters.base import Curve, ExportError
 from sandbox.text import one_line
@@ -117,7 +118,7 @@ def _forest(axes: Axes, measurement: Measurement) -> None:
             )
         marker = {"better": "^", "worse": "v"}.get(difference.verdict, "o")
         axes.plot([difference.mean], [place], marker=marker, color=colour, markersize=6)
-    axes.set_yticks(range(len(others)), [_label(o.name) for o in others])
+    axes.set_yticks(range(len(others)), [_label(o.name) + ("" if o.alike else f", {UNLIKE}") for o in others])
     axes.set_ylim(len(others) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     direction = "right is better" if score.higher_is_better else "left is better"

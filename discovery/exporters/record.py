@@ -45,6 +45,7 @@ def _values(dossier: Dossier, context: ExportContext) -> dict[str, Any]:
         "thought": entry.thought,
         "contract": dossier.contract,
         "parameters": dossier.parameters,
+        "privileged": dossier.privileged,
         "source": entry.candidate.source,
         "formula": _formula(context),
         "status": entry.status if entry.campaign else "known",

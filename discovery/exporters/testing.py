@@ -60,7 +60,7 @@ def measurement() -> Measurement:
     """Two seeds of the ranking task beside one baseline."""
     score = Score("frontier", True, {0: 0.5, 1: 0.75})
     mean = paired_difference(score.by_seed, {0: 0.0, 1: 0.0}, True, 0.0)
-    difference = paired_difference(score.by_seed, {0: 0.25, 1: 0.5}, True)
+    difference = paired_difference(score.by_seed, {0: 0.25, 1: 0.5}, True, 0.005)
     versus = Comparison("dpo", "a" * 64, 0.375, difference)
     return Measurement("preference.enumerable", "t" * 64, True, False, score, mean, (versus,))
 

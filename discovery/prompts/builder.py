@@ -15,6 +15,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from db.messages import Prompt, PromptPart, Role
 from db.records import Score
 from discovery.config_errors import ConfigError
+from discovery.contest import PRIVILEGED
 from discovery.protocols import Past, Plan
 from evaluators.base import MetricSpec
 from evaluators.objectives import Objective
@@ -48,6 +49,7 @@ class PromptContext:
         known: published losses that are named as not new.
         described: names of those that are also described in a line; None: all. There are more known losses than a prompt
             should explain, and most language models know them by name.
+        about_privileged: whether losses are looked for that are told more than labels (`discovery.contest`).
     """
 
     contract: Contract
@@ -55,6 +57,7 @@ class PromptContext:
     task: str
     known: Sequence[Objective] = ()
     described: Collection[str] | None = None
+    about_privileged: bool = False
 
 
 def fence(text: str, language: str = "") -> str:
@@ -64,19 +67,24 @@ def fence(text: str, language: str = "") -> str:
     return f"{ticks}{language}\n{text.rstrip()}\n{ticks}"
 
 
-def status(score: Score | None, failure: Failure | None) -> str:
-    """``score 0.8123 (2 seeds)``, ``failed: KIND: message``, or ``still in training``; one line."""
+def status(score: Score | None, failure: Failure | None, privileged: bool = False) -> str:
+    """``score 0.8123 (2 seeds)``, ``failed: KIND: message``, or ``still in training``; one line.
+
+    A score of a loss that is told more than labels says so.
+    """
     if failure is not None:
         return one_line(f"failed: {failure}", MAX_LINE)
     if score is None:
         return "still in training"
     seeds = len(score.by_seed)
-    return f"score {score.mean:.4f} ({seeds} seed{'s' if seeds > 1 else ''})"
+    return f"score {score.mean:.4f} ({seeds} seed{'s' if seeds > 1 else ''})" + (
+        f", {PRIVILEGED}" if privileged else ""
+    )
 
 
 def past_line(past: Past) -> str:
     """A past loss as one line of the brief list."""
-    return f"{one_line(past.name, 80) or 'unnamed'}: {status(past.score, past.failure)}"
+    return f"{one_line(past.name, 80) or 'unnamed'}: {status(past.score, past.failure, bool(past.privileged))}"
 
 
 class PromptBuilder:
@@ -134,6 +142,8 @@ class PromptBuilder:
             "tensors": contract.tensors,
             "scalars": contract.scalars,
             "optional": contract.optional,
+            "privileged": [t.name for t in contract.tensors if t.privileged],
+            "about_privileged": self._context.about_privileged,
             "scale_scalar": contract.scale_scalar,
             "smallest_batch": contract.smallest_batch,
             "modules": [f"`{m}`" for m in IMPORTS],
@@ -206,8 +216,13 @@ def _of_plan(plan: Plan) -> dict[str, Any]:
 
 
 def _best(shown: Iterable[Past]) -> Past | None:
-    """The best scored one; the first of equals. Plans that explore do not show it first, and sometimes only in brief."""
-    scored = [(p.score.mean if p.score.higher_is_better else -p.score.mean, p) for p in shown if p.score is not None]
+    """The best scored one of those that compete; the first of equals.
+
+    Plans that explore do not show it first, and sometimes only in brief.
+    """
+    scored = [
+        (p.score.mean if p.score.higher_is_better else -p.score.mean, p) for p in shown if p.score and not p.apart
+    ]
     return max(scored, key=lambda pair: pair[0])[1] if scored else None
 
 
@@ -218,7 +233,7 @@ def _view(past: Past) -> dict[str, str]:
         "thought": one_line(past.thought, MAX_THOUGHT),
         "code": clean_text(past.source, MAX_SOURCE_BYTES),
         "origin": past.origin,
-        "status": status(past.score, past.failure),
+        "status": status(past.score, past.failure, bool(past.privileged)),
         "line": past_line(past),
     }
 

@@ -44,8 +44,8 @@ class ConversationOptions:
 class ConversationStrategy:
     """Deterministic given its seed and what it was told, in whatever pauses and restarts.
 
-    Losses are kept in order as they are told. An ask that draws by rank still costs O(n log n) in their number: some 70 ms
-    among 100,000.
+    Losses that do not compete come after all that do, whatever their scores. They are kept in order as they are told. An ask
+    that draws by rank still costs O(n log n) in their number: some 70 ms among 100,000.
     """
 
     name: ClassVar[str] = "conversation"
@@ -58,7 +58,8 @@ class ConversationStrategy:
         self._past: dict[int, Past] = {}  # by proposal index: a duplicate shares its original's candidate id
         # indices of a candidate's scored proposals; the first one stands for it
         self._scored: dict[str, list[int]] = {}
-        self._ranked: list[tuple[float, int]] = []  # one per scored candidate: badness, index; the best first
+        # one per scored candidate: whether it does not compete, badness, index; the best first
+        self._ranked: list[tuple[bool, float, int]] = []
         self._failed: list[int] = []  # indices, in order
         self._running: list[int] = []
 
@@ -80,6 +81,8 @@ class ConversationStrategy:
             origin=proposal.origin,
             score=None if failure else outcome.score,
             failure=failure,
+            privileged=proposal.gate.privileged if proposal.gate is not None else (),
+            apart=outcome.apart,
         )
         self._past[proposal.index] = past
         if past.score is not None:
@@ -107,8 +110,9 @@ class ConversationStrategy:
             self._scored[candidate] = sorted(indices)
             insort(self._ranked, self._place(min(indices)))
 
-    def _place(self, index: int) -> tuple[float, int]:
-        return _badness(self._past[index]), index
+    def _place(self, index: int) -> tuple[bool, float, int]:
+        past = self._past[index]
+        return past.apart, _badness(past), index
 
     def ask(self, index: int) -> Plan:
         """The plan of proposal `index`; asking twice with nothing told in between gives the same plan."""
@@ -133,7 +137,7 @@ class ConversationStrategy:
         return [self._at(i) for i in sorted(chosen)], left
 
     def _at(self, position: int) -> Past:
-        return self._past[self._ranked[position][1]]
+        return self._past[self._ranked[position][-1]]
 
     def _brief(self, shown: Collection[str], left: int) -> list[Past]:
         """Scored ones best first, then failures newest first, then those in training; half the room for each side."""

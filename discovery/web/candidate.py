@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from db.arrays import means_along
 from db.measurements import Trials, by_measurement
-from db.records import Entry, EntryFilter
+from db.records import CampaignRecord, Entry, EntryFilter
 from discovery.browse.comparison import code_diff
 from discovery.browse.curves import LossCurve, stored_curve
-from discovery.browse.intervals import by_world, limits_of, metric_interval
+from discovery.browse.intervals import Regimes, limits_of, metric_interval, regimes_of
 from discovery.cli.catalogue import contract_named
 from discovery.cli.probed import properties
+from discovery.contest import alike
 from discovery.gathering import of_archived
 from discovery.statistics import Difference
 from discovery.web.charts import Figure, figure, line, thinned
@@ -51,7 +52,7 @@ class Stage:
     title: str
     trials: Trials
     rows: tuple[Row, ...]
-    worlds: Mapping[str, Difference] = field(default_factory=dict)  # the ranking metric in each world by itself
+    regimes: Regimes | None = None  # the ranking metric in each world by itself
 
     @property
     def seeds(self) -> list[int]:
@@ -74,7 +75,7 @@ def candidate(archive: Archive, prefix: str, campaign: str | None) -> dict[str, 
         "curves": curve_charts(_curves(archive, entry)),
         "checks": properties(proposal.probe),
         "nearest": proposal.probe.nearest if proposal.probe is not None else None,
-        "stages": [_stage(archive, group, record.ranking.metric) for group in groups],
+        "stages": [_stage(archive, record, entry, group) for group in groups],
         "measurements": _measurements(archive, entry),
         "training": _training(archive, groups[0]) if groups else [],
         "formats": plugin_names("exporters"),
@@ -83,9 +84,10 @@ def candidate(archive: Archive, prefix: str, campaign: str | None) -> dict[str, 
 
 
 def _baselines(archive: Archive, entry: Entry) -> Sequence[Entry]:
-    """The leading known objectives of the campaign, without the candidate itself."""
-    found = archive.entries(entry.campaign, EntryFilter(status="ranked", origin="known"), limit=_BESIDE + 1)
-    return [e for e in found if e.candidate.id != entry.candidate.id][:_BESIDE]
+    """The leading known objectives of the campaign without the candidate itself, those of its own kind first."""
+    found = archive.entries(entry.campaign, EntryFilter(status="ranked", origin="known"))
+    others = [e for e in found if e.candidate.id != entry.candidate.id]
+    return sorted(others, key=lambda e: not alike(e, entry))[:_BESIDE]
 
 
 def _curves(archive: Archive, entry: Entry) -> list[LossCurve]:
@@ -106,10 +108,10 @@ def _measurements(archive: Archive, entry: Entry) -> Sequence[Any]:
     return of_archived(archive, entry, contract).measurements
 
 
-def _stage(archive: Archive, group: Trials, metric: str) -> Stage:
+def _stage(archive: Archive, record: CampaignRecord, loss: Entry, group: Trials) -> Stage:
     evaluator = archive.task(group.task_id).task.evaluator
     fresh = "on seeds that the search never saw" if group.fresh else "another task"
-    title = f"{evaluator}, ranks by {metric}" if group.ranks else f"{evaluator}, promotion: {fresh}"
+    title = f"{evaluator}, ranks by {record.ranking.metric}" if group.ranks else f"{evaluator}, promotion: {fresh}"
     values: dict[str, dict[int, float]] = {}
     for trial in group.trials:
         for found in trial.metrics if trial.status == "done" else ():
@@ -117,8 +119,7 @@ def _stage(archive: Archive, group: Trials, metric: str) -> Stage:
                 values.setdefault(found.name, {})[trial.seed] = found.value
     limits = limits_of(evaluator)
     rows = (Row(name, metric_interval(group.trials, name, limits), v) for name, v in values.items())
-    worlds = by_world(group.trials, metric, limits)
-    return Stage(title, group, tuple(rows), worlds)
+    return Stage(title, group, tuple(rows), regimes_of(archive, record, loss, group))
 
 
 def _training(archive: Archive, group: Trials) -> list[tuple[str, str, Figure]]:

@@ -11,6 +11,7 @@ from discovery.browse.campaign_stats import CampaignStats, campaign_stats
 from discovery.browse.comparison import ranking_difference
 from discovery.cli.board import spread_of
 from discovery.cli.terminal import dollars, duration, number, signed
+from discovery.contest import PRIVILEGED, UNLIKE, alike, leader_of_campaign
 from discovery.web.charts import Dot, Figure, at, bars, cloud, figure, line, thinned
 from discovery.web.rendering import link, when
 from sandbox.failure import FailureKind
@@ -27,16 +28,23 @@ _LATELY = timedelta(minutes=10)
 def campaigns(archive: Archive) -> dict[str, Any]:
     """All campaigns, newest first, each with its leading loss. Raises ArchiveError."""
     records = archive.campaigns()[::-1]
-    return {"campaigns": [(r, next(iter(archive.top(r.id, 1)), None)) for r in records]}
+    return {"campaigns": [(r, leader_of_campaign(archive, r.id)) for r in records]}
 
 
 def campaign(archive: Archive, name: str) -> dict[str, Any]:
     """A campaign's page, with what `live` says at this moment. Raises ArchiveError."""
     stats = campaign_stats(archive, name)
+    about = stats.about_privileged
+    leaders, apart = (
+        archive.entries(name, EntryFilter(status="ranked", privileged=kind), limit=_LEADERS)
+        for kind in (about, not about)
+    )
     return {
         "campaign": stats.campaign,
         "proposers": stats.proposers,
-        "leaders": archive.entries(name, EntryFilter(status="ranked"), limit=_LEADERS),
+        "leaders": leaders,
+        "apart": apart,
+        "about_privileged": about,
         "metrics": archive.metrics(name),
         "live": _live(archive, stats),
     }
@@ -91,7 +99,7 @@ def _tiles(archive: Archive, stats: CampaignStats, running: Sequence[RunningTria
         (
             "Leading baseline",
             number(known[0].score) if known else "-",
-            f"{one_line(known[0].name, 40)}{_spread(archive, record.id, known[0])}" if known else "none measured",
+            f"{_named(known[0], 40)}{_spread(archive, record.id, known[0])}" if known else "none measured",
         ),
         ("Losses in training or ranked", f"{record.candidates:,}", f"of {record.proposals:,} proposals and baselines"),
         ("Trials done", f"{record.trials_done:,}", f"{len(running)} running, {failed}"),
@@ -113,18 +121,24 @@ def _leading(archive: Archive, stats: CampaignStats) -> tuple[str, str]:
     if not stats.leaders:
         return "-", "nothing ranked yet"
     leader = stats.leaders[-1]
-    name, score = one_line(leader.name, 40), number(leader.score)
+    name, score = _named(leader, 40), number(leader.score)
     if not stats.baselines:
         return score, f"{name}; no baseline to compare with"
     known = stats.baselines[0]
     compared = ranking_difference(archive, stats.campaign, leader.candidate_id, known.candidate_id)
-    beside = one_line(known.name, 30)
+    beside = _named(known, 30)
     if compared is None:
         return score, f"{name}; no seed in common with {beside}"
     ends = (
         "" if compared.low is None or compared.high is None else f" [{signed(compared.low)}, {signed(compared.high)}]"
     )
-    return score, f"{name}: {signed(compared.mean)}{ends} to {beside}, {compared.says}"
+    unlike = "" if alike(leader, known) else f", {UNLIKE}"
+    return score, f"{name}: {signed(compared.mean)}{ends} to {beside}, {compared.says}{unlike}"
+
+
+def _named(one: Scored, limit: int) -> str:
+    """Its name with its mark."""
+    return one_line(one.name, limit) + (f" ({PRIVILEGED})" if one.privileged else "")
 
 
 def _spread(archive: Archive, campaign: int, one: Scored) -> str:
@@ -148,7 +162,7 @@ def _leader_chart(stats: CampaignStats) -> Figure:
         return figure([], "time (UTC)", ranking.metric, x_type="date")
     ends = [at(min(times)), at(stats.campaign.finished_at or max(times))]
     levels = [
-        line(b.name, ends, [b.score, b.score], line={"dash": "dot", "width": 1.5}, hoverinfo="name+y")
+        line(_named(b, 40), ends, [b.score, b.score], line={"dash": "dot", "width": 1.5}, hoverinfo="name+y")
         for b in stats.baselines[:_BASELINES]
     ]
     found = []
@@ -163,7 +177,8 @@ def _scores_chart(campaign: str, metric: str, scored: Sequence[Scored]) -> Figur
     """Each ranked loss when it was measured, by proposer."""
     groups: dict[str, list[Scored]] = {}
     for one in thinned(scored):
-        groups.setdefault("baseline" if one.origin == "known" else one.proposer, []).append(one)
+        group = "baseline" if one.origin == "known" else one.proposer
+        groups.setdefault(group + (f", {PRIVILEGED}" if one.privileged else ""), []).append(one)
     clouds = [
         cloud(
             proposer,

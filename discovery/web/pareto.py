@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from discovery.browse.pareto import tradeoff
+from discovery.contest import PRIVILEGED
 from discovery.web.charts import Dot, cloud, figure, line, thinned
 from discovery.web.rendering import link
 
@@ -25,6 +26,7 @@ def plot(archive: Archive, campaign: str, x: str | None, y: str | None) -> dict[
     groups: dict[str, list[Dot]] = {}
     for p in thinned(found.points):
         group = "baseline" if p.candidate.origin == "known" else p.candidate.proposer
+        group += f", {PRIVILEGED}" if p.candidate.privileged else ""
         groups.setdefault(group, []).append(
             Dot(p.x, p.y, p.candidate.name, link(f"/candidate/{p.candidate.candidate_id[:10]}", campaign=campaign))
         )

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from db.records import Entry
 from discovery.cli.board import spread_of
 from discovery.cli.terminal import number, signed
+from discovery.contest import alike, told
 from discovery.json_values import plain
 from sandbox.text import clean_text, one_line, visible
 
@@ -42,7 +43,7 @@ def _environment() -> Environment:
         "diff": highlighted_diff,
         "thousands": lambda value: f"{value:,}",
     }
-    made.globals |= {"link": link, "of_candidate": of_candidate, "chart_data": chart_data}
+    made.globals |= {"link": link, "of_candidate": of_candidate, "chart_data": chart_data, "told": told, "alike": alike}
     return made
 
 

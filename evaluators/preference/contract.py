@@ -2,7 +2,8 @@
 
 The interface of pairs is that of Lu et al. 2024 (arXiv:2406.08414). A loss of the four log-probs alone is of family F1;
 one that names an optional input is of family F2. Optional inputs come last and are drawn by themselves in the probe, so
-that a new one changes neither the fingerprint nor the id of a loss that does not read it.
+that a new one changes neither the fingerprint nor the id of a loss that does not read it. Scores, their quantiles and soft
+labels are privileged: they tell more than the label of an example does.
 
 A batch has at least two examples, so that a standard deviation over it is a number: the evaluators refuse less.
 """
@@ -46,6 +47,7 @@ def _score(name: str, whose: str) -> TensorInput:
         -2.0,
         2.0,
         optional=True,
+        privileged=True,
     )
 
 
@@ -69,7 +71,7 @@ PAIRS = Contract(
         TensorInput(
             "preference_probability",
             "soft label: probability that a labeller prefers the chosen response to the rejected one",
-            0.0, 1.0, optional=True,
+            0.0, 1.0, optional=True, privileged=True,
         ),
     ),
     scalars=(
@@ -79,6 +81,13 @@ PAIRS = Contract(
             "running_log_ratio",
             "mean over all steps so far, this one included, of the log-ratios policy to reference of all responses, in nats",
             0.0, (0.3, -4.0, 6.0), optional=True,
+        ),
+        ScalarInput(
+            "moving_margin",
+            "moving mean of the batch's mean margin, in nats: 0.9 of its last value (0 at first) plus 0.1 of this step's; "
+            "the margin is the log-ratio policy to reference of the chosen response minus that of the rejected one",
+            # near the batches' own means in a probe, which lie around 0: what it is compared with in training is near it too
+            0.0, (0.3, -1.0, 3.0), optional=True,
         ),
     ),
     scale_scalar="beta",
@@ -103,7 +112,7 @@ UNPAIRED = Contract(
         TensorInput(
             "score_quantile",
             "share of the reference's own responses to the prompt whose score is at most this one's",
-            0.0, 1.0, optional=True,
+            0.0, 1.0, optional=True, privileged=True,
         ),
         _policy(
             "sample_policy_logps",

@@ -10,6 +10,7 @@ import pytest
 from tests.chaos.rounds import Round
 
 
+@pytest.mark.slow
 def test_a_campaign_that_is_struck_is_exact(tmp_path: Path) -> None:
     one = Round(tmp_path, str(tmp_path / "archive.db"), "chaos", seed=10, strikes=1)
     one.play()

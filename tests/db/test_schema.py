@@ -101,6 +101,9 @@ def test_an_archive_that_another_version_wrote_is_read(
             assert read.probe is not None
             assert read.probe.fingerprint is not None
             assert read.probe.fingerprint.conditions == CONDITIONS
+        if version >= "0007":
+            assert best.privileged == ("chosen_score",)
+            assert archive.entries("saved", EntryFilter(privileged=True)) == [best]
         # what later versions keep beside the trials
         assert archive.means("saved", ["kl"])[best.candidate.id] == {"kl": pytest.approx(10 - 0.7505, abs=1e-12)}
         assert archive.entries("saved", EntryFilter(where="kl < 9.4")) == [best]
@@ -114,6 +117,32 @@ def test_an_archive_that_another_version_wrote_is_read(
         resumed = archive.start_campaign("saved", {"seed": 1}, task=TASK, metric="score", higher_is_better=True)
         assert resumed.resumed
         assert archive.totals("saved").trials == {"done": 6, "pending": 1}
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_what_an_older_archive_holds_is_told_apart_by_what_it_reads(
+    database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Before 0007 nothing said which losses are told more than labels; the inputs that they read do."""
+    path = str(shutil.copy(SAVED[5], tmp_path / "saved.db"))
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        (best,) = connection.execute("SELECT candidate_id FROM standings ORDER BY sort_key LIMIT 1").fetchone()
+        reads = json.dumps(["beta", "preference_probability", "chosen_score"])
+        connection.execute("UPDATE candidates SET parameters = ? WHERE id = ?", (reads, best))
+        gate = json.dumps({"violations": [], "parameters": ["chosen_score", "beta"]})
+        connection.execute("UPDATE candidates SET gate = ? WHERE id = ?", (gate, best))
+        connection.execute("UPDATE candidates SET contract = 'theirs' WHERE id <> ?", (best,))
+    if database == "postgresql":
+        saved, path = path, new_database(request.getfixturevalue("server"))
+        in_postgresql(Path(saved), path, "0006")
+    upgrade(path)
+    with Archive(path) as archive:
+        assert {e.candidate.id: e.privileged for e in archive.entries("saved") if e.privileged} == {
+            best: ("chosen_score", "preference_probability")
+        }
+        gate_report = archive.proposal_of(best, "saved").gate
+        assert gate_report is not None
+        assert gate_report.privileged == ("chosen_score",)
 
 
 def test_opening_needs_no_migration_tool(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from tests.support.command_runs import Command
 from tests.support.interrupted import campaign, check_exact, started
 
 
+@pytest.mark.slow
 def test_killed_in_the_search_and_in_a_promotion(tmp_path: Path) -> None:
     with ChatServer(latency_s=0.2) as server:
         plan = campaign(tmp_path, server)
@@ -116,7 +117,8 @@ def test_killed_at_random_moments(tmp_path: Path, seed: int) -> None:
         check_exact(kept(tmp_path / "archive.db"), server, stops)
 
 
-@pytest.mark.parametrize("victim", ["gcs/gcs_server", pytest.param("raylet/raylet", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["gcs/gcs_server", "raylet/raylet"])
 def test_ray_that_is_killed_while_it_starts_ends_it_in_one_line(tmp_path: Path, victim: str) -> None:
     with ChatServer() as server:
         plan = campaign(tmp_path, server)

@@ -42,6 +42,10 @@ class TestConformance(ExporterConformance):
     def make_exporter(self):
         return CardExporter()
 
+    @pytest.mark.slow  # it draws four figures of each of them
+    def test_every_known_objective_exports_and_what_it_exports_to_computes_the_loss(self):
+        super().test_every_known_objective_exports_and_what_it_exports_to_computes_the_loss()
+
 
 def pixels(png: bytes) -> np.ndarray:
     assert png.startswith(b"\x89PNG")

@@ -25,7 +25,7 @@ def test_it_ranks_with_intervals_and_goes_on(folder):
     )
     assert first.code == 0, first.stderr
     found = json.loads(first.stdout)
-    assert found["reference"] == "dpo"
+    assert found["references"] == ["dpo"]
     assert found["seeds"] == [0, 1, 2]
     assert {line["name"] for line in found["objectives"]} == {"dpo", "ipo"}
     means = [line["mean"] for line in found["objectives"]]
@@ -75,5 +75,5 @@ def test_objectives_of_single_responses_are_measured_too(tmp_path):
     )
     assert done.code == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["reference"] == "kto"
+    assert found["references"] == ["kto"]
     assert {line["name"] for line in found["objectives"]} == {"kto", "bco"}

@@ -171,7 +171,7 @@ def test_compare_pairs_by_world_on_the_seeds_that_rank_in_the_campaign_that_has_
         started = {"task": SMALL_TASK, "metric": "frontier", "higher_is_better": True, "seeds": (0, 1)}
         campaign = stored.start_campaign("small", {"seed": 1}, **started).id
         for candidate, score in ((WINNER, 0.5), (DPO, 0.25)):
-            values = [score, *(score + w / 8 for w in range(4))]
+            values = [score, *(score + (w - 1.5) / 8 for w in range(4))]
             names = ["frontier", *(f"frontier/world {w}" for w in range(4))]
             for seed in (7, 8):  # outside of the ranking
                 metrics = tuple(Metric(n, v, True, "") for n, v in zip(names, values, strict=True))

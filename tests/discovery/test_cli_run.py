@@ -64,7 +64,7 @@ def test_a_campaign_runs_to_its_leaderboard(finished):
         "No LLM in use: losses are mutated and recombined from known ones.",
         "Campaign quick: finished.",
         "leading baseline",
-        "[95%]",
+        "[95% simultaneous]",
         "which the search never saw",
         "prepare  nothing to prepare for 0.01 s of sleep",
     ):

@@ -15,7 +15,7 @@ from discovery.cli.views import EVENTS_SHOWN, LiveView, PlainView, comparisons, 
 from discovery.json_values import plain
 from discovery.leaderboard import Board, StageBoard
 from discovery.progress import Event, Progress, Running
-from discovery.statistics import Comparison, leaderboard
+from discovery.ranking import Comparison, leaderboard
 from sandbox.candidate import Candidate
 from sandbox.contract import Conditions
 from sandbox.reports import Fingerprint, ProbeReport
@@ -142,7 +142,7 @@ def board(unit_per_seed: int) -> Board:
         e.candidate.id: {(s, w): v + 0.01 * w * s for s, v in e.score.by_seed.items() for w in range(unit_per_seed)}
         for e in entries
     }
-    rows = leaderboard(entries, entries[:1], 10, Comparison(0.0, values=finer if unit_per_seed > 1 else None))
+    rows = leaderboard(entries, entries[:1], Comparison(0.0, finer if unit_per_seed > 1 else None), 10)
     return Board("run", (StageBoard("search", "loss_value", False, (0, 1, 2), False, rows),))
 
 
@@ -156,5 +156,5 @@ def test_the_board_says_what_its_intervals_rest_on(unit_per_seed, said):
     assert max(len(line) for line in lines) <= 80
     text = " ".join(" ".join(lines).split())
     assert said in text
-    assert "of 2 losses, one may look better by luck" in text
+    assert "simultaneous: with 95% confidence all of a table hold at once, 2 (by " in text
     assert "confirm on fresh ones" in text

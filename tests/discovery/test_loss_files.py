@@ -117,10 +117,8 @@ def mine(self, {NAMES.removesuffix(", beta")}):
 def test_other_attributes_of_self_are_named(tmp_path):
     given = read_one(write(tmp_path / "tests.json", [method("smooth", "losses = self.label_smoothing * logits")]))
     assert given.candidate is None
-    assert (
-        given.problem
-        == "it uses self.label_smoothing; a loss is given self.beta, self.progress, self.running_log_ratio"
-    )
+    scalars = "self.beta, self.moving_margin, self.progress, self.running_log_ratio"
+    assert given.problem == f"it uses self.label_smoothing; a loss is given {scalars}"
 
 
 def test_a_file_of_ours_is_taken_as_it_is(tmp_path):

@@ -131,5 +131,7 @@ def test_a_repair_shows_the_code_whose_lines_the_error_counts():
 
 def test_notes_are_stored_with_the_verdict():
     report = check_source(CANDIDATE, PAIRS)
-    assert gate_of(json.loads(json.dumps(gate_json(report)))) == report
-    assert gate_of({"violations": [], "parameters": ["a"]}) == GateReport((), ("a",))  # from before there were notes
+    assert gate_of(json.loads(json.dumps(gate_json(report))), "x") == report
+    assert gate_of({"violations": [], "parameters": ["a"]}, "x") == GateReport(
+        (), ("a",)
+    )  # from before there were notes

@@ -20,6 +20,7 @@ from tests.support.interrupted import PROPOSALS, campaign, check_exact, started
 TOKEN = "0123456789abcdef" * 4
 
 
+@pytest.mark.slow
 def test_a_campaign_on_two_nodes_with_a_token_and_none_without(tmp_path: Path) -> None:
     """The smallest campaign on a cluster: three slots need both nodes."""
     with Cluster(TOKEN) as cluster, ChatServer() as server:

@@ -33,7 +33,7 @@ UNCLEAR = {0: -0.1, 1: 0.2}
 
 def measured(gaps: dict[int, float], **how: bool) -> Measurement:
     usual = measurement()
-    difference = paired_difference(gaps, dict.fromkeys(gaps, 0.0), True)
+    difference = paired_difference(gaps, dict.fromkeys(gaps, 0.0), True, 0.005)
     return replace(usual, versus=(Comparison("dpo", "a" * 64, 0.375, difference),), **how)
 
 
@@ -111,14 +111,17 @@ def test_settings_of_promotions_count_where_they_were_measured():
     )
     assert effect_of(record, "first", True, "score", leads=True) == 0.1
     assert effect_of(record, "first", True, "kl", leads=False) == 0
-    assert effect_of(record, "first", True, "frontier", leads=False) == 0.005
+    assert effect_of(record, "preference.enumerable", True, "frontier", leads=False) == 0.005
+    assert effect_of(record, "first", True, "frontier", leads=False) == 0  # nobody here knows what it means there
+    assert effect_of(record, "preference.sentiment", False, "reward_at_kl", leads=True) == 0.02
     assert effect_of(record, "other", False, "reward", leads=True) == 0.3
     assert effect_of(record, "other", False, "kl", leads=False) == 0
     assert effect_of(record, "first", False, "score", leads=True) == 0
 
 
-SPEAK = ("campaign", "changes", "config", "copies", "dossier", "effects", "ending", "leaderboard", "ledger", "measured",
-         "progress", "search", "stages", "starting", "statistics", "unfinished")  # fmt: skip
+SPEAK = ("anytime", "campaign", "changes", "config", "copies", "dossier", "effects", "ending", "leaderboard", "ledger",
+         "measured", "progress", "ranking", "search", "simultaneous", "stages", "starting", "statistics",
+         "unfinished")  # fmt: skip
 PLACES = [
     *ROOT.glob("db/*.py"),
     *ROOT.glob("discovery/browse/*.py"),

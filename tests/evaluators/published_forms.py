@@ -29,6 +29,7 @@ class Pair:
     sw: Number
     sl: Number
     running: Number
+    moving: Number
 
     @property
     def hw(self) -> Number:
@@ -62,7 +63,7 @@ class Single:
 
 
 Form = Callable[..., list[Number]]  # (batch, beta)
-HOLDING = {"kto_pair", "uapo"}  # forms that take a third argument, a batch whose statistics are kept
+HOLDING = {"kto_pair", "uapo", "beta_dpo"}  # forms that take a third argument, a batch whose statistics are kept
 FORMS: dict[str, Form] = {}
 
 
@@ -127,7 +128,11 @@ each("truncated_quadratic")(lambda e, b: relu(1 - b * e.d) ** 2)
 each("savage")(lambda e, b: 1 / (1 + exp(b * e.d)) ** 2)
 each("cell")(lambda e, b: (exp(-b * e.d) - ls(b * e.d)) / 2)
 each("padll")(lambda e, b: mp.mpf("0.9") * (1 - (e.d < 0) * mp.mpf("0.5")) * -ls(b * e.d))
-each("pfl")(lambda e, b: -ls(b * e.d) / 2 if e.d > 0 else relu(1 - b * e.d) * 2)
+each("pfl")(lambda e, b: -ls(b * e.d) / 2 if e.lw > e.ll else relu(1 - b * e.d) * 2)
+each("gce_pair")(lambda e, b: (1 - sigmoid(b * e.d) ** mp.mpf("0.7")) / mp.mpf("0.7"))
+each("dpo_forward_corrected")(
+    lambda e, b: -mp.log(mp.mpf("0.9") * sigmoid(b * e.d) + mp.mpf("0.1") * sigmoid(-b * e.d))
+)
 
 
 @each("lrml")
@@ -152,6 +157,8 @@ each("apo_zero")(lambda e, b: 1 - sigmoid(b * e.hw) + sigmoid(b * e.hl))
 each("apo_down")(lambda e, b: sigmoid(b * e.hw) + 1 - sigmoid(b * e.d))
 each("vpo")(lambda e, b: -ls(b * e.d) - mp.mpf("0.01") * b * e.hw)
 each("dpop")(lambda e, b: -ls(b * (e.d - 50 * relu(-e.hw))))
+each("chi_po")(lambda e, b: -ls(b * (exp(min(e.hw, mp.mpf(20))) + e.hw - exp(min(e.hl, mp.mpf(20))) - e.hl)))
+each("cal_dpo")(lambda e, b: -ls(e.hw - e.hl) + ((e.hw - 1 / (2 * b)) ** 2 + (e.hl + 1 / (2 * b)) ** 2) / 2)
 each("fdpo_forward_kl")(lambda e, b: -ls(b * ((1 - exp(-e.hw)) - (1 - exp(-e.hl)))))
 each("fdpo_js")(lambda e, b: -ls(b * (log_share(e.hw) - log_share(e.hl))))
 each("fdpo_alpha")(lambda e, b: -ls(b * ((1 - exp(-e.hw / 2)) - (1 - exp(-e.hl / 2))) * 2))
@@ -213,13 +220,28 @@ each("odpo")(lambda e, b: -ls(b * e.d - mp.log(max(e.sw - e.sl, mp.mpf("0.001"))
 # of a whole batch
 @whole("kto_pair")
 def kto_pair(batch: Sequence[Pair], b: Number, held: Sequence[Pair] = ()) -> list[Number]:
-    """DiscoPOP's seed: the other half's mean, clamped at 0; its two halves of 2B values averaged per pair.
+    """The other half's mean, clamped at 0; the two halves of 2B values averaged per pair.
 
     The means carry no gradient: a derivative keeps those of the batch `held`.
     """
     of = held or batch
     chosen_kl, rejected_kl = relu(mean([e.hw for e in of])), relu(mean([e.hl for e in of]))
     return [(1 - sigmoid(b * (e.hw - rejected_kl)) + 1 - sigmoid(b * (chosen_kl - e.hl))) / 2 for e in batch]
+
+
+@whole("kto_pair_discopop")
+def kto_pair_discopop(batch: Sequence[Pair], b: Number) -> list[Number]:
+    """DiscoPOP's seed: the means are differentiated too."""
+    return kto_pair(batch, b)
+
+
+@whole("beta_dpo")
+def beta_dpo(batch: Sequence[Pair], b: Number, held: Sequence[Pair] = ()) -> list[Number]:
+    """The batch's beta carries no gradient: a derivative keeps that of the batch `held`."""
+    of = held or batch
+    ahead = mean([e.lw - e.ll - (e.rw - e.rl) for e in of]) - of[0].moving
+    used = max(b + b * mp.mpf("0.6") * ahead, mp.mpf("0.001"))
+    return [-ls(used * e.d) for e in batch]
 
 
 @whole("aot")
@@ -236,23 +258,24 @@ def aot_unpaired(batch: Sequence[Pair], b: Number) -> list[Number]:
 
 @whole("aql")
 def aql(batch: Sequence[Pair], b: Number) -> list[Number]:
-    q = mp.mpf("0.5") + mp.mpf("0.01") * (sigmoid(mean([e.d for e in batch])) - mp.mpf("0.5"))
+    q = mp.mpf("0.5") + mp.mpf("0.01") * (sigmoid(mean([b * e.d / mp.mpf("0.05") for e in batch])) - mp.mpf("0.5"))
     found = []
     for e in batch:
-        w = sigmoid(-b * (e.d - q))
+        w = sigmoid(-(b * e.d / mp.mpf("0.05") - q))
         found.append(w * -ls(b * e.d) + (1 - w) * relu(1 - b * e.d))
     return found
 
 
 @whole("aqfl")
 def aqfl(batch: Sequence[Pair], b: Number) -> list[Number]:
-    margins = [e.d for e in batch]
-    q = mp.sqrt(variance(margins)) * mean([sigmoid(-d) for d in margins])
-    q += mp.mpf("0.05") * (sigmoid(mean(margins)) - q)
+    logits = [b * e.d for e in batch]
+    scaled = [z / mp.mpf("0.05") for z in logits]
+    q = mp.sqrt(variance(scaled)) * mean([sigmoid(-u) for u in scaled])
+    q += mp.mpf("0.05") * (sigmoid(mean(scaled)) - q)
     found = []
-    for d in margins:
-        w = sigmoid(mp.mpf("0.1") * abs(d - q))
-        found.append(w * -ls(b * d) + (1 - w) * relu(1 - b * d))
+    for z, u in zip(logits, scaled, strict=True):
+        w = sigmoid(mp.mpf("0.1") * abs(u - q))
+        found.append(w * -ls(z) + (1 - w) * relu(1 - z))
     return found
 
 

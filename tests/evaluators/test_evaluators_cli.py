@@ -43,6 +43,13 @@ def test_json_of_a_file_equals_the_known_objective(tmp_path, capsys):
     assert mine["seed"] == 2
 
 
+def test_a_loss_that_is_told_more_than_labels_says_so(capsys):
+    assert run("--objective", "odpo", *QUICK) == 0
+    assert "\nprivileged: it reads chosen_score, rejected_score, so" in capsys.readouterr().out
+    assert run("--objective", "dpo", "--json", *QUICK) == 0
+    assert json.loads(capsys.readouterr().out)["privileged"] == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

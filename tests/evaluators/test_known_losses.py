@@ -70,7 +70,7 @@ def test_each_is_found_at_another_beta(
     if name in WITHOUT_BETA:
         assert match.scale == 1.0  # and not said to be rescaled
     elif name not in ALL_BUT_ONE_SCALE:
-        assert match.scale == pytest.approx(factor * share, rel=1e-4)
+        assert match.scale == pytest.approx(factor * share, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ EXPECTED = {  # name: coupled, bounded below, bounded above, falls with the marg
     "exo_pair": (False, True, True, False, False, True, "0.0010005", "6.90776"),
     "simpo": (False, True, False, True, True, False, "0", "inf"),
     "sft": (True, True, False, True, True, False, "-inf", "inf"),
-    "aqfl": (True, True, False, True, False, True, "0", "inf"),
+    "aqfl": (True, True, False, False, False, True, "0", "inf"),
     "kto": (False, True, True, True, False, True, "0", "1"),
     "pmpo": (True, False, False, True, True, True, "-inf", "inf"),
     "qrpo": (False, True, False, False, True, True, "inf", "inf"),

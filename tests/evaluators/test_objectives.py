@@ -34,8 +34,9 @@ NEIGHBOURS = {
     "alphapo", "sigmoid_norm", "sft", "fdpo_forward_kl", "fdpo_js", "fdpo_alpha",
 }  # fmt: skip
 CLASSICS = {"exponential", "squared", "truncated_quadratic", "savage", "dpop", "r_dpo_length", "odpo"}
-ASKED = ROWS | SIBLINGS | NEIGHBOURS | CLASSICS
-ALSO = {"hinge", "apo_zero_unpaired", "bco"}
+ROBUST = {"gce_pair", "dpo_forward_corrected", "chi_po", "cal_dpo", "beta_dpo"}
+ASKED = ROWS | SIBLINGS | NEIGHBOURS | CLASSICS | ROBUST
+ALSO = {"hinge", "apo_zero_unpaired", "bco", "kto_pair_discopop"}
 BOTH = pytest.mark.parametrize(("contract", "name"), NAMES)
 
 
@@ -47,7 +48,7 @@ def server():
 
 
 def test_the_library_is_complete() -> None:
-    assert len(ASKED) == 44
+    assert len(ASKED) == 49
     assert sorted(name for _, name in NAMES) == sorted(ASKED | ALSO)
 
 
@@ -73,7 +74,7 @@ def test_documentation_is_complete(contract: str, name: str) -> None:
     assert 2017 <= objective.year <= 2026
     assert "arXiv:" in objective.paper or ".pdf" in objective.paper
     assert str(objective.year) in objective.paper
-    if name not in {"dpo", "hinge", "ipo", "kto_pair"}:  # older than these lines, and an id is a hash of the text
+    if name not in {"dpo", "hinge", "ipo"}:  # older than these lines, and an id is a hash of the text
         assert "\nInputs: " in doc
         assert "\nDefaults: " in doc
     reads_more = {*objective.inputs} & {*CONTRACTS[contract].optional}
@@ -84,7 +85,7 @@ def test_documentation_is_complete(contract: str, name: str) -> None:
 
 
 def test_uncertain_forms_say_so() -> None:
-    assert {n for c, n in NAMES if known_objectives(c)[n].unsure} == {"asft", "vpo", "uapo"}
+    assert {n for c, n in NAMES if known_objectives(c)[n].unsure} == {"asft", "chi_po", "vpo", "uapo"}
 
 
 @BOTH
@@ -123,7 +124,7 @@ def drawn(contract: Contract, kind: str, seed: int = 3) -> dict[str, Any]:
         logps("sample_policy_logps", "sample_reference_logps")
         found["desirable"] = rng.random(BATCH) < 0.6
         found["score_quantile"] = rng.random(BATCH)
-    return found | {"running_log_ratio": -0.7, "kl_estimate": 0.45}
+    return found | {"running_log_ratio": -0.7, "kl_estimate": 0.45, "moving_margin": 0.9}
 
 
 def single_precision(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,6 +147,7 @@ def examples(contract: Contract, inputs: Mapping[str, Any]) -> list[Any]:
                 at("policy_chosen_logps", i), at("policy_rejected_logps", i), at("reference_chosen_logps", i),
                 at("reference_rejected_logps", i), int(inputs["chosen_length"][i]), int(inputs["rejected_length"][i]),
                 at("chosen_score", i), at("rejected_score", i), shared,
+                mp.mpf(float(inputs["moving_margin"])),
             )
             for i in range(BATCH)
         ]  # fmt: skip
@@ -294,17 +296,21 @@ def test_the_oracle_child_computes_the_same(contract: str, name: str, server: Or
 
 FUNCTIONS_OF_THE_MARGIN = {
     "dpo", "hinge", "rso", "ipo", "cdpo", "rdpo", "exponential", "squared", "truncated_quadratic", "savage", "cell", "padll",
-    "pfl", "lrml", "exo_pair", "aql", "aqfl", "dbaql", "odpo", "r_dpo_length",
+    "lrml", "exo_pair", "aql", "aqfl", "dbaql", "odpo", "r_dpo_length", "gce_pair", "dpo_forward_corrected",
+    "beta_dpo",
 }  # fmt: skip
-RISING = {"ipo", "squared", "cdpo", "exo_pair", "lrml", "padll", "sppo_hard", "nca_pair", "apo_down"}
+RISING = {
+    "ipo", "squared", "cdpo", "exo_pair", "lrml", "padll", "sppo_hard", "nca_pair", "apo_down", "aql", "cal_dpo", "beta_dpo",
+}  # fmt: skip
 AT_ZERO = {  # loss where policy and reference agree, at any beta
     "dpo": math.log(2), "hinge": 1, "rso": 1, "cdpo": math.log(2), "rdpo": math.log(2), "exponential": 1, "squared": 1,
-    "truncated_quadratic": 1, "savage": 0.25, "cell": (1 + math.log(2)) / 2, "padll": 0.9 * math.log(2), "pfl": 2,
+    "truncated_quadratic": 1, "savage": 0.25, "cell": (1 + math.log(2)) / 2, "padll": 0.9 * math.log(2),
     "lrml": (math.log(2) + 1) / 2, "nca_pair": 2 * math.log(2), "apo_zero": 1, "apo_down": 1, "kto_pair": 0.5,
     "aot": math.log(2), "aot_unpaired": math.log(2), "fdpo_forward_kl": math.log(2), "fdpo_js": math.log(2),
     "fdpo_alpha": math.log(2), "vpo": math.log(2), "dpop": math.log(2), "sigmoid_norm": math.log(2), "mappo": math.log(2),
     "apo_zero_unpaired": 0.5, "uapo": math.log(2), "dbaql": (math.log(2) + 1) / 2,
-    "exo_pair": -0.5 * math.log(4 * 0.001 * 0.999),
+    "exo_pair": -0.5 * math.log(4 * 0.001 * 0.999), "gce_pair": (1 - 0.5**0.7) / 0.7, "dpo_forward_corrected": math.log(2),
+    "chi_po": math.log(2), "kto_pair_discopop": 0.5, "beta_dpo": math.log(2),
 }  # fmt: skip
 
 
@@ -327,11 +333,22 @@ def test_shifting_both_log_ratios_leaves_functions_of_the_margin_alone(name: str
     moved = {n: v - 1.5 if n.startswith("policy") else v for n, v in inputs.items()}
     same = np.allclose(call(name, inputs)[0], call(name, moved)[0], rtol=1e-9, atol=1e-12)
     reference_free = {"cpo", "simpo", "alphapo"}  # margins of their own
-    also = {"aot", "vpo", "aot_unpaired"}
-    if name in FUNCTIONS_OF_THE_MARGIN or name in {"aot", "aot_unpaired"}:
+    also = {"aot", "vpo", "aot_unpaired", "pfl"}
+    if name in FUNCTIONS_OF_THE_MARGIN or name in also - {"vpo"}:
         assert same
     elif name not in reference_free | also:
         assert not same
+
+
+@pytest.mark.parametrize(("ahead", "used"), [(0.0, 0.1), (2.0, 0.22), (-1.0, 0.04), (-5.0, 0.001)])
+def test_beta_dpo_is_dpo_at_the_beta_that_the_batch_asks_for(ahead: float, used: float) -> None:
+    inputs = drawn(PAIRS, "ordinary")
+    ratios = [inputs[f"policy_{s}_logps"] - inputs[f"reference_{s}_logps"] for s in ("chosen", "rejected")]
+    inputs["moving_margin"] = float((ratios[0] - ratios[1]).mean()) - ahead
+    ours, theirs = call("beta_dpo", {**inputs, "beta": 0.1}), call("dpo", {**inputs, "beta": used})
+    torch.testing.assert_close(ours[0], theirs[0], rtol=1e-9, atol=0)
+    for leaf, gradient in theirs[1].items():
+        torch.testing.assert_close(ours[1][leaf], gradient, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("name", [n for c, n in NAMES if c == PAIRS.name and n not in RISING])
@@ -345,7 +362,7 @@ def test_losses_do_not_rise_with_the_margin(name: str) -> None:
         }
         flat |= {f"{s}_length": np.full(2, 9) for s in ("chosen", "rejected")}
         flat |= {"chosen_score": np.full(2, 1.0), "rejected_score": np.full(2, 0.25)}
-        mean = float(call(name, {**flat, "beta": 0.1, "running_log_ratio": 0.0})[0].mean())
+        mean = float(call(name, {**flat, "beta": 0.1, "running_log_ratio": 0.0, "moving_margin": 0.0})[0].mean())
         assert previous is None or mean <= previous + 1e-12, (margin, mean, previous)
         previous = mean
 

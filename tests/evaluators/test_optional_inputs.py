@@ -147,7 +147,20 @@ def test_the_running_log_ratio_is_the_mean_over_steps_so_far(heard) -> None:
     assert len(set(heard[-1][1]["running_log_ratio"])) == 12  # every run has its own
 
 
-@pytest.mark.parametrize("name", ["simpo", "orpo", "mappo", "bco_pair", "aot"])
+def test_the_moving_margin_keeps_nine_tenths_of_what_it_was(heard) -> None:
+    moving = np.zeros(12)
+    for inputs, scalars in heard:
+        chosen, rejected = (
+            inputs[f"policy_{s}_logps"] - inputs[f"reference_{s}_logps"] for s in ("chosen", "rejected")
+        )
+        moving = 0.9 * moving + 0.1 * (chosen - rejected).double().mean(1).numpy()
+        np.testing.assert_allclose(scalars["moving_margin"], moving, rtol=1e-6, atol=1e-9)
+    assert np.abs(heard[0][1]["moving_margin"]).max() < 1e-5
+    assert min(heard[-1][1]["moving_margin"]) > 0
+    assert len(set(heard[-1][1]["moving_margin"])) == 12  # every run has its own
+
+
+@pytest.mark.parametrize("name", ["simpo", "orpo", "mappo", "bco_pair", "aot", "beta_dpo"])
 def test_rich_objectives_train_in_a_child(name: str, server) -> None:
     objective = known_objective(PAIRS.name, name)
     with LossOracle(server, objective.candidate, PAIRS, objective.inputs) as oracle:
@@ -324,7 +337,7 @@ def test_sentiment_feeds_the_optional_inputs(small, sentiment_cache, server) -> 
     evaluator.prepare()
     oracle = Listener(reading(PAIRS, *PAIRS.optional), PAIRS)
     evaluator.run(oracle, 0)
-    batch = small.get("batch", evaluator.options.batch)
+    batch, moving = small.get("batch", evaluator.options.batch), 0.0
     for step, (inputs, scalars) in enumerate(oracle.heard):
         for name in PAIRS.optional:
             if name in inputs:
@@ -337,6 +350,8 @@ def test_sentiment_feeds_the_optional_inputs(small, sentiment_cache, server) -> 
             p, torch.sigmoid(evaluator.options.label_sharpness * gap).to(p), rtol=1e-4, atol=1e-6
         )
         ratios = [inputs[f"policy_{s}_logps"] - inputs[f"reference_{s}_logps"] for s in ("chosen", "rejected")]
+        moving = 0.9 * moving + 0.1 * float((ratios[0] - ratios[1]).mean())
+        assert scalars["moving_margin"][0] == pytest.approx(moving, rel=1e-5, abs=1e-6)
         if step == 0:
             assert scalars["running_log_ratio"][0] == pytest.approx(float(torch.cat(ratios, 1).mean()), abs=1e-6)
     with LossOracle(

@@ -32,3 +32,4 @@ def test_what_is_known_of_some():
     assert found["kto_pair"].detached_parts
     assert found["kto_pair"].batch_coupled
     assert not found["lrml"].convex_in_margin
+    assert not found["aqfl"].monotone_decreasing, "at some draws alone, so that they must be the same each time"

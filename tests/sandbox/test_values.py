@@ -24,7 +24,7 @@ X = TensorInput("x", "a policy value", -1.0, 1.0, carries_gradient=True)
 
 def test_contract_lists_required_and_optional_names_in_order() -> None:
     assert PAIRS.required[-1] == "beta"
-    assert PAIRS.optional[-2:] == ("progress", "running_log_ratio")
+    assert PAIRS.optional[-3:] == ("progress", "running_log_ratio", "moving_margin")
     assert UNPAIRED.required == ("policy_logps", "reference_logps", "desirable", "beta")
     assert PAIRS.signature().startswith("def loss(policy_chosen_logps: torch.Tensor, ")
     assert "progress" not in PAIRS.signature()

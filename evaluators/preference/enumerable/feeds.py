@@ -17,7 +17,7 @@ from torch import Tensor
 from evaluators.preference.enumerable.model import Batch
 from evaluators.preference.enumerable.options import EnumerableOptions
 from evaluators.preference.enumerable.worlds import Worlds, batch_schedule
-from evaluators.preference.running import RunningMean
+from evaluators.preference.running import MovingMean, RunningMean
 
 LogProbs = Callable[[Batch], Tensor]
 
@@ -77,7 +77,7 @@ class PairFeed:
         if "preference_probability" in reads:
             labels = zip(worlds.worlds, order, strict=True)
             self._constants.add("preference_probability", [w.soft_labels[o] for w, o in labels])
-        self._running = RunningMean()
+        self._running, self._moving = RunningMean(), MovingMean()
 
     def batch(self, step: int) -> Batch:
         return Batch.of(self._prompts[:, step], self._responses[:, step], self._tree, self._device)
@@ -99,10 +99,15 @@ class PairFeed:
         return found
 
     def scalars(self, step: int, score: LogProbs, inputs: Mapping[str, Tensor]) -> dict[str, list[float]]:
-        if "running_log_ratio" not in self._reads:
+        if not {"running_log_ratio", "moving_margin"} & {*self._reads}:
             return {}
+        found = {}
         ratios = [inputs[f"policy_{s}_logps"].detach() - inputs[f"reference_{s}_logps"] for s in ("chosen", "rejected")]
-        return {"running_log_ratio": self._running.update(torch.cat(ratios, 1))}
+        if "running_log_ratio" in self._reads:
+            found["running_log_ratio"] = self._running.update(torch.cat(ratios, 1))
+        if "moving_margin" in self._reads:
+            found["moving_margin"] = self._moving.update(ratios[0] - ratios[1])
+        return found
 
     def margin(self, inputs: Mapping[str, Tensor]) -> Tensor:
         chosen = inputs["policy_chosen_logps"].detach() - inputs["reference_chosen_logps"]

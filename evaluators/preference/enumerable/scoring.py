@@ -31,19 +31,21 @@ class Quantity:
     description: str
     lower: float | None = None
     upper: float | None = None
+    minimum_effect: float = 0.0  # 0 for what explains a score: nobody chooses a loss by it
 
 
 QUANTITIES = (
-    Quantity("frontier", True, "ratio", _FRONTIER.format(f"{d.KL_BUDGET:g}") + _FINAL, 0.0, 1.0),
+    Quantity("frontier", True, "ratio", _FRONTIER.format(f"{d.KL_BUDGET:g}") + _FINAL, 0.0, 1.0, 0.005),
     *(
-        Quantity(f"frontier_kl{b:g}", True, "ratio", _FRONTIER.format(f"{b:g}") + _FINAL, 0.0, 1.0)
+        Quantity(f"frontier_kl{b:g}", True, "ratio", _FRONTIER.format(f"{b:g}") + _FINAL, 0.0, 1.0, 0.005)
         for b in d.OTHER_KL_BUDGETS
     ),
     Quantity("frontier_stopped", True, "ratio", _FRONTIER.format(f"{d.KL_BUDGET:g}") + "; checkpoints on the way too, as if "
-             "an oracle knew when to stop", 0.0, 1.0),
-    Quantity(f"reward_at_kl{d.REWARD_AT_KL:g}", True, "reference deviations", "height of the frontier at that KL"),
+             "an oracle knew when to stop", 0.0, 1.0, 0.005),
+    Quantity(f"reward_at_kl{d.REWARD_AT_KL:g}", True, "reference deviations", "height of the frontier at that KL",
+             minimum_effect=0.01),
     Quantity("ranking_accuracy", True, "share", "held-out labels that log pi/ref ranks right at the end, mean over runs",
-             0.0, 1.0),
+             0.0, 1.0, 0.01),
     Quantity("ideal_ranking_accuracy", True, "share", "what the planted reward itself reaches on those labels", 0.0, 1.0),
     Quantity("chosen_fell", False, "share", "share of runs in which the mean chosen log-prob of training pairs fell",
              0.0, 1.0),
@@ -57,7 +59,15 @@ QUANTITIES = (
 def metric_specs(regimes: Sequence[d.Regime] = d.REGIMES) -> tuple[MetricSpec, ...]:
     """Every metric of a report: the means over regimes, then the same per regime."""
     means = [
-        MetricSpec(q.name, q.higher_is_better, q.unit, f"{q.description}; mean over regimes", q.lower, q.upper)
+        MetricSpec(
+            q.name,
+            q.higher_is_better,
+            q.unit,
+            f"{q.description}; mean over regimes",
+            q.lower,
+            q.upper,
+            q.minimum_effect,
+        )
         for q in QUANTITIES
     ]
     worlds = [
@@ -68,6 +78,7 @@ def metric_specs(regimes: Sequence[d.Regime] = d.REGIMES) -> tuple[MetricSpec, .
             f"{q.description}; {regime.name} alone",
             q.lower,
             q.upper,
+            q.minimum_effect,
         )
         for q in QUANTITIES
         for regime in regimes

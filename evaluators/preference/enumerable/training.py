@@ -73,7 +73,13 @@ class Policies:
         return response_logps(self._features, torch.cat(self._layers, 3), batch, self._tree.max_length)
 
     def step(self, share: float) -> None:
-        """One step of Adam along the gradients there are, at this share of each learning rate."""
+        """One step of Adam at this share of each learning rate, along gradients of norm 1 in each run.
+
+        What only scales the gradient of a batch, be it a constant, a schedule or a statistic of the batch, changes nothing.
+        """
+        for layer in self._layers:
+            assert layer.grad is not None
+            layer.grad = _normalised(layer.grad)
         for group, rate in zip(self._adam.param_groups, self._rates, strict=True):
             group["lr"] = rate * share
         self._adam.step()
@@ -132,6 +138,13 @@ def train(
         train_s=time.perf_counter() - started - evaluate_s,
         evaluate_s=evaluate_s,
     )
+
+
+def _normalised(gradient: Tensor) -> Tensor:
+    """(W, F, 3, B) with norm 1 over each run's weights; what is 0 stays 0."""
+    largest = gradient.abs().amax((1, 2), keepdim=True)  # squares of what is divided by it neither overflow nor vanish
+    scaled = gradient / torch.where(largest > 0, largest, 1.0)
+    return scaled / scaled.square().sum((1, 2), keepdim=True).sqrt().clamp(min=1.0)
 
 
 def examine(world: World, logps: Tensor) -> Arrays:

@@ -1,10 +1,10 @@
 """Adaptive quantile loss (AQL), discovered beside LRML: logistic and hinge, blended by where a pair lies in the batch.
 
-    q = 0.5 + 0.01 * (sigmoid(mean d) - 0.5),   w = sigmoid(-beta * (d - q))
+    u = z / 0.05,   q = 0.5 + 0.01 * (sigmoid(mean u) - 0.5),   w = sigmoid(q - u)
     L = w * -log sigmoid(z) + (1 - w) * max(0, 1 - z)
 
-with z = beta * d and d = (lw - rw) - (ll - rl); the mean is over the batch. As in the code that plots it; the code that
-trains it has z / 0.05 in the place of d, and no beta in w.
+with z = beta * d and d = (lw - rw) - (ll - rl); the mean is over the batch. As it was trained and reported; the authors'
+code that plots it has w = sigmoid(beta * (q - d)).
 
 Inputs: log-probs of pairs.
 Defaults: percentile 0.5, update weight 0.01, beta 0.05.
@@ -19,6 +19,6 @@ import torch.nn.functional as F
 def loss(policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps, beta):
     margin = (policy_chosen_logps - reference_chosen_logps) - (policy_rejected_logps - reference_rejected_logps)
     z = beta * margin
-    quantile = 0.5 + 0.01 * (torch.sigmoid(margin.mean()) - 0.5)
-    distance = beta * (margin - quantile)
+    u = z / 0.05
+    distance = u - (0.5 + 0.01 * (torch.sigmoid(u.mean()) - 0.5))
     return torch.sigmoid(-distance) * -F.logsigmoid(z) + torch.sigmoid(distance) * torch.relu(1 - z)

@@ -3,10 +3,13 @@
     kl_w = max(0, mean(lw - rw)),   kl_l = max(0, mean(ll - rl))        (no gradient)
     L    = [1 - sigmoid(beta * ((lw - rw) - kl_l))] / 2 + [1 - sigmoid(beta * (kl_w - (ll - rl)))] / 2
 
-DiscoPOP's version returns the two halves as 2B values; a candidate returns one loss per pair, so they are averaged, which
-leaves the batch mean and its gradient the same. Batch-coupled through the two means.
+The reference points are held fixed, as the KTO paper asks; `kto_pair_discopop` differentiates them. Batch-coupled through
+the two means.
 
-Papers: Ethayarajh et al. 2024, "KTO", arXiv:2402.01306; pair form as in Lu et al. 2024, arXiv:2406.08414.
+Inputs: log-probs of pairs.
+Defaults: beta 0.1.
+Papers: Ethayarajh et al. 2024, "KTO: Model Alignment as Prospect Theoretic Optimization", arXiv:2402.01306; for pairs, each
+half of the batch estimates the other's reference point, as in TRL 0.8.
 """
 
 import torch

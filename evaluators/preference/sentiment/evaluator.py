@@ -52,7 +52,11 @@ class SentimentEvaluator:
     primary_metric: ClassVar[str] = "reward_at_kl"
     metrics: ClassVar[tuple[MetricSpec, ...]] = (
         MetricSpec(
-            "reward_at_kl", True, "SFT std", "height of the reward-KL frontier at the KL budget; the SFT model is 0"
+            "reward_at_kl",
+            True,
+            "SFT std",
+            "height of the reward-KL frontier at the KL budget; the SFT model is 0",
+            minimum_effect=0.02,
         ),
         MetricSpec(
             "win_rate_at_kl",
@@ -61,9 +65,14 @@ class SentimentEvaluator:
             "the same frontier of the win rate against the SFT model, which is 0.5",
             0.0,
             1.0,
+            0.01,
         ),
         MetricSpec(
-            "final_reward", True, "SFT std", "mean over betas of the final policy's reward above the SFT model's"
+            "final_reward",
+            True,
+            "SFT std",
+            "mean over betas of the final policy's reward above the SFT model's",
+            minimum_effect=0.02,
         ),
         MetricSpec("final_kl", False, "nats", "mean over betas of the final policy's KL to the SFT model", 0.0),
         MetricSpec(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from evaluators.base import training_progress
 from evaluators.preference.frontier import upper_concave_hull, value_at
-from evaluators.preference.running import RunningMean
+from evaluators.preference.running import MovingMean, RunningMean
 from evaluators.preference.sentiment.model import FIRST_OUTPUT, PAD, LanguageModel
 from evaluators.preference.sentiment.options import SentimentOptions
 from evaluators.preference.sentiment.preparation import Prepared, generator, sample
@@ -120,7 +120,7 @@ def train(
     """
     optimiser = torch.optim.Adam(model.parameters(), lr=options.lr, betas=(0.9, 0.99))
     curves = Curves([], [], [])
-    warm_up, running = max(1, options.steps // 10), RunningMean()
+    warm_up, running, moving = max(1, options.steps // 10), RunningMean(), MovingMean()
     for step, rows in enumerate(data.batches):
         rate = min((step + 1) / warm_up, (options.steps - step) / max(1, options.steps - warm_up))
         optimiser.param_groups[0]["lr"] = options.lr * rate
@@ -140,6 +140,8 @@ def train(
         scalars = {"beta": [beta], "progress": [training_progress(step, options.steps)]}
         if "running_log_ratio" in oracle.parameters:
             scalars["running_log_ratio"] = running.update(log_ratio.reshape(1, -1))
+        if "moving_margin" in oracle.parameters:
+            scalars["moving_margin"] = moving.update(log_ratio[0:1] - log_ratio[1:2])
         loss = oracle(inputs, scalars).sum()
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -38,7 +38,8 @@ def main(path: Path) -> None:
         made = proposal(1, parents=(first.id,), name="α loss")
         assert made.candidate is not None
         assert made.gate is not None
-        made = replace(made, gate=replace(made.gate, notes=("an import that nothing used is left out",)))
+        told = replace(made.gate, notes=("an import that nothing used is left out",), privileged=("chosen_score",))
+        made = replace(made, gate=told)
         archive.record_verdict(archive.record_reply(campaign, replace(made, candidate=None)), made)
         refused = proposal(2, failure=Failure(FailureKind.CRASH, "ValueError: no"), repair_of=1, origin="repaired")
         archive.record_verdict(archive.record_reply(campaign, refused), refused)

@@ -43,6 +43,8 @@ class _RaisingOracle:
         self.calls += 1
         raise self.error
 
+    tolerant = __call__
+
 
 class EvaluatorConformance:
     """What the `Evaluator` protocol promises, as tests.

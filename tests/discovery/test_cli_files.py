@@ -125,7 +125,7 @@ def test_binary_and_huge_files_are_refused(tmp_path):
 
 
 def test_evaluate_a_known_loss_on_the_real_task_and_on_two_seeds():
-    ended = discovery("evaluate", "dpo", "--seeds", "2", "--set", "steps=10", "--json")
+    ended = discovery("evaluate", "dpo", "--seeds", "2", "--set", "steps=8", "--json")
     assert ended.code == 0, ended.stderr
     values = json.loads(ended.stdout)
     assert [t["seed"] for t in values["trials"]] == [0, 1]
@@ -172,9 +172,9 @@ def test_evaluate_names_the_seed_that_failed(tmp_path):
 
 def loss({ARGUMENTS}, progress):
     d = policy_chosen_logps - reference_chosen_logps
-    return -beta * d / (0.0 if abs(progress - 5 / 9) < 1e-6 else 1.0)
+    return -beta * d / (0.0 if abs(progress - 4 / 7) < 1e-6 else 1.0)
 """)
-    ended = discovery("evaluate", path, "--set", "steps=10")
+    ended = discovery("evaluate", path, "--set", "steps=8")
     assert ended.code == 2
     assert "seed 0: NON_FINITE" in ended.stderr.splitlines()[-1]
 

@@ -153,7 +153,7 @@ def test_the_dashboard_shows_regimes(archive: Path) -> None:
 
 def test_long_measurements_ask_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "ASK_FROM_S", 0.0)
-    fast = ("--set", "steps=10", "--set", "betas=[0.1]")
+    fast = ("--set", "steps=8", "--set", "betas=[0.1]")
     refused = discovery("evaluate", "dpo", "--seeds", "3", *fast)
     assert refused.code == 2
     assert "2 more seeds take about" in refused.error

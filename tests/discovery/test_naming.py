@@ -20,7 +20,7 @@ from tests.support.small_archive import CRASHED, REFUSED, WINNER, make_archive
 DPO = known_objective(PAIRS.name, "dpo").candidate
 COMMANDS = [
     ["show"], ["lineage"], ["lineage", "--children"], ["compare", "ipo"], ["export", "--format", "json"], ["nearest"],
-    ["evaluate", "--set", "steps=10", "--set", "betas=[0.1]"],
+    ["evaluate", "--set", "steps=8", "--set", "betas=[0.1]"],
 ]  # fmt: skip
 
 

@@ -11,8 +11,7 @@ from evaluators.options import OptionsError
 from evaluators.preference.contract import PAIRS
 from evaluators.preference.enumerable import EnumerableEvaluator
 from evaluators.preference.enumerable import definition as d
-from evaluators.preference.enumerable.scoring import frontier_area
-from evaluators.preference.enumerable.worlds import build_worlds
+from evaluators.preference.enumerable.responses import count
 from evaluators.testing import EvaluatorConformance
 from sandbox.candidate import Candidate
 from sandbox.failure import CandidateError, FailureKind
@@ -21,7 +20,8 @@ from sandbox.oracle import LossOracle
 from sandbox.server import OracleServer
 from tests.support.inline_oracle import InlineOracle
 
-QUICK = {"steps": 20, "betas": [0.1, 0.8]}
+SMALL = {"regimes": ["base", "near_copies"], "max_length": 5}
+QUICK = {"steps": 20, "betas": [0.1, 0.8], "learning_rates": [0.01, 0.03], **SMALL}
 SIGNATURE = (
     "def loss(policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps, beta"
 )
@@ -43,7 +43,7 @@ def quick():
 
 class TestConformance(EvaluatorConformance):
     quick_options = QUICK
-    changed_option = ("steps", 30)
+    changed_option = ("steps", 24)
     objective = "dpo"
 
     def make_evaluator(self, options):
@@ -52,13 +52,28 @@ class TestConformance(EvaluatorConformance):
 
 def test_defaults_are_the_published_definition():
     options = EnumerableEvaluator().task.options
-    assert options["betas"] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4]
-    assert (options["steps"], options["fidelity"], options["device"]) == (200, "exact", "cpu")
-    assert [r.name for r in d.REGIMES] == [
-        "base", "little_data", "label_flips", "near_deterministic", "off_policy", "length_bias"
+    assert options["betas"] == [0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12]
+    assert options["learning_rates"] == [0.003, 0.01, 0.03]
+    assert (options["steps"], options["fidelity"], options["device"], options["max_length"]) == (
+        200,
+        "exact",
+        "cpu",
+        10,
+    )
+    assert options["regimes"] == [r.name for r in d.REGIMES] == [
+        "base", "few_pairs", "few_outliers", "outliers", "judge", "off_policy", "length_bias", "near_copies"
     ]  # fmt: skip
-    assert (d.VOCABULARY, d.MAX_LENGTH, d.RESPONSES, len(d.PROMPTS)) == (4, 4, 341, 12)
-    assert (d.KL_BUDGET, d.OTHER_KL_BUDGETS, d.GRID_POINTS, d.CHECKPOINT_EVERY) == (2.0, (0.5, 5.0), 201, 10)
+    assert (EnumerableEvaluator.version, d.VOCABULARY, d.PROMPTS, count(10)) == (2, 2, 12, 2047)
+    assert (d.KL_BUDGET, d.OTHER_KL_BUDGETS, d.GRID_POINTS, d.CHECKPOINTS) == (2.0, (0.5, 5.0), 201, 4)
+
+
+def test_screening_trains_a_part_of_the_same():
+    whole, screen = EnumerableEvaluator(), EnumerableEvaluator({"fidelity": "screen"})
+    assert screen.prepare() == {"worlds": 4.0, "runs": 48.0}
+    assert whole.prepare() == {"worlds": 8.0, "runs": 192.0}
+    assert screen.task.id != whole.task.id
+    assert {m.name for m in screen.metrics} < {m.name for m in whole.metrics}
+    assert tuple(m.name for m in whole.metrics) == tuple(m.name for m in EnumerableEvaluator.metrics)
 
 
 def test_describing_the_task_imports_no_torch():
@@ -72,13 +87,23 @@ def test_describing_the_task_imports_no_torch():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fidelity": "fast"}, "fidelity must be exact"),
-        ({"steps": 15}, "multiple of 10"),
+        ({"fidelity": "fast"}, "fidelity must be exact or screen"),
+        ({"fidelity": "screen", "regimes": ["base"]}, "fidelity screen trains .*, and regimes has none of them"),
+        ({"steps": 15}, "multiple of 4"),
         ({"steps": 0}, "steps must be positive"),
-        ({"betas": []}, "betas must be positive"),
-        ({"betas": [0.1, 0.1]}, "betas must be positive and differ"),
-        ({"betas": [0.1, -0.1]}, "betas must be positive"),
-        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"betas": []}, "betas is empty"),
+        ({"betas": [0.1, 0.1]}, "betas must rise, each value once: 0.1"),
+        ({"betas": [-0.1, 0.1]}, "betas must be positive, not -0.1"),
+        ({"learning_rates": []}, "learning_rates is empty"),
+        ({"learning_rates": [0.1, 0.01]}, "learning_rates must rise, each value once: 0.01, 0.1"),
+        ({"learning_rates": [0.0]}, "learning_rates must be positive"),
+        ({"learning_rate": 0.01}, "did you mean 'learning_rates'"),
+        ({"regimes": []}, "regimes is empty"),
+        ({"regimes": ["bass"]}, "there is no regime 'bass'; did you mean 'base'"),
+        ({"regimes": ["base", "base"]}, "regimes must each be named once"),
+        ({"max_length": 1}, "max_length must be at least 2"),
+        ({"max_length": 13}, "max_length 13 means 16,383 responses to each prompt, .* at most 8,191"),
+        ({"max_length": 10**9}, "max_length 1000000000 means about 2.1000000001 responses"),
         ({"device": "tpu"}, "device must be one of"),
         ({"beta": 0.1}, "did you mean 'betas'"),
         ({"batch": 2.5}, "batch takes a whole number"),
@@ -119,24 +144,27 @@ def test_threads_do_not_change_a_bit_and_are_restored(quick):
 
 def test_runs_are_independent_of_what_is_packed_beside_them(quick):
     report = quick.run(InlineOracle(known("ipo"), PAIRS), 0)
-    alone = EnumerableEvaluator({**QUICK, "betas": [0.8]}).run(InlineOracle(known("ipo"), PAIRS), 0)
-    np.testing.assert_allclose(report.arrays["kl"][:, 1], alone.arrays["kl"][:, 0], rtol=1e-4, atol=1e-7)
-    assert (report.arrays["kl"][:, 0] != report.arrays["kl"][:, 1])[:, 1:].all()  # beta arrives
+    one = {**QUICK, "betas": [0.8], "learning_rates": [0.03], "regimes": ["near_copies"]}
+    alone = EnumerableEvaluator(one).run(InlineOracle(known("ipo"), PAIRS), 0)
+    np.testing.assert_allclose(report.arrays["kl"][1, 1, 1], alone.arrays["kl"][0, 0, 0], rtol=1e-4, atol=1e-7)
+    kl = report.arrays["kl"][..., 1:]
+    assert (kl[:, :, 0] != kl[:, :, 1]).all()  # beta arrives
+    assert (kl[:, 0] < kl[:, 1]).all()  # and the learning rate
 
 
 def test_report_arrays_start_at_the_reference(quick):
     report = quick.run(InlineOracle(known("dpo"), PAIRS), 0)
     arrays = report.arrays
-    assert arrays["kl"].shape == (6, 2, 3)
-    assert arrays["loss"].shape == (6, 2, 20)
-    np.testing.assert_array_equal(arrays["checkpoints"], [0, 10, 20])
+    assert arrays["kl"].shape == (2, 2, 2, 5)
+    assert arrays["loss"].shape == (2, 2, 2, 20)
+    np.testing.assert_array_equal(arrays["checkpoints"], [0, 5, 10, 15, 20])
     for name in ("kl", "chosen_change", "rejected_change"):
-        np.testing.assert_array_equal(arrays[name][:, :, 0], 0)
-        assert (arrays[name][:, :, 1:] != 0).all()
-    np.testing.assert_allclose(arrays["reward"][:, :, 0], 0, atol=1e-12)
-    np.testing.assert_allclose(arrays["ranking_accuracy"][:, :, 0], 0.5)
-    np.testing.assert_allclose(arrays["loss"][:, :, 0], np.log(2), rtol=1e-5)
-    assert (arrays["reward"][:, :, -1] > 0).all()
+        np.testing.assert_array_equal(arrays[name][..., 0], 0)
+        assert (arrays[name][..., 1:] != 0).all()
+    np.testing.assert_allclose(arrays["reward"][..., 0], 0, atol=1e-9)
+    np.testing.assert_allclose(arrays["ranking_accuracy"][..., 0], 0.5)
+    np.testing.assert_allclose(arrays["loss"][..., 0], np.log(2), rtol=1e-5)
+    assert (arrays["reward"][..., -1] > 0).any((1, 2)).all()
     np.testing.assert_allclose(arrays["score"].mean(), report.metric("frontier").value)
     assert report.oracle_calls == 20
 
@@ -144,7 +172,7 @@ def test_report_arrays_start_at_the_reference(quick):
 def test_progress_is_passed_and_runs_from_zero_to_one(quick):
     seen = f"{SIGNATURE}, progress):\n    return {MARGIN} * 0 + progress\n"
     loss = quick.run(inline(seen), 0).arrays["loss"]
-    np.testing.assert_allclose(loss[0, 0], np.arange(20) / 19, rtol=1e-6)
+    np.testing.assert_allclose(loss[0, 0, 0], np.arange(20) / 19, rtol=1e-6)
 
 
 def test_progress_of_a_single_step_is_zero():
@@ -153,16 +181,18 @@ def test_progress_of_a_single_step_is_zero():
 
 
 def test_the_description_follows_the_options():
-    text = EnumerableEvaluator({"betas": [0.25], "steps": 30, "batch": 8, "learning_rate": 0.5}).task_description
+    options = {"betas": [0.25], "steps": 40, "batch": 8, "learning_rates": [0.5], "regimes": ["few_pairs", "outliers"]}
+    text = EnumerableEvaluator(options).task_description
     for part in (
-        "grid 0.25,",
-        "30 steps of Adam",
-        "learning rate 0.5",
+        "each beta of 0.25 at each learning rate of 0.5",
+        "40 steps of Adam",
         "batches of 8 pairs",
-        "only 128 pairs",
-        "15% of",
+        "few_pairs: 64 pairs",
+        "30% of",
+        "2 worlds",
     ):
         assert part in text, part
+    assert "length_bias" not in text
 
 
 def test_ignorant_loss_scores_nothing(quick):
@@ -174,7 +204,7 @@ def test_ignorant_loss_scores_nothing(quick):
 
 def test_loss_that_prefers_the_rejected_is_worse_than_nothing_but_scores_zero(quick):
     report = quick.run(inline(f"{SIGNATURE}):\n    return {MARGIN}\n"), 0)
-    assert report.arrays["reward"][:, :, -1].max() < 0
+    assert report.arrays["reward"][..., -1].max() < 0
     assert report.metric("frontier").value == pytest.approx(0, abs=1e-9)
     assert report.metric("ranking_accuracy").value < 0.5
 
@@ -185,51 +215,57 @@ def test_loss_on_the_chosen_alone_lifts_the_chosen(quick):
     assert report.metric("chosen_change").value > 0
 
 
-def test_weights_that_overflow_are_the_candidates_failure():
-    evaluator = EnumerableEvaluator({"steps": 10, "betas": [1.0], "learning_rate": 1e38})
-    with pytest.raises(CandidateError) as caught:
-        evaluator.run(InlineOracle(known("dpo"), PAIRS), 0)
+def test_a_run_that_diverges_has_no_points_and_the_others_stay():
+    loss = f"{SIGNATURE}):\n    return beta * torch.exp(-{MARGIN} * beta * 1e4)\n"
+    report = EnumerableEvaluator({**QUICK, "betas": [1e-6, 0.8]}).run(inline("import torch\n\n" + loss), 0)
+    assert 0 < report.metric("diverged").value < 1
+    assert np.isnan(report.arrays["kl"][:, :, 1, -1]).any()
+    assert np.isfinite(report.arrays["kl"][:, :, 0]).all()
+    assert np.isfinite(report.metric("frontier").value)
+
+
+def test_a_loss_that_diverges_everywhere_fails():
+    with pytest.raises(CandidateError, match="no longer a number") as caught:
+        EnumerableEvaluator(QUICK).run(inline(f"{SIGNATURE}):\n    return {MARGIN} * float('nan')\n"), 0)
     assert caught.value.failure.kind is FailureKind.NON_FINITE
 
 
-def beta_shifts(seed: int) -> np.ndarray:
-    """(2, 6) change of each world's frontier when DPO's beta is halved and when it is doubled.
-
-    One packed run over the union of the three grids: runs do not influence each other.
-    """
-    betas = [0.025 * 2.0**k for k in range(10)]
-    report = EnumerableEvaluator({"betas": betas}).run(InlineOracle(known("dpo"), PAIRS), seed)
-    kl, reward, worlds = report.arrays["kl"], report.arrays["reward"], build_worlds(seed).worlds
-
-    def scores(first: int) -> np.ndarray:
-        chosen = slice(first, first + 8)
-        return np.array(
-            [frontier_area(kl[i, chosen], reward[i, chosen], 2.0) / w.areas[2.0] for i, w in enumerate(worlds)]
+def frontiers(source: str | None, options: dict, seed: int) -> np.ndarray:
+    """(W,) scores of DPO, or of a loss made of its margin z and beta."""
+    oracle = InlineOracle(known("dpo"), PAIRS)
+    if source is not None:
+        oracle = inline(
+            f"import math\nimport torch\n\n{SIGNATURE}, progress):\n    z = beta * {MARGIN}\n"
+            f"    dpo = -torch.nn.functional.logsigmoid(z)\n    return {source}\n"
         )
+    return EnumerableEvaluator(options).run(oracle, seed).arrays["score"]
 
-    return np.stack([scores(0), scores(2)]) - scores(1)
+
+# what is only a learning rate: a constant, a schedule, a statistic of the batch, another beta
+RATES = {
+    "x 10": "10.0 * dpo",
+    "x 1e-6": "1e-6 * dpo",
+    "x exp(4 progress)": "math.exp(4 * progress) * dpo",
+    "x exp(-4 progress)": "math.exp(-4 * progress) * dpo",
+    "/ mean sigmoid(-z)": "dpo / torch.sigmoid(-z).mean().detach()",
+    "/ std": "dpo / (z.std().detach() + 0.01)",
+}
+SMALLER = {"regimes": ["few_pairs", "outliers"], "max_length": 6, "betas": [0.16, 0.64, 2.56]}
 
 
-def test_rescaling_beta_gains_nothing():
-    shifts = beta_shifts(0)
-    assert np.abs(shifts).max() <= 0.006
-    assert np.abs(shifts).max() > 0  # beta does reach the loss
+@pytest.mark.parametrize("name", RATES)
+def test_what_is_only_a_learning_rate_gains_nothing(name):
+    change = frontiers(RATES[name], SMALLER, 0) - frontiers(None, SMALLER, 0)
+    assert np.abs(change).max() < 0.005
 
 
 @pytest.mark.slow
-def test_rescaling_beta_moves_no_regime_over_seeds():
-    shifts = np.stack([beta_shifts(seed) for seed in range(5)])
-    assert np.abs(shifts.mean(0)).max() <= 0.006, shifts
-
-
-@pytest.mark.slow
-def test_known_losses_train_at_every_beta_and_convex_ones_nearly_tie():
-    evaluator = EnumerableEvaluator()
-    scores = {}
-    for name in ("dpo", "hinge", "ipo", "kto_pair", "lrml"):
-        reports = [evaluator.run(InlineOracle(known(name), PAIRS), seed) for seed in range(2)]
-        scores[name] = np.mean([r.metric("frontier").value for r in reports])
-    assert 0.6 < scores["dpo"] < 0.95
-    for name in ("hinge", "ipo"):
-        assert abs(scores[name] - scores["dpo"]) < 0.05
-    assert all(0.3 < s < 1 for s in scores.values())
+@pytest.mark.parametrize("name", [*RATES, "beta doubled", "beta halved"])
+def test_what_is_only_a_learning_rate_gains_nothing_over_seeds(name):
+    betas = [0.04 * 2.0**k for k in range(8)]
+    factor = {"beta doubled": 2.0, "beta halved": 0.5}.get(name, 1.0)
+    changes = []
+    for seed in range(20):
+        changed = frontiers(RATES.get(name), {"betas": [b * factor for b in betas]}, seed)
+        changes.append(changed - frontiers(None, {}, seed))
+    assert abs(np.mean(changes)) < 0.005, np.mean(changes, 0)

@@ -4,34 +4,48 @@ import numpy as np
 import pytest
 
 from evaluators.preference.enumerable import definition as d
-from evaluators.preference.enumerable.responses import lengths, strings
-from evaluators.preference.enumerable.worlds import batch_schedule, build_worlds
+from evaluators.preference.enumerable.responses import tree
+from evaluators.preference.enumerable.worlds import batch_schedule, build_world, build_worlds, label_probabilities
+
+TREE = tree(10)
+BY_NAME = {r.name: r for r in d.REGIMES}
 
 
 @pytest.fixture(scope="module")
 def worlds():
-    return {seed: {w.regime.name: w for w in build_worlds(seed).worlds} for seed in range(2)}
+    return {seed: {w.regime.name: w for w in build_worlds(seed, d.REGIMES, TREE).worlds} for seed in range(2)}
 
 
 def test_worlds_are_a_function_of_seed_and_regime(worlds):
-    again = {w.regime.name: w for w in build_worlds(0).worlds}
-    for name, world in worlds[0].items():
-        np.testing.assert_array_equal(world.reference_logps, again[name].reference_logps)
-        np.testing.assert_array_equal(world.rewards, again[name].rewards)
-        np.testing.assert_array_equal(world.train.first, again[name].train.first)
-        assert world.areas == again[name].areas
-        assert not np.array_equal(world.rewards, worlds[1][name].rewards)
-    rewards = [w.rewards.tobytes() for w in worlds[0].values()]
-    assert len(set(rewards)) == 6  # six worlds, not one world six times
+    again = build_world(0, BY_NAME["judge"], TREE)
+    for name in ("features", "output", "reference_logps", "rewards", "proxies", "soft_labels"):
+        np.testing.assert_array_equal(getattr(worlds[0]["judge"], name), getattr(again, name))
+    assert worlds[0]["judge"].areas == again.areas
+    rewards = [w.rewards.tobytes() for seed in worlds.values() for w in seed.values()]
+    assert len(set(rewards)) == 2 * len(d.REGIMES)  # not one world eight times
 
 
-def test_reference_has_learnt_its_source(worlds):
+def test_a_world_does_not_depend_on_which_others_there_are(worlds):
+    alone = build_worlds(1, [BY_NAME["near_copies"]], TREE).worlds[0]
+    np.testing.assert_array_equal(alone.train.second, worlds[1]["near_copies"].train.second)
+
+
+def test_rewards_and_proxies_are_standardised_and_correlated_as_the_definition_says(worlds):
+    found = []
+    for world in (w for seed in worlds.values() for w in seed.values()):
+        probs = np.exp(world.reference_logps)
+        for values in (world.rewards, world.proxies):
+            np.testing.assert_allclose((probs * values).sum(1), 0, atol=1e-9)
+            np.testing.assert_allclose((probs * values**2).sum(1), 1, rtol=1e-9)
+        found.append((probs * world.rewards * world.proxies).sum(1).mean())
+    assert np.mean(found) == pytest.approx(d.PROXY_CORRELATION, abs=0.05)
+
+
+def test_responses_are_long_and_log_ratios_can_reach_tens_of_nats(worlds):
     for world in worlds[0].values():
-        source = np.exp(world.source_logps)
-        np.testing.assert_allclose(source.sum(1), 1, rtol=1e-12)
-        misfit = (source * (world.source_logps - world.reference_logps)).sum(1).mean()
-        uniform = (source * (world.source_logps + np.log(d.RESPONSES))).sum(1).mean()
-        assert 0 < misfit < 0.3 * uniform
+        probs = np.exp(world.reference_logps)
+        assert 4 < (probs * TREE.lengths).sum(1).mean() < 9.5
+        assert world.reference_logps.min() < -12
 
 
 def test_pairs_hold_two_different_responses(worlds):
@@ -40,39 +54,53 @@ def test_pairs_hold_two_different_responses(worlds):
         assert world.held_out.prompts.size == d.HELD_OUT_PAIRS
         for pairs in (world.train, world.held_out):
             assert (pairs.first != pairs.second).all()
-            gap = world.rewards[pairs.prompts, pairs.first] - world.rewards[pairs.prompts, pairs.second]
-            np.testing.assert_allclose(pairs.logits, world.regime.sharpness * gap)
+        ours, theirs = (world.rewards[world.held_out.prompts, y] for y in (world.held_out.first, world.held_out.second))
+        expected = 1 / (1 + np.exp(-np.clip(world.regime.sharpness * (ours - theirs), -500, 500)))
+        np.testing.assert_allclose(world.preferred, expected, atol=1e-12)
 
 
-def agreement(worlds, name: str) -> tuple[float, float]:
-    """Share of training labels that follow the reward, and what clean sampled labels would have on average."""
-    labels = [seed[name].train for seed in worlds.values()]
-    followed = np.mean(np.concatenate([p.logits > 0 for p in labels]))
-    clean = np.mean(np.concatenate([np.maximum(p.preferred, 1 - p.preferred) for p in labels]))
-    return float(followed), float(clean)
+def test_near_copies_differ_in_one_token(worlds):
+    pairs = worlds[0]["near_copies"].train
+    differ = TREE.symbols[pairs.first] != TREE.symbols[pairs.second]
+    assert (differ.sum(1) == 1).all()
+    assert (TREE.lengths[pairs.first] == TREE.lengths[pairs.second]).all()
+    assert len(set(differ.argmax(1))) > 5  # anywhere
+
+
+def followed(worlds, name: str) -> tuple[float, float]:
+    """Share of training labels that follow the reward, and what is expected under clean labels."""
+    right, clean = [], []
+    for seed in worlds.values():
+        world = seed[name]
+        gap = world.train.differences(world.rewards)
+        right.append(gap > 0)
+        clean.append(1 / (1 + np.exp(-world.regime.sharpness * np.abs(gap))))
+    return float(np.mean(np.concatenate(right))), float(np.mean(np.concatenate(clean)))
 
 
 def test_labels_follow_bradley_terry_except_where_the_regime_says_otherwise(worlds):
-    for name in ("base", "near_deterministic", "off_policy"):
-        followed, clean = agreement(worlds, name)
-        assert followed == pytest.approx(clean, abs=0.04)
-    assert agreement(worlds, "near_deterministic")[0] > 0.95
-    followed, clean = agreement(worlds, "label_flips")
-    assert followed == pytest.approx(clean * 0.85 + (1 - clean) * 0.15, abs=0.04)
-    assert agreement(worlds, "length_bias")[0] < agreement(worlds, "length_bias")[1] - 0.02
+    for name in ("base", "near_copies"):
+        right, clean = followed(worlds, name)
+        assert right == pytest.approx(clean, abs=0.04)
+    for name in ("outliers", "off_policy", "few_outliers"):
+        (right, clean), flip = followed(worlds, name), BY_NAME[name].flip
+        assert right == pytest.approx(clean * (1 - flip) + (1 - clean) * flip, abs=0.06)
+    for name in ("judge", "length_bias"):
+        right, clean = followed(worlds, name)
+        assert right < clean - 0.03
 
 
 def test_length_bias_favours_long_responses_beyond_their_reward(worlds):
     def excess(name):
         gaps = []
         for seed in worlds.values():
-            pairs = seed[name].train
-            longer = np.sign(lengths()[pairs.first] - lengths()[pairs.second])
-            expected = longer * np.tanh(pairs.logits / 2)  # of +-longer under clean labels, given the pair
-            gaps.append((longer - expected).mean())
+            pairs, rewards = seed[name].train, seed[name].rewards
+            longer = np.sign(TREE.lengths[pairs.first] - TREE.lengths[pairs.second])
+            clean = np.tanh(seed[name].regime.sharpness * pairs.differences(rewards) / 2)
+            gaps.append((longer - longer * clean).mean())
         return np.mean(gaps)
 
-    assert excess("length_bias") > excess("base") + 0.05
+    assert excess("length_bias") > excess("base") + 0.1
 
 
 def test_off_policy_pairs_do_not_come_from_the_reference(worlds):
@@ -88,29 +116,29 @@ def test_off_policy_pairs_do_not_come_from_the_reference(worlds):
     assert surprise("off_policy") < surprise("base") - 0.5
 
 
-def test_little_data_is_little(worlds):
-    assert worlds[0]["little_data"].regime.pairs * 8 == worlds[0]["base"].regime.pairs
+def test_soft_labels_are_those_of_the_proxies(worlds):
+    world = worlds[0]["off_policy"]
+    expected = label_probabilities(world.train, world.proxies, world.regime, TREE)
+    np.testing.assert_array_equal(world.soft_labels, expected)
+    assert (world.soft_labels.min(), world.soft_labels.max()) == (
+        pytest.approx(0.2, abs=1e-6),
+        pytest.approx(0.8, abs=1e-6),
+    )
 
 
 def test_every_epoch_holds_every_pair_once():
-    regime = d.REGIMES[1]
+    regime = BY_NAME["few_pairs"]
     order = batch_schedule(3, regime, 20, 32)
     assert order.shape == (20, 32)
-    for epoch in order.reshape(-1)[: regime.pairs * 5].reshape(5, regime.pairs):
+    for epoch in order.reshape(-1).reshape(10, regime.pairs):
         assert set(epoch) == set(range(regime.pairs))
     assert not np.array_equal(order, batch_schedule(4, regime, 20, 32))
 
 
-def test_response_order_is_by_length_then_lexicographic():
-    assert strings()[:7] == ((), (0,), (1,), (2,), (3,), (0, 0), (0, 1))
-    assert strings()[-1] == (3, 3, 3, 3)
-    assert list(lengths()) == sorted(lengths())
-
-
 def test_the_documented_regimes_are_the_real_ones():
-    page = Path(__file__).parents[2] / "docs" / "evaluators" / "enumerable.md"
-    rows = [f"| `{r.name}` | {r.pairs} | {r.sharpness:g} | {r.flip:g} | {r.length_bias:g} | " for r in d.REGIMES]
-    text = page.read_text()
-    assert [row for row in rows if row not in text] == []
-    ours = [line for line in text.splitlines() if "another source" in line]
-    assert [r.name in ours[0] for r in d.REGIMES] == [not r.from_reference for r in d.REGIMES]
+    text = (Path(__file__).parents[2] / "docs" / "evaluators" / "enumerable.md").read_text()
+    for r in d.REGIMES:
+        source = "reference" if r.from_reference else "another layer"
+        first = "near-copies" if r.near_copies else source
+        row = f"| `{r.name}` | {r.pairs} | {r.sharpness:g} | {r.flip:g} | {r.judge:g} | {r.length_bias:g} | {first} "
+        assert row in text, row

@@ -6,7 +6,7 @@ import pytest
 
 from evaluators.cli import main
 
-QUICK = ["--set", "steps=10", "--set", "betas=[0.1,0.4]"]
+QUICK = ["--set", "steps=8", "--set", "betas=[0.1,0.4]"]
 DPO = """
 import torch.nn.functional as F
 

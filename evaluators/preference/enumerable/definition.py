@@ -27,9 +27,9 @@ RECURRENT_GAIN = 1.2  # deviation of recurrent weights, times the root of WIDTH
 POSITION_FEATURE = 0.5  # value of the feature that says at which position a symbol is emitted, and of the constant one
 
 # reference: a random output layer
-OUTPUT_SCALE = 0.3
-OUTPUT_SCALE_EOS = 0.15
-EOS_LOGIT = (-3.0, 0.3)  # what is added to the logit of EOS at the first and at the last position, linear between
+OUTPUT_SCALE = 0.2
+OUTPUT_SCALE_EOS = 0.05
+EOS_LOGIT = (-3.5, 0.0)  # what is added to the logit of EOS at the first and at the last position, linear between
 
 # planted reward: deviations of its parts before it is standardised per prompt under the reference
 REWARD_TOKEN = 0.5
@@ -39,13 +39,13 @@ REWARD_RESIDUAL = 0.3  # part of a single (prompt, response), not shared with an
 
 # optimiser
 ADAM_BETAS = (0.9, 0.95)
-ADAM_EPS = 1e-12  # so small that a loss times a constant trains the same policy
+ADAM_EPS = 1e-6  # of gradients of norm 1: what is rounding alone moves nothing
 
 # pairs and score
 PROXY_CORRELATION = 0.8  # of the scores that a loss may read with the reward
 HELD_OUT_PAIRS = 512
 TIE = 1e-5  # nats; log pi/ref closer than this are equal, as logits are float32
-CHECKPOINT_EVERY = 50
+CHECKPOINTS = 4  # evenly spaced, the last at the end
 KL_BUDGET = 2.0
 OTHER_KL_BUDGETS = (0.5, 5.0)
 REWARD_AT_KL = 1.0

@@ -30,13 +30,13 @@ class EnumerableOptions:
         "out what is far behind",
     )
     betas: tuple[float, ...] = option(
-        tuple(0.02 * 2.0**k for k in range(8)),
+        tuple(0.04 * 2.0**k for k in range(8)),
         "the grid of beta, rising; a policy is trained for each at each learning rate",
     )
     learning_rates: tuple[float, ...] = option(
-        (0.01, 0.03, 0.1), "the grid of Adam's learning rate, rising; each falls to 0 along a half cosine"
+        (0.003, 0.01, 0.03), "the grid of Adam's learning rate, rising; each falls to 0 along a half cosine"
     )
-    steps: int = option(200, f"optimiser steps of each policy; a multiple of {d.CHECKPOINT_EVERY}")
+    steps: int = option(200, f"optimiser steps of each policy; a multiple of {d.CHECKPOINTS}")
     batch: int = option(32, "pairs in one step")
     regimes: tuple[str, ...] = option(
         tuple(r.name for r in d.REGIMES), "the worlds of a seed: regimes of preference data, by name"
@@ -57,8 +57,8 @@ class EnumerableOptions:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
         if self.batch < SMALLEST_BATCH:
             raise ValueError(f"batch must be at least {SMALLEST_BATCH}, as losses are told, not {self.batch}")
-        if self.steps % d.CHECKPOINT_EVERY:
-            raise ValueError(f"steps must be a multiple of {d.CHECKPOINT_EVERY}, not {self.steps}")
+        if self.steps % d.CHECKPOINTS:
+            raise ValueError(f"steps must be a multiple of {d.CHECKPOINTS}, not {self.steps}")
         _check_grid("betas", self.betas)
         _check_grid("learning_rates", self.learning_rates)
         _check_regimes(self.regimes)

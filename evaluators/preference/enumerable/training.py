@@ -117,7 +117,7 @@ def train(
         policies.step(0.5 * (1 + math.cos(math.pi * step / steps)))
         losses.append(torch.where(alive.to(device), loss.detach(), torch.nan))
         margins.append(feed.margin(inputs))
-        if (step + 1) % d.CHECKPOINT_EVERY == 0:
+        if (step + 1) % (steps // d.CHECKPOINTS) == 0:
             before = time.perf_counter()
             checks.append(np.concatenate([examine(w, policies.everywhere(i)) for i, w in enumerate(worlds.worlds)], 1))
             alive &= torch.from_numpy(np.isfinite(checks[-1]).all(0))
@@ -127,7 +127,7 @@ def train(
     shape = (len(worlds.worlds), len(options.learning_rates), len(options.used_betas), -1)
     kl, reward, accuracy, chosen, rejected = (v.reshape(shape) for v in np.stack(checks, 2))
     return Trajectory(
-        np.arange(0, steps + 1, d.CHECKPOINT_EVERY),
+        np.arange(0, steps + 1, steps // d.CHECKPOINTS),
         kl,
         reward,
         accuracy,

@@ -149,7 +149,7 @@ def test_runs_are_independent_of_what_is_packed_beside_them(quick):
     np.testing.assert_allclose(report.arrays["kl"][1, 1, 1], alone.arrays["kl"][0, 0, 0], rtol=1e-4, atol=1e-7)
     kl = report.arrays["kl"][..., 1:]
     assert (kl[:, :, 0] != kl[:, :, 1]).all()  # beta arrives
-    assert (kl[:, 0] < kl[:, 1]).all()  # and the learning rate
+    assert (kl[:, 0] != kl[:, 1]).all()  # and the learning rate
 
 
 def test_report_arrays_start_at_the_reference(quick):

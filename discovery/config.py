@@ -13,22 +13,19 @@ from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from discovery.config_errors import ConfigError, describe
 from discovery.config_input import apply_overrides, check_plain, cluster_address, read_yaml, refuse_secrets
+from discovery.config_types import Names, Section, Seeds, listed
 from evaluators.objectives import default_baselines, known_families, known_objectives
 from evaluators.options import nearest
 from evaluators.plugins import plugin_names
-from evaluators.written import Ambiguous, plain_values, settle
 from sandbox.limits import Limits
 
 FRESH_SEED = 1000  # promotion seeds given as a count start here, away from the search's 0, 1, 2, ...
@@ -37,40 +34,7 @@ ENV_PREFIX = "env:"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _as_meant(cls, value: Any, info: ValidationInfo) -> Any:
-        assert info.field_name is not None
-        if info.field_name == "options" and isinstance(value, dict):  # their owner knows the types of the first level
-            return {k: v if isinstance(v, Ambiguous) else plain_values(v) for k, v in value.items()}
-        return settle(cls.model_fields[info.field_name].annotation, value)
-
-
-def _listed(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _seeds(value: Any) -> int | tuple[int, ...]:
-    items = value if isinstance(value, (list, tuple)) else [value]
-    if not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in items):
-        raise ValueError("takes a count or a list of whole numbers from 0 on")
-    if isinstance(value, int):
-        if value < 1:
-            raise ValueError("must be at least 1")
-        return value
-    if not items or len(set(items)) != len(items):
-        raise ValueError("takes at least one seed, each once")
-    return tuple(items)
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-Seeds = Annotated[int | tuple[int, ...], BeforeValidator(_seeds)]
-
-
-class _Measurement(_Model):
+class _Measurement(Section):
     """An evaluator, its options and the metric read from it."""
 
     evaluator: str = Field(
@@ -126,10 +90,10 @@ class PromotionConfig(_Measurement):
         return tuple(range(FRESH_SEED, FRESH_SEED + self.seeds)) if isinstance(self.seeds, int) else self.seeds
 
 
-Promotions = Annotated[tuple[PromotionConfig, ...], BeforeValidator(_listed)]
+Promotions = Annotated[tuple[PromotionConfig, ...], BeforeValidator(listed)]
 
 
-class _PluginConfig(_Model):
+class _PluginConfig(Section):
     """`kind` picks the plug-in; every other key of the section is an option of that plug-in."""
 
     kind: str
@@ -166,7 +130,7 @@ class StrategyConfig(_PluginConfig):
     )
 
 
-class BudgetConfig(_Model):
+class BudgetConfig(Section):
     """Hard stops: the campaign ends at the first one reached; what is in flight counts."""
 
     candidates: int | None = Field(
@@ -209,14 +173,14 @@ class BudgetConfig(_Model):
         return self
 
 
-class ProposalsConfig(_Model):
+class ProposalsConfig(Section):
     """How proposals are asked for."""
 
     in_flight: int = Field(default=4, ge=1, description="Proposals asked for at the same time.")
     max_repairs: int = Field(default=1, ge=0, description="Times a refused or failed proposal may be answered anew.")
 
 
-class WorkersConfig(_Model):
+class WorkersConfig(Section):
     """Where trials and probes run (Ray)."""
 
     trial_slots: int = Field(default=2, ge=1, description="Trials running at the same time.")
@@ -238,7 +202,7 @@ class WorkersConfig(_Model):
     )
 
 
-class LimitsConfig(_Model):
+class LimitsConfig(Section):
     """What a candidate may use."""
 
     call_s: float = Field(default=5.0, gt=0, description="Wall seconds of one call of the loss.")
@@ -250,7 +214,7 @@ class LimitsConfig(_Model):
         return Limits(self.call_s, self.trial_s, self.memory_mb)
 
 
-class PromptsConfig(_Model):
+class PromptsConfig(Section):
     """Jinja2 templates in place of the built-in ones (`discovery/prompts/templates`)."""
 
     system: str | None = Field(default=None, description="Path of the system template; null: built-in.")
@@ -258,7 +222,7 @@ class PromptsConfig(_Model):
     repair: str | None = Field(default=None, description="Path of the template that asks for a repair; null: built-in.")
 
 
-class CampaignConfig(_Model):
+class CampaignConfig(Section):
     """One campaign."""
 
     name: str = Field(

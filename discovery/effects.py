@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from db.records import CampaignRecord
+from evaluators.base import MetricSpec
 from evaluators.options import OptionsError
 from evaluators.plugins import load_installed
 
@@ -19,18 +20,24 @@ def sections(record: CampaignRecord) -> list[dict[str, Any]]:
 
 
 @lru_cache(maxsize=32)
-def own_effects(evaluator: str) -> Mapping[str, float]:
-    """The minimum effect of each metric of an evaluator, by name; nothing for one that is not installed."""
+def metrics_of(evaluator: str) -> Mapping[str, MetricSpec]:
+    """The metrics of an evaluator that an archive names; nothing for one that is not installed: whoever made it had it."""
     try:
-        return {m.name: m.minimum_effect for m in load_installed("evaluators", evaluator).metrics}
-    except (OptionsError, ImportError, AttributeError, TypeError):  # whoever made the archive had it
+        return {m.name: m for m in load_installed("evaluators", evaluator).metrics}
+    except (OptionsError, ImportError, AttributeError, TypeError):
         return {}
+
+
+def own_effect(evaluator: str, metric: str) -> float:
+    """The minimum effect that an evaluator's metric has of itself; 0 where nobody says."""
+    known = metrics_of(evaluator).get(metric)
+    return 0.0 if known is None else known.minimum_effect
 
 
 def effect_in(section: dict[str, Any], evaluator: str, metric: str) -> float:
     """What a section of the settings says of the metric that it ranks by, else the metric's own."""
     given = section.get("minimum_effect")
-    return float(given) if isinstance(given, (int, float)) else own_effects(evaluator).get(metric, 0.0)
+    return float(given) if isinstance(given, (int, float)) else own_effect(evaluator, metric)
 
 
 def effect_of(record: CampaignRecord, evaluator: str, ranks: bool, metric: str, leads: bool) -> float:
@@ -47,4 +54,4 @@ def effect_of(record: CampaignRecord, evaluator: str, ranks: bool, metric: str, 
     for section in [search] if ranks else [p for p in promotions if p.get("evaluator") == evaluator]:
         if section.get("metric") == metric or (section.get("metric") is None and leads):
             return effect_in(section, evaluator, metric)
-    return own_effects(evaluator).get(metric, 0.0)
+    return own_effect(evaluator, metric)

@@ -101,12 +101,7 @@ def join(address: str, log: logging.Logger) -> Session:
             "workers.ray_address out for a Ray on this machine alone"
         )
     ray = _quiet_ray(log)
-    has_token = _use_token()
-    if not has_token and _token_mode() == "token":
-        wanted = f"RAY_AUTH_MODE is token, and there is none here; {_GET_TOKEN}, or unset RAY_AUTH_MODE"
-        raise InfrastructureError(f"cannot join Ray at {address}: {wanted}")
-    if _asks_for_token(address):
-        raise InfrastructureError(_token_wanted(address, has_token))
+    _show_token_where_asked(address)
     modules = [str(ROOT / package) for package in _PACKAGES]
     try:
         ray.init(address=address, runtime_env={"py_modules": modules}, job_config=_job_config(), **_common())
@@ -218,11 +213,27 @@ def _job_config() -> Any:
     return OwnPath()
 
 
-def _asks_for_token(address: str) -> bool:
-    """Whether a cluster refuses what this process has to show. Asked by another process: Ray tries for 20 s, and prints."""
+def _show_token_where_asked(address: str) -> None:
+    """Use the token that is found here, if the cluster asks for one: workers of another cannot talk to a driver with one.
+
+    A token lies in many a home folder, as Ray makes one for clusters of its own. Raises InfrastructureError without it.
+    """
+    if _token_mode() is None and not _asks_for_token(address, "disabled"):
+        return
+    has_token = _use_token()
+    if not has_token and _token_mode() == "token":
+        wanted = f"RAY_AUTH_MODE is token, and there is none here; {_GET_TOKEN}, or unset RAY_AUTH_MODE"
+        raise InfrastructureError(f"cannot join Ray at {address}: {wanted}")
+    if _asks_for_token(address, _token_mode()):
+        raise InfrastructureError(_token_wanted(address, has_token))
+
+
+def _asks_for_token(address: str, mode: str | None) -> bool:
+    """Whether a cluster refuses what a process in that mode has to show. Asked by one: Ray tries for 20 s, and prints."""
+    environment = {**os.environ, **({"RAY_AUTH_MODE": mode} if mode else {})}
     with subprocess.Popen(
-        [sys.executable, "-P", "-c", _KNOCK, address],
-        cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
+        [sys.executable, "-P", "-c", _KNOCK, address], cwd="/", env=environment,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
     ) as knocking:  # fmt: skip
         assert knocking.stderr is not None
         try:

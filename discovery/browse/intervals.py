@@ -5,35 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from db.measurements import Trials, is_mean_of, values_by_seed, values_by_world
 from db.records import CampaignRecord, Entry, EntryFilter, TrialRecord
 from discovery.contest import alike
-from discovery.effects import effect_of
+from discovery.effects import effect_of, metrics_of
 from discovery.statistics import UNLIMITED, Difference, Limits, mean_interval, paired_difference
 from evaluators.base import MetricSpec
-from evaluators.options import OptionsError
-from evaluators.plugins import load_installed
 
 if TYPE_CHECKING:
     from db.archive import Archive
     from discovery.leaderboard import StageBoard
 
 
-@lru_cache(maxsize=32)
 def limits_of(evaluator: str) -> Mapping[str, Limits]:
     """What each metric of an evaluator can be at least and at most, by name; nothing for one that is not installed."""
-    try:
-        return limits_in(load_installed("evaluators", evaluator).metrics)
-    except (
-        OptionsError,
-        ImportError,
-        AttributeError,
-        TypeError,
-    ):  # whoever made the archive had it; its names tell nothing
-        return {}
+    return limits_in(metrics_of(evaluator).values())
 
 
 def limits_in(metrics: Iterable[MetricSpec]) -> Mapping[str, Limits]:

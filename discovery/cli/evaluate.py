@@ -66,7 +66,8 @@ class Trials:
 
         if self.until_decided and self.against is None:
             raise OptionsError("--until-decided compares: name the other loss with --against")
-        values = self._listed(self.seeds or (UP_TO if self.until_decided else "1"))
+        usual = UP_TO if self.until_decided else "1"
+        values = self._listed(usual if self.seeds is None else self.seeds)
         if self.until_decided and not fewest_seeds() <= len(values) <= MOST_STEPS:
             raise OptionsError(
                 f"--until-decided takes {fewest_seeds()} to {MOST_STEPS} seeds, not {len(values):,}: fewer decide "

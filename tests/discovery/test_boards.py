@@ -13,7 +13,7 @@ import pytest
 from db.archive import Archive
 from db.records import Proposal
 from discovery.browse.standing import board
-from discovery.effects import own_effects
+from discovery.effects import metrics_of, own_effect
 from discovery.leaderboard import TOP
 from discovery.web.candidate import candidate
 from discovery.web.overview import live
@@ -172,19 +172,19 @@ def test_worlds_pair_only_where_the_metric_is_their_mean(tmp_path: Path) -> None
 @pytest.mark.parametrize("name", plugin_names("evaluators"))
 def test_what_ranks_has_a_minimum_effect_of_its_own(name: str) -> None:
     kind = load_plugin("evaluators", name)
-    effects = own_effects(name)
+    effects = {m.name: m.minimum_effect for m in metrics_of(name).values()}
     assert effects.keys() == {m.name for m in kind.metrics}
     assert effects[kind.primary_metric] > 0
     for metric in kind.metrics:
         assert metric.minimum_effect == effects[metric.name.partition("/")[0]], metric.name
     said = " ".join(discovery("evaluators", name).stdout.split())
     assert f"minimum effect {effects[kind.primary_metric]:g}" in said
-    assert own_effects("os:system") == {}  # an archive never chooses what is imported
+    assert metrics_of("os:system") == {}  # an archive never chooses what is imported
 
 
 def test_minimum_effects_of_the_shipped_metrics() -> None:
-    assert own_effects("preference.enumerable")["frontier"] == 0.005
-    assert own_effects("preference.sentiment")["reward_at_kl"] == 0.02
+    assert own_effect("preference.enumerable", "frontier") == 0.005
+    assert own_effect("preference.sentiment", "reward_at_kl") == 0.02
     for odd in (-0.1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="minimum effect"):
             MetricSpec("m", True, "", "d", minimum_effect=odd)

@@ -157,7 +157,7 @@ def test_it_is_a_fact_to_filter_and_sort_by(mixed: Path) -> None:
 def test_exports_say_so(mixed: Path) -> None:
     pytest.importorskip("matplotlib")
     told = discovery("export", "told_scores", "--archive", mixed).stdout
-    assert "privileged: odpo reads chosen_score, rejected_score, which tell more than labels do" in told
+    assert "privileged: it reads chosen_score, rejected_score, which tell more than labels do" in told
     assert "Better than the leading privileged baseline" in told
     assert re.search(r"minus dpo .*, better, unlike\n", told)
     assert re.search(r"minus odpo .*, better\n", told)
@@ -192,7 +192,7 @@ def test_one_measured_or_checked_by_itself_says_so(tmp_path: Path) -> None:
     task = ("--evaluator", "benchmarks.sleep_evaluator:SleepEvaluator", "--set", "seconds=0.01", "--seeds", "1")
     told = discovery("evaluate", "odpo", *task)
     assert told.code == 0, told.stderr
-    assert "privileged: it reads chosen_score, rejected_score" in told.stdout
+    assert "privileged: odpo reads chosen_score, rejected_score" in told.stdout
     assert "privileged" not in discovery("evaluate", "dpo", *task).stdout
     assert json.loads(discovery("evaluate", "mappo", *task, "--json").stdout)["privileged"] != []
     (tmp_path / "told.py").write_text(TOLD_TOO.source)

@@ -54,7 +54,9 @@ def test_a_mode_that_asks_for_a_token_where_there_is_none_says_so(tmp_path: Path
 def test_a_killed_node_costs_attempts_and_one_line_each(tmp_path: Path) -> None:
     with Cluster() as cluster, ChatServer(latency_s=0.2) as server:
         plan = campaign(tmp_path, server, seconds=0.5, workers={"ray_address": cluster.address, "trial_slots": 3})
-        with Command(tmp_path, plan) as run:
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text(TOKEN)  # left by a Ray of one's own: this cluster asks for none
+        with Command(tmp_path, plan, {"HOME": str(tmp_path)}) as run:
             run.wait_for(lambda: started(tmp_path) >= 4)
             cluster.kill_node()
             assert run.end(400) == 0, run.text()

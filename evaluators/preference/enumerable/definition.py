@@ -49,7 +49,7 @@ CHECKPOINTS = 4  # evenly spaced, the last at the end
 KL_BUDGET = 2.0
 OTHER_KL_BUDGETS = (0.5, 5.0)
 REWARD_AT_KL = 1.0
-GRID_POINTS = 201
+GRID_POINTS = 101
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ in a real oracle child (Linux).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -23,6 +24,7 @@ from evaluators.base import Evaluator, TrialReport
 from evaluators.objectives import default_baselines, known_objectives
 from evaluators.options import OptionsError
 from sandbox.candidate import Candidate
+from sandbox.contract import Contract
 from sandbox.failure import CandidateError, Failure, FailureKind
 from sandbox.gate import check_source
 from sandbox.oracle import LossOracle
@@ -46,6 +48,17 @@ class _RaisingOracle:
     tolerant = __call__
 
 
+# of a batch of losses `v`: what changes the scale of a gradient and nothing else
+RATES: Mapping[str, str] = {
+    "x 10": "10.0 * v",
+    "x 1e-4": "1e-4 * v",
+    "x exp(4 progress)": "math.exp(4.0 * progress) * v",
+    "x exp(-4 progress)": "math.exp(-4.0 * progress) * v",
+    "/ mean": "v / (v.detach().abs().mean() + 1e-6)",
+    "/ root mean square": "v / (v.detach().square().mean().sqrt() + 1e-6)",
+}
+
+
 class EvaluatorConformance:
     """What the `Evaluator` protocol promises, as tests.
 
@@ -55,6 +68,8 @@ class EvaluatorConformance:
         objective: a known objective of the contract, or None for the first of its usual baselines.
         deterministic: whether equal seeds give equal bits (on a CPU they must).
         seeds: the two seeds that trials run with.
+        rates_gain: whether what is only a learning rate (`RATES`) may move the score by more than the primary metric's
+            minimum effect. True is for an evaluator that says so on its page: its ranking is one of speed, too.
     """
 
     quick_options: ClassVar[Mapping[str, Any]] = {}
@@ -62,6 +77,7 @@ class EvaluatorConformance:
     objective: ClassVar[str | None] = None
     deterministic: ClassVar[bool] = True
     seeds: ClassVar[tuple[int, int]] = (3, 4)
+    rates_gain: ClassVar[bool] = False
 
     def make_evaluator(self, options: Mapping[str, Any]) -> Evaluator:
         """A new evaluator with these options; a shared cache directory is welcome."""
@@ -89,8 +105,10 @@ class EvaluatorConformance:
 
     _trials: ClassVar[tuple[TrialReport, TrialReport, TrialReport]]
 
-    def _trial(self, server: OracleServer, evaluator: Evaluator, seed: int) -> TrialReport:
-        candidate = self.candidate()
+    def _trial(
+        self, server: OracleServer, evaluator: Evaluator, seed: int, candidate: Candidate | None = None
+    ) -> TrialReport:
+        candidate = candidate or self.candidate()
         parameters = check_source(candidate, evaluator.contract).parameters
         with LossOracle(server, candidate, evaluator.contract, parameters) as oracle:
             return evaluator.run(oracle, seed)
@@ -207,3 +225,30 @@ class EvaluatorConformance:
         except CandidateError as caught:
             raised.append(caught)
         assert raised == [error], "CandidateError must come out as it went in"
+
+    def test_what_is_only_a_learning_rate_gains_nothing(self) -> None:
+        """A discovery that only moves faster, or slower, or by a schedule, is none."""
+        if self.rates_gain:
+            return
+        evaluator, plain = self.make_evaluator(self.quick_options), self.trials()[0]
+        evaluator.prepare()
+        name = evaluator.primary_metric
+        allowed = next(m.minimum_effect for m in evaluator.metrics if m.name == name)
+        with OracleServer() as server:
+            for rate, factor in RATES.items():
+                if "progress" in factor and not any(i.name == "progress" for i in evaluator.contract.inputs):
+                    continue
+                scaled = self._trial(server, evaluator, self.seeds[0], self._scaled(evaluator.contract, factor))
+                moved = scaled.metric(name).value - plain.metric(name).value
+                assert abs(moved) <= allowed, f"{rate} moves {name} by {moved:+.4f}, more than {allowed}"
+
+    def _scaled(self, contract: Contract, factor: str) -> Candidate:
+        """The objective of the trials with its losses `v` times something."""
+        known, parameters = self.candidate(), check_source(self.candidate(), contract).parameters
+        named = ", ".join(dict.fromkeys([*parameters, *(["progress"] if "progress" in factor else [])]))
+        return Candidate(
+            contract.name,
+            "import math\n"
+            + re.sub(rf"\bdef {contract.function}\(", "def unscaled(", known.source)
+            + f"\n\ndef {contract.function}({named}):\n    v = unscaled({', '.join(parameters)})\n    return {factor}\n",
+        )

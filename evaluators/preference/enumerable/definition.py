@@ -64,36 +64,38 @@ class Regime:
         flip: probability that a label is then turned over.
         judge: correlation of what the labeller sees with the reward that is scored.
         from_reference: responses are drawn from the reference; otherwise from another output layer, drawn independently.
+        expertise: responses are drawn with probability ~ that source's * exp(expertise * reward): those of a better model.
         length_bias: per token of difference in length; acts on training labels, not on the reward nor on held-out labels.
         near_copies: the second response is the first with one token, at a random place, replaced by another.
     """
 
     name: str
-    pairs: int = 1024
+    pairs: int = 512
     sharpness: float = 2.0
     flip: float = 0.0
     judge: float = 1.0
     from_reference: bool = True
+    expertise: float = 0.0
     length_bias: float = 0.0
     near_copies: bool = False
 
 
 REGIMES = (
     Regime("base"),
-    Regime("few_pairs", pairs=64),
-    Regime("few_outliers", pairs=128, sharpness=20.0, flip=0.2),
-    Regime("outliers", pairs=512, sharpness=20.0, flip=0.3),
-    Regime("judge", pairs=256, judge=0.6),
-    Regime("off_policy", pairs=256, sharpness=20.0, flip=0.2, from_reference=False),
-    Regime("length_bias", pairs=512, length_bias=0.6),
-    Regime("near_copies", pairs=512, near_copies=True),
+    Regime("few_pairs", pairs=128, expertise=1.5),
+    Regime("flips", pairs=256, sharpness=20.0, flip=0.3),
+    Regime("judge", pairs=128, sharpness=20.0, flip=0.2, judge=0.6),
+    Regime("expert", pairs=256, expertise=1.5),
+    Regime("near_copies", pairs=256, expertise=1.5, near_copies=True),
+    Regime("off_policy", pairs=128, sharpness=20.0, flip=0.3, from_reference=False),
+    Regime("length_bias", pairs=256, length_bias=0.6),
 )
-SCREEN_REGIMES = ("few_pairs", "outliers", "length_bias", "near_copies")
+SCREEN_REGIMES = ("base", "few_pairs", "expert", "off_policy")
 
 
 def generator(seed: int, regime: str, purpose: str) -> np.random.Generator:
-    """The random numbers of one purpose in one world: PCG64 seeded with sha256 of ``seed/regime/purpose``."""
-    digest = hashlib.sha256(f"{seed}/{regime}/{purpose}".encode()).digest()
+    """The random numbers of one purpose in one world: PCG64 seeded with sha256 of ``version/seed/regime/purpose``."""
+    digest = hashlib.sha256(f"{VERSION}/{seed}/{regime}/{purpose}".encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
 
 

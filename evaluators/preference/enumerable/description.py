@@ -36,7 +36,7 @@ def _extra(options: EnumerableOptions) -> str:
 
 
 def _describe(options: EnumerableOptions, batches: str, split: str, extra: str) -> str:
-    betas, rates = (", ".join(f"{v:g}" for v in grid) for grid in (options.used_betas, options.learning_rates))
+    betas, rates = (", ".join(f"{v:g}" for v in grid) for grid in (options.used_betas, options.used_learning_rates))
     base, regimes = d.REGIMES[0], options.used_regimes
     worlds = "; ".join(f"{r.name}: {_difference(r, base)}" for r in regimes if r is not base)
     others = f" The others are like it, but for what is named. {worlds}." if worlds else ""
@@ -62,6 +62,7 @@ def _difference(regime: d.Regime, base: d.Regime) -> str:
         "flip": f"{regime.flip:.0%} of the labels are turned over at random",
         "judge": f"the labeller sees a reward whose correlation with the true one is {regime.judge:g}",
         "from_reference": "responses come from a source other than the reference",
+        "expertise": f"responses come from a better model, with probability ~ reference * exp({regime.expertise:g} * reward)",
         "length_bias": f"labels also favour length, by {regime.length_bias:g} in the sigmoid for each token",
         "near_copies": "the two responses differ in a single token",
     }

@@ -161,7 +161,7 @@ class EnumerableEvaluator:
         used = self._options
         return {
             "worlds": np.array([r.name for r in used.used_regimes]),
-            "learning_rates": np.array(used.learning_rates),
+            "learning_rates": np.array(used.used_learning_rates),
             "betas": np.array(used.used_betas),
             **measured,
             "score": np.array(scores),

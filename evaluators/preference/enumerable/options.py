@@ -13,7 +13,7 @@ from evaluators.preference.enumerable.responses import count
 
 _FIDELITIES = ("exact", "screen")
 _DEVICES = ("cpu", "cuda", "auto")
-_SCREENED = 2  # every so manieth beta is trained when screening
+_SCREENED = 2  # every so manieth beta and learning rate is trained when screening
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,17 @@ class EnumerableOptions:
 
     fidelity: str = option(
         "exact",
-        f"exact: the published score; screen: only the regimes {', '.join(d.SCREEN_REGIMES)} and every second beta, to weed "
-        "out what is far behind",
+        f"exact: the published score; screen: only the regimes {', '.join(d.SCREEN_REGIMES)}, every second beta and "
+        "every second learning rate, to weed out what is far behind",
     )
     betas: tuple[float, ...] = option(
-        tuple(0.04 * 2.0**k for k in range(8)),
+        tuple(0.04 * 2.0**k for k in range(9)),
         "the grid of beta, rising; a policy is trained for each at each learning rate",
     )
     learning_rates: tuple[float, ...] = option(
-        (0.003, 0.01, 0.03), "the grid of Adam's learning rate, rising; each falls to 0 along a half cosine"
+        (0.001, 0.002, 0.004, 0.008, 0.016, 0.032), "the grid of Adam's learning rate, rising; each falls to 0 along a half cosine"
     )
-    steps: int = option(200, f"optimiser steps of each policy; a multiple of {d.CHECKPOINTS}")
+    steps: int = option(40, f"optimiser steps of each policy; a multiple of {d.CHECKPOINTS}")
     batch: int = option(32, "pairs in one step")
     regimes: tuple[str, ...] = option(
         tuple(r.name for r in d.REGIMES), "the worlds of a seed: regimes of preference data, by name"
@@ -78,9 +78,14 @@ class EnumerableOptions:
         return self.betas[::_SCREENED] if self.fidelity == "screen" else self.betas
 
     @property
+    def used_learning_rates(self) -> tuple[float, ...]:
+        """Those that are trained, the largest in any case."""
+        return self.learning_rates[::-_SCREENED][::-1] if self.fidelity == "screen" else self.learning_rates
+
+    @property
     def runs(self) -> int:
         """Policies of one world: one for each learning rate and beta, in this order."""
-        return len(self.learning_rates) * len(self.used_betas)
+        return len(self.used_learning_rates) * len(self.used_betas)
 
 
 def _check_grid(name: str, values: Sequence[float]) -> None:

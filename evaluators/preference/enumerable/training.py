@@ -62,7 +62,7 @@ class Policies:
     def __init__(self, worlds: Worlds, options: EnumerableOptions, device: torch.device) -> None:
         self._features = torch.from_numpy(np.stack([w.features for w in worlds.worlds])).to(device)  # (W, 12 * C, F)
         start = torch.from_numpy(np.stack([w.output for w in worlds.worlds])).to(device)[..., None]  # (W, F, 3, 1)
-        self._rates, self._tree = options.learning_rates, worlds.tree
+        self._rates, self._tree = options.used_learning_rates, worlds.tree
         betas = len(options.used_betas)
         self._layers = [start.repeat(1, 1, 1, betas).requires_grad_(True) for _ in self._rates]  # (W, F, 3, B) each
         groups = [{"params": [layer], "lr": rate} for layer, rate in zip(self._layers, self._rates, strict=True)]
@@ -124,7 +124,7 @@ def train(
             checks[-1][:, ~alive.numpy()] = np.nan
             _require_a_survivor(alive, worlds, options, step + 1)
             evaluate_s += time.perf_counter() - before
-    shape = (len(worlds.worlds), len(options.learning_rates), len(options.used_betas), -1)
+    shape = (len(worlds.worlds), len(options.used_learning_rates), len(options.used_betas), -1)
     kl, reward, accuracy, chosen, rejected = (v.reshape(shape) for v in np.stack(checks, 2))
     return Trajectory(
         np.arange(0, steps + 1, steps // d.CHECKPOINTS),

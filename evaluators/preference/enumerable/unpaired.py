@@ -89,7 +89,7 @@ class UnpairedFeed:
             self._samples = np.stack([reference_samples(worlds.seed, w, prompts) for w, prompts in asked])
             sampled = zip(worlds.worlds, self._prompts, self._samples, strict=True)
             self._constants.add("sample_reference_logps", [w.reference_logps[p, a] for w, p, a in sampled])
-        self._reference = np.stack([w.reference_logps for w in worlds.worlds])  # (W, 12, 341)
+        self._reference = np.stack([w.reference_logps for w in worlds.worlds])  # (W, 12, Y)
         self._running = RunningMean()
 
     def batch(self, step: int) -> Batch:

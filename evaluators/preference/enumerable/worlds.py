@@ -96,6 +96,7 @@ def build_world(seed: int, regime: d.Regime, tree: Tree) -> World:
     behaviour = logps
     if not regime.from_reference:
         behaviour = _logps(features, model.output_layer(d.generator(seed, regime.name, "behaviour"), tree), tree)
+    behaviour = behaviour + regime.expertise * rewards  # not normalised: only differences matter when pairs are drawn
     drawn = _draw_pairs(d.generator(seed, regime.name, "pairs"), behaviour, regime, regime.pairs, tree)
     train = _label(random["labels"], drawn, label_probabilities(drawn, seen, regime, tree))
     held_out = _draw_pairs(d.generator(seed, regime.name, "held out"), behaviour, regime, d.HELD_OUT_PAIRS, tree)
@@ -153,6 +154,8 @@ def _plant_reward(random: np.random.Generator, tree: Tree) -> Floats:
 
 def _draw_pairs(random: np.random.Generator, logps: Floats, regime: d.Regime, count: int, tree: Tree) -> Pairs:
     """Prompts uniform; two responses without replacement: the two largest log-probs after adding Gumbel noise.
+
+    A constant added to the log-probs of a prompt changes nothing.
 
     Near-copies: the largest of the responses that are not empty, and the same with one token, at a uniform place, replaced
     by a uniform other one.

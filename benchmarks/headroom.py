@@ -1,0 +1,216 @@
+"""How far below 1.0 the losses of `preference.enumerable` have to stay, and why.
+
+python -m benchmarks.headroom                # the table of docs/evaluators/enumerable.md, in about half an hour
+python -m benchmarks.headroom --seeds 1 --regimes base --json
+
+Two limits beside the physical one, each per regime and as the mean:
+
+- network: what the trained output layer can express. The exact gradient of E[reward] - lambda * KL over all responses, the
+  true reward known, from the reference, for a grid of lambda.
+- data: what the training pairs tell. The KL-optimal policies q ~ ref * exp(E[reward | pairs] / lambda) under the posterior
+  of the planted reward, with the prior that it is planted from and the labelling known. Sampled by elliptical slice sampling
+  (Murray, Adams and MacKay 2010, arXiv:1001.0175) in two chains, whose difference is printed. No loss is told as much.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from evaluators.preference.enumerable import definition as d
+from evaluators.preference.enumerable.model import all_logps
+from evaluators.preference.enumerable.optimum import standardise
+from evaluators.preference.enumerable.options import EnumerableOptions
+from evaluators.preference.enumerable.responses import Tree, tree
+from evaluators.preference.enumerable.scoring import frontier_area
+from evaluators.preference.enumerable.worlds import World, build_world, sigmoid
+
+Floats = NDArray[np.float64]
+
+LAMBDAS = (0.2, 0.35, 0.6, 1.0, 1.8, 3.2)  # of the exact gradient: spend from over 2 nats down to next to none
+STEPS, RATE = 400, 0.03  # of Adam on it; twice the steps add less than 0.002 (--steps 800)
+SHARPNESSES = np.geomspace(0.01, 100, 60)  # 1 / lambda of the policies of a posterior: no training, so many are free
+BURN_IN = 0.2  # share of a chain that is left out
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What can be reached in one world, relative to the optimal policies.
+
+    Attributes:
+        network: by the output layer.
+        data: from the pairs, mean of the chains.
+        chains: largest difference of a chain from that.
+    """
+
+    network: float
+    data: float
+    chains: float
+
+
+def limits(world: World, responses: Tree, steps: int, samples: int) -> Limits:
+    """Both limits of one world."""
+    means = [posterior_mean(world, responses, samples, chain) for chain in range(2)]
+    data = [_area(*_policies(world, mean)) / world.areas[d.KL_BUDGET] for mean in means]
+    both = _area(*_policies(world, np.mean(means, 0))) / world.areas[d.KL_BUDGET]
+    return Limits(network_limit(world, responses, steps), both, max(abs(x - both) for x in data))
+
+
+def network_limit(world: World, responses: Tree, steps: int) -> float:
+    """Frontier of policies that follow the exact gradient of E[reward] - lambda * KL."""
+    features = torch.from_numpy(world.features)
+    weights = torch.from_numpy(world.output)[..., None].repeat(1, 1, len(LAMBDAS)).requires_grad_(True)
+    reference, rewards = torch.from_numpy(world.reference_logps), torch.from_numpy(world.rewards)
+    price = torch.tensor(LAMBDAS, dtype=torch.float64)
+    adam = torch.optim.Adam([weights], lr=RATE)
+    for step in range(steps + 1):
+        logps = all_logps(features, weights, responses)
+        probs, ratio = logps.exp(), logps - reference
+        kl, reward = ((probs * x).sum(2).mean(1) for x in (ratio, rewards))
+        if step == steps:
+            break
+        adam.zero_grad()
+        (price * kl - reward).sum().backward()  # type: ignore[no-untyped-call]
+        adam.param_groups[0]["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
+        adam.step()
+    spent = kl.detach().clamp(min=0).numpy()
+    return _area(spent, reward.detach().numpy()) / world.areas[d.KL_BUDGET]
+
+
+def posterior_mean(world: World, responses: Tree, samples: int, chain: int) -> Floats:
+    """(12, Y) mean of the standardised reward given the labels of the training pairs."""
+    random = np.random.default_rng([chain, len(world.train.prompts)])
+    prior = _Prior(world, responses)
+    state, total, kept = prior.draw(random), np.zeros_like(world.rewards), 0
+    likelihood = prior.log_likelihood(state)
+    for number in range(samples):
+        other = prior.draw(random)
+        level = likelihood + math.log(random.random())
+        angle = random.uniform(0, 2 * math.pi)
+        low, high = angle - 2 * math.pi, angle
+        while True:
+            proposed = state * math.cos(angle) + other * math.sin(angle)
+            likelihood = prior.log_likelihood(proposed)
+            if likelihood > level:
+                break
+            low, high = (angle, high) if angle < 0 else (low, angle)
+            angle = random.uniform(low, high)
+        state = proposed
+        if number >= BURN_IN * samples:
+            total, kept = total + prior.reward(state), kept + 1
+    return total / kept
+
+
+class _Prior:
+    """What the reward of a world, and what its labeller sees besides, are planted from; and what the labels say of them.
+
+    A state is one or two flat vectors of standard normal numbers: the parts of `worlds._plant_reward`, each of deviation 1.
+    """
+
+    def __init__(self, world: World, responses: Tree) -> None:
+        self._world, self._probs = world, np.exp(world.reference_logps)
+        self._probs /= self._probs.sum(1, keepdims=True)
+        tokens = [
+            ((responses.symbols == t) & (np.arange(responses.max_length) < responses.lengths[:, None])).sum(1)
+            for t in range(d.VOCABULARY)
+        ]
+        self._tokens = np.stack(tokens).astype(np.float64)  # (2, Y)
+        self._bigrams = _bigrams(responses)  # (4, Y)
+        self._sizes = (d.VOCABULARY, d.PROMPTS * d.VOCABULARY, d.VOCABULARY**2, world.rewards.size)
+        self._rewards = 1 if world.regime.judge == 1 else 2
+        pairs = world.train
+        self._longer_by = world.regime.length_bias * (responses.lengths[pairs.first] - responses.lengths[pairs.second])
+
+    def draw(self, random: np.random.Generator) -> Floats:
+        """(rewards, numbers) of a state."""
+        return random.standard_normal((self._rewards, sum(self._sizes)))
+
+    def reward(self, state: Floats) -> Floats:
+        """(12, Y) standardised reward of a state."""
+        return self._standardised(state[0])
+
+    def log_likelihood(self, state: Floats) -> float:
+        """Of the labels of the training pairs."""
+        world, regime = self._world, self._world.regime
+        seen = self._standardised(state[0])
+        if self._rewards == 2:
+            seen = regime.judge * seen + math.sqrt(1 - regime.judge**2) * self._standardised(state[1])
+            seen = standardise(seen, world.reference_logps)
+        wins = sigmoid(regime.sharpness * world.train.differences(seen) + self._longer_by)
+        return float(np.log((1 - regime.flip) * wins + regime.flip * (1 - wins) + 1e-300).sum())
+
+    def _standardised(self, numbers: Floats) -> Floats:
+        token, topic, bigram, single = np.split(numbers, np.cumsum(self._sizes)[:-1])
+        by_prompt = d.REWARD_TOPIC * topic.reshape(d.PROMPTS, -1) + d.REWARD_TOKEN * token
+        raw = by_prompt @ self._tokens + d.REWARD_BIGRAM * bigram @ self._bigrams
+        raw += d.REWARD_RESIDUAL * single.reshape(raw.shape)
+        raw -= (self._probs * raw).sum(1, keepdims=True)
+        return np.asarray(raw / np.sqrt((self._probs * raw**2).sum(1, keepdims=True)))
+
+
+def _bigrams(responses: Tree) -> Floats:
+    """(4, Y) how often each pair of neighbouring tokens occurs in each response."""
+    counts = np.zeros((d.VOCABULARY**2, responses.responses))
+    for position in range(1, responses.max_length):
+        here = np.flatnonzero(responses.lengths > position)
+        kind = responses.symbols[here, position - 1] * d.VOCABULARY + responses.symbols[here, position]
+        counts[kind, here] += 1
+    return counts
+
+
+def _policies(world: World, believed: Floats) -> tuple[Floats, Floats]:
+    """KL and true reward of the policies that are KL-optimal for another reward."""
+    kl, reward = np.zeros(SHARPNESSES.size), np.zeros(SHARPNESSES.size)
+    for i, sharpness in enumerate(SHARPNESSES):
+        logits = world.reference_logps + sharpness * believed
+        logits -= logits.max(1, keepdims=True)
+        logps = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+        kl[i] = (np.exp(logps) * (logps - world.reference_logps)).sum(1).mean()
+        reward[i] = (np.exp(logps) * world.rewards).sum(1).mean()
+    return np.maximum(kl, 0), reward
+
+
+def _area(kl: Floats, reward: Floats) -> float:
+    return frontier_area(kl, reward, d.KL_BUDGET)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compute and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.headroom", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=4, help="worlds of each regime: seeds 0 to N - 1")
+    parser.add_argument("--regimes", default=",".join(r.name for r in d.REGIMES), help="names, with commas between")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the exact gradient")
+    parser.add_argument("--samples", type=int, default=20000, help="of each chain of the posterior")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
+    wanted = parser.parse_args(arguments)
+    options, found = EnumerableOptions(regimes=tuple(wanted.regimes.split(","))), {}
+    responses = tree(options.max_length)
+    for regime in options.used_regimes:
+        rows = [
+            limits(build_world(seed, regime, responses), responses, wanted.steps, wanted.samples)
+            for seed in range(wanted.seeds)
+        ]
+        found[regime.name] = {
+            "network": float(np.mean([r.network for r in rows])),
+            "data": float(np.mean([r.data for r in rows])),
+            "chains": max(r.chains for r in rows),
+        }
+    found["mean"] = {k: float(np.mean([row[k] for row in found.values()])) for k in ("network", "data", "chains")}
+    print(json.dumps(found, indent=2) if wanted.json else _markdown(found, wanted.seeds))
+
+
+def _markdown(found: Mapping[str, Mapping[str, float]], seeds: int) -> str:
+    lines = [f"Seeds 0 to {seeds - 1}.\n", "| regime | network | data | chains differ by |", "|---|---|---|---|"]
+    lines += [f"| {name} | {r['network']:.3f} | {r['data']:.3f} | {r['chains']:.3f} |" for name, r in found.items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -34,9 +34,10 @@ class EnumerableOptions:
         "the grid of beta, rising; a policy is trained for each at each learning rate",
     )
     learning_rates: tuple[float, ...] = option(
-        (0.001, 0.002, 0.004, 0.008, 0.016, 0.032), "the grid of Adam's learning rate, rising; each falls to 0 along a half cosine"
+        (0.001, 0.0025, 0.006, 0.015, 0.036),
+        "the grid of Adam's learning rate, rising; each falls to 0 along a half cosine",
     )
-    steps: int = option(40, f"optimiser steps of each policy; a multiple of {d.CHECKPOINTS}")
+    steps: int = option(32, f"optimiser steps of each policy; a multiple of {d.CHECKPOINTS}")
     batch: int = option(32, "pairs in one step")
     regimes: tuple[str, ...] = option(
         tuple(r.name for r in d.REGIMES), "the worlds of a seed: regimes of preference data, by name"

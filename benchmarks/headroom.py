@@ -137,14 +137,28 @@ class _Prior:
         return self._standardised(state[0])
 
     def log_likelihood(self, state: Floats) -> float:
-        """Of the labels of the training pairs."""
+        """Of the training pairs: of their labels, and of the responses where a better model made them."""
         world, regime = self._world, self._world.regime
-        seen = self._standardised(state[0])
+        rewards = seen = self._standardised(state[0])
         if self._rewards == 2:
             seen = regime.judge * seen + math.sqrt(1 - regime.judge**2) * self._standardised(state[1])
             seen = standardise(seen, world.reference_logps)
         wins = sigmoid(regime.sharpness * world.train.differences(seen) + self._longer_by)
-        return float(np.log((1 - regime.flip) * wins + regime.flip * (1 - wins) + 1e-300).sum())
+        labels = np.log((1 - regime.flip) * wins + regime.flip * (1 - wins) + 1e-300).sum()
+        return float(labels + (self._responses(rewards) if regime.expertise else 0.0))
+
+    def _responses(self, rewards: Floats) -> float:
+        """Log-probability of the pairs' responses, in either order, but for a constant."""
+        world, pairs = self._world, self._world.train
+        logits = world.reference_logps + world.regime.expertise * rewards
+        if world.regime.near_copies:
+            logits[:, 0] = -np.inf  # an empty response has no token to replace
+        shares = np.exp(logits - logits.max(1, keepdims=True))
+        shares /= shares.sum(1, keepdims=True)
+        first, second = (shares[pairs.prompts, answers] for answers in (pairs.first, pairs.second))
+        if world.regime.near_copies:  # one of them was drawn, the other is its copy
+            return float(np.log(first + second + 1e-300).sum())
+        return float(np.log(first * second * (1 / (1 - first) + 1 / (1 - second)) + 1e-300).sum())
 
     def _standardised(self, numbers: Floats) -> Floats:
         token, topic, bigram, single = np.split(numbers, np.cumsum(self._sizes)[:-1])

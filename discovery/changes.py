@@ -9,6 +9,7 @@ from db.archive import Archive
 from db.records import CampaignRecord, Ranking
 from discovery.config import CampaignConfig
 from discovery.trials import Stage
+from evaluators.base import Task
 from evaluators.options import OptionsError
 from sandbox.text import one_line
 
@@ -44,7 +45,7 @@ def refuse_another_campaign(archive: Archive, config: CampaignConfig, stage: Sta
         return
     wanted, had = Ranking(stage.task.id, stage.metric, stage.higher_is_better, stage.seeds), stored.ranking
     differing = {
-        "another evaluator, or other options or another version of it": had.task_id != wanted.task_id,
+        _other_task(archive, had, stage.task): had.task_id != wanted.task_id,
         "another metric": (had.metric, had.higher_is_better) != (wanted.metric, wanted.higher_is_better),
         "other seeds of its trials": had.seeds != wanted.seeds,
     }
@@ -60,6 +61,20 @@ def refuse_another_campaign(archive: Archive, config: CampaignConfig, stage: Sta
             f"the campaign {config.name!r} in this archive was started with seed {seed}, not {config.seed}, and another "
             f"seed is another search; keep seed {seed}, or give this one another name"
         )
+
+
+def _other_task(archive: Archive, had: Ranking, wanted: Task) -> str:
+    """In what the task of a stored campaign differs."""
+    if had.task_id == wanted.id:
+        return ""
+    stored = archive.task(had.task_id).task
+    if stored.evaluator != wanted.evaluator:
+        return f"another evaluator, {one_line(stored.evaluator, 60)}"
+    if stored.version != wanted.version:
+        return (
+            f"version {stored.version} of {wanted.evaluator}, another definition than today's version {wanted.version}"
+        )
+    return f"other options or other data of {wanted.evaluator}"
 
 
 def said_changes(record: CampaignRecord) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ def test_a_wrong_key_ends_it_in_one_line_and_the_right_one_goes_on(
     assert len(found.accepted) == 2
     changed = {
         "other seeds": {"objective": {**objective(tmp_path), "seeds": 2}},
-        "another evaluator": {"objective": {**objective(tmp_path), "options": {"variant": 3}}},
+        "other options": {"objective": {**objective(tmp_path), "options": {"variant": 3}}},
     }
     for said, changes in changed.items():
         with pytest.raises(OptionsError, match=f"started with {said}.*give this one another name"):

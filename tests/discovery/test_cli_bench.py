@@ -62,7 +62,20 @@ def test_bad_input_is_one_line(options, says, tmp_path, monkeypatch):
 
 
 def test_objectives_of_single_responses_are_measured_too(tmp_path):
-    options = ("--set", "steps=20", "--set", "betas=[0.1, 0.4]", "--seeds", "1", "--only", "kto", "--only", "bco")
+    options = (
+        "--set",
+        "steps=20",
+        "--set",
+        "max_length=5",
+        "--set",
+        "betas=[0.1, 0.4]",
+        "--seeds",
+        "1",
+        "--only",
+        "kto",
+        "--only",
+        "bco",
+    )
     done = discovery_process(
         "objectives",
         "bench",

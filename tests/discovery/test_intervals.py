@@ -138,7 +138,7 @@ def test_regimes_are_shown_with_intervals(archive: Path) -> None:
     assert "by world" not in discovery("leaderboard", "small", "--archive", archive).stdout
     said = " ".join(discovery("evaluators", "preference.enumerable").stdout.split())
     assert "frontier/base" in said
-    assert "little_data, label_flips" in said
+    assert "few_pairs, flips" in said
 
 
 def test_the_dashboard_shows_regimes(archive: Path) -> None:

@@ -36,6 +36,7 @@ from sandbox.failure import InfrastructureError
 from sandbox.gate import check_source
 from sandbox.reports import Fingerprint, ProbeReport
 from tests.support.campaigns import EVALUATOR, config, kept
+from tests.support.small_archive import make_archive
 
 STARTED = "Ray was asked for"
 
@@ -167,6 +168,21 @@ def test_another_seed_is_refused_in_one_line_and_changes_nothing(finished, again
     assert "\n" not in str(caught.value)
     assert "another name" in str(caught.value)
     assert (again / "archive.db").read_bytes() == before
+
+
+def test_scores_of_another_definition_are_never_compared_and_it_is_said_why(tmp_path: Path) -> None:
+    """The archive is one of version 1 of the task, whose scores were on another scale."""
+    path = make_archive(tmp_path / "old.db")
+    before = path.read_bytes()
+    wanted = make_config(
+        {"name": "small", "archive": str(path), "seed": 1, "log_dir": str(tmp_path), "budget": {"candidates": 1},
+         "objective": {"evaluator": "preference.enumerable"}}
+    )  # fmt: skip
+    with pytest.raises(OptionsError, match=r"version 1 of preference\.enumerable, another definition than") as caught:
+        Campaign(wanted).run()
+    assert "would not compare; give this one another name" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == before
 
 
 def test_other_changes_are_said_with_both_values(finished, again: Path) -> None:

@@ -52,26 +52,28 @@ class TestConformance(EvaluatorConformance):
 
 def test_defaults_are_the_published_definition():
     options = EnumerableEvaluator().task.options
-    assert options["betas"] == [0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12]
-    assert options["learning_rates"] == [0.003, 0.01, 0.03]
+    assert options["betas"] == [0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24]
+    assert options["learning_rates"] == [0.001, 0.0025, 0.006, 0.015, 0.036]
     assert (options["steps"], options["fidelity"], options["device"], options["max_length"]) == (
-        200,
+        32,
         "exact",
         "cpu",
         10,
     )
     assert options["regimes"] == [r.name for r in d.REGIMES] == [
-        "base", "few_pairs", "few_outliers", "outliers", "judge", "off_policy", "length_bias", "near_copies"
+        "base", "few_pairs", "flips", "judge", "expert", "near_copies", "off_policy", "length_bias"
     ]  # fmt: skip
     assert (EnumerableEvaluator.version, d.VOCABULARY, d.PROMPTS, count(10)) == (2, 2, 12, 2047)
-    assert (d.KL_BUDGET, d.OTHER_KL_BUDGETS, d.GRID_POINTS, d.CHECKPOINTS) == (2.0, (0.5, 5.0), 201, 4)
+    assert (d.KL_BUDGET, d.OTHER_KL_BUDGETS, d.GRID_POINTS, d.CHECKPOINTS) == (2.0, (0.5, 5.0), 101, 4)
 
 
 def test_screening_trains_a_part_of_the_same():
     whole, screen = EnumerableEvaluator(), EnumerableEvaluator({"fidelity": "screen"})
-    assert screen.prepare() == {"worlds": 4.0, "runs": 48.0}
-    assert whole.prepare() == {"worlds": 8.0, "runs": 192.0}
+    assert screen.prepare() == {"worlds": 4.0, "runs": 60.0}
+    assert whole.prepare() == {"worlds": 8.0, "runs": 360.0}
     assert screen.task.id != whole.task.id
+    one = EnumerableEvaluator({"fidelity": "screen", "learning_rates": [0.01], "betas": [0.1]})
+    assert one.prepare()["runs"] == 4.0
     assert {m.name for m in screen.metrics} < {m.name for m in whole.metrics}
     assert tuple(m.name for m in whole.metrics) == tuple(m.name for m in EnumerableEvaluator.metrics)
 
@@ -88,7 +90,7 @@ def test_describing_the_task_imports_no_torch():
     ("options", "message"),
     [
         ({"fidelity": "fast"}, "fidelity must be exact or screen"),
-        ({"fidelity": "screen", "regimes": ["base"]}, "fidelity screen trains .*, and regimes has none of them"),
+        ({"fidelity": "screen", "regimes": ["flips"]}, "fidelity screen trains .*, and regimes has none of them"),
         ({"steps": 15}, "multiple of 4"),
         ({"steps": 0}, "steps must be positive"),
         ({"betas": []}, "betas is empty"),
@@ -181,13 +183,13 @@ def test_progress_of_a_single_step_is_zero():
 
 
 def test_the_description_follows_the_options():
-    options = {"betas": [0.25], "steps": 40, "batch": 8, "learning_rates": [0.5], "regimes": ["few_pairs", "outliers"]}
+    options = {"betas": [0.25], "steps": 40, "batch": 8, "learning_rates": [0.5], "regimes": ["few_pairs", "flips"]}
     text = EnumerableEvaluator(options).task_description
     for part in (
         "each beta of 0.25 at each learning rate of 0.5",
         "40 steps of Adam",
         "batches of 8 pairs",
-        "few_pairs: 64 pairs",
+        "few_pairs: 128 pairs",
         "30% of",
         "2 worlds",
     ):
@@ -197,15 +199,15 @@ def test_the_description_follows_the_options():
 
 def test_ignorant_loss_scores_nothing(quick):
     report = quick.run(inline(f"{SIGNATURE}):\n    return {MARGIN} * 0\n"), 0)
-    assert report.metric("frontier").value == pytest.approx(0, abs=1e-9)
-    assert report.metric("final_kl").value == pytest.approx(0, abs=1e-9)
+    assert report.metric("frontier").value == pytest.approx(0, abs=1e-7)
+    assert report.metric("final_kl").value == pytest.approx(0, abs=1e-7)
     assert report.metric("ranking_accuracy").value == 0.5
 
 
-def test_loss_that_prefers_the_rejected_is_worse_than_nothing_but_scores_zero(quick):
-    report = quick.run(inline(f"{SIGNATURE}):\n    return {MARGIN}\n"), 0)
+def test_loss_that_prefers_the_rejected_is_worse_than_nothing_but_scores_zero():
+    report = EnumerableEvaluator({**QUICK, "regimes": ["base"]}).run(inline(f"{SIGNATURE}):\n    return {MARGIN}\n"), 0)
     assert report.arrays["reward"][..., -1].max() < 0
-    assert report.metric("frontier").value == pytest.approx(0, abs=1e-9)
+    assert report.metric("frontier").value == pytest.approx(0, abs=1e-7)
     assert report.metric("ranking_accuracy").value < 0.5
 
 
@@ -250,7 +252,7 @@ RATES = {
     "/ mean sigmoid(-z)": "dpo / torch.sigmoid(-z).mean().detach()",
     "/ std": "dpo / (z.std().detach() + 0.01)",
 }
-SMALLER = {"regimes": ["few_pairs", "outliers"], "max_length": 6, "betas": [0.16, 0.64, 2.56]}
+SMALLER = {"regimes": ["few_pairs", "flips"], "max_length": 6, "betas": [0.16, 0.64, 2.56]}
 
 
 @pytest.mark.parametrize("name", RATES)
@@ -262,7 +264,7 @@ def test_what_is_only_a_learning_rate_gains_nothing(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*RATES, "beta doubled", "beta halved"])
 def test_what_is_only_a_learning_rate_gains_nothing_over_seeds(name):
-    betas = [0.04 * 2.0**k for k in range(8)]
+    betas = [0.04 * 2.0**k for k in range(9)]
     factor = {"beta doubled": 2.0, "beta halved": 0.5}.get(name, 1.0)
     changes = []
     for seed in range(20):

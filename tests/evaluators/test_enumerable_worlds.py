@@ -79,15 +79,15 @@ def followed(worlds, name: str) -> tuple[float, float]:
 
 
 def test_labels_follow_bradley_terry_except_where_the_regime_says_otherwise(worlds):
-    for name in ("base", "near_copies"):
+    for name in ("base", "near_copies", "expert"):
         right, clean = followed(worlds, name)
         assert right == pytest.approx(clean, abs=0.04)
-    for name in ("outliers", "off_policy", "few_outliers"):
+    for name in ("flips", "off_policy"):
         (right, clean), flip = followed(worlds, name), BY_NAME[name].flip
-        assert right == pytest.approx(clean * (1 - flip) + (1 - clean) * flip, abs=0.06)
-    for name in ("judge", "length_bias"):
-        right, clean = followed(worlds, name)
-        assert right < clean - 0.03
+        assert right == pytest.approx(clean * (1 - flip) + (1 - clean) * flip, abs=0.08)
+    right, clean = followed(worlds, "judge")
+    flip = BY_NAME["judge"].flip
+    assert right < clean * (1 - flip) + (1 - clean) * flip - 0.03
 
 
 def test_length_bias_favours_long_responses_beyond_their_reward(worlds):
@@ -116,13 +116,29 @@ def test_off_policy_pairs_do_not_come_from_the_reference(worlds):
     assert surprise("off_policy") < surprise("base") - 0.5
 
 
+def test_experts_pairs_are_better_than_the_references_by_what_exponential_tilting_gives(worlds):
+    """The first response alone is drawn from reference * exp(1.5 reward); being two different ones lowers it a little."""
+    for name in ("expert", "few_pairs", "near_copies"):
+        assert BY_NAME[name].expertise == 1.5
+        for seed in worlds.values():
+            world, pairs = seed[name], seed[name].held_out
+            drawn = world.rewards[pairs.prompts, pairs.first].mean()
+            logits = world.reference_logps + 1.5 * world.rewards
+            tilted = np.exp(logits - logits.max(1, keepdims=True))
+            expected = ((tilted / tilted.sum(1, keepdims=True)) * world.rewards).sum(1).mean()
+            assert drawn == pytest.approx(expected, abs=0.25)
+            assert expected > 0.7
+    base = worlds[0]["base"]
+    assert base.rewards[base.held_out.prompts, base.held_out.first].mean() == pytest.approx(0, abs=0.2)
+
+
 def test_soft_labels_are_those_of_the_proxies(worlds):
     world = worlds[0]["off_policy"]
     expected = label_probabilities(world.train, world.proxies, world.regime, TREE)
     np.testing.assert_array_equal(world.soft_labels, expected)
     assert (world.soft_labels.min(), world.soft_labels.max()) == (
-        pytest.approx(0.2, abs=1e-6),
-        pytest.approx(0.8, abs=1e-6),
+        pytest.approx(0.3, abs=1e-6),
+        pytest.approx(0.7, abs=1e-6),
     )
 
 
@@ -130,15 +146,22 @@ def test_every_epoch_holds_every_pair_once():
     regime = BY_NAME["few_pairs"]
     order = batch_schedule(3, regime, 20, 32)
     assert order.shape == (20, 32)
-    for epoch in order.reshape(-1).reshape(10, regime.pairs):
+    for epoch in order.reshape(-1).reshape(5, regime.pairs):
         assert set(epoch) == set(range(regime.pairs))
     assert not np.array_equal(order, batch_schedule(4, regime, 20, 32))
+
+
+def test_a_definition_of_another_version_has_other_worlds(monkeypatch):
+    drawn = d.generator(0, "base", "pairs").random()
+    monkeypatch.setattr(d, "VERSION", d.VERSION + 1)
+    assert d.generator(0, "base", "pairs").random() != drawn
 
 
 def test_the_documented_regimes_are_the_real_ones():
     text = (Path(__file__).parents[2] / "docs" / "evaluators" / "enumerable.md").read_text()
     for r in d.REGIMES:
         source = "reference" if r.from_reference else "another layer"
-        first = "near-copies" if r.near_copies else source
-        row = f"| `{r.name}` | {r.pairs} | {r.sharpness:g} | {r.flip:g} | {r.judge:g} | {r.length_bias:g} | {first} "
+        source += f" * exp({r.expertise:g} r)" if r.expertise else ""
+        source += ", near-copies" if r.near_copies else ""
+        row = f"| `{r.name}` | {r.pairs} | {r.sharpness:g} | {r.flip:g} | {r.judge:g} | {r.length_bias:g} | {source} "
         assert row in text, row

@@ -298,7 +298,9 @@ def test_the_policys_log_probs_of_fresh_responses_carry_gradient(worlds) -> None
 
 def test_the_kl_estimate_starts_at_zero_grows_and_is_never_negative(heard_unpaired) -> None:
     source = "def loss(policy_logps, reference_logps, desirable, beta, kl_estimate):\n    return -policy_logps\n"
-    lifting = Listener(Candidate(UNPAIRED.name, source), UNPAIRED)  # what is desirable becomes likelier after all prompts
+    lifting = Listener(
+        Candidate(UNPAIRED.name, source), UNPAIRED
+    )  # what is desirable becomes likelier after all prompts
     EnumerableUnpairedEvaluator({**QUICK, "undesirable_kept": 0.0}).run(lifting, 0)
     for heard in (heard_unpaired, lifting.heard):
         estimates = np.array([scalars["kl_estimate"] for _, scalars in heard])  # (steps, runs)

@@ -59,7 +59,7 @@ def test_one_that_changes_during_training_voids_the_trial(server: OracleServer) 
 def test_a_trial_ends_with_the_replay(server: OracleServer) -> None:
     from evaluators.preference.enumerable import EnumerableEvaluator
 
-    evaluator = EnumerableEvaluator({"steps": 20, "betas": [0.1, 0.4]})
+    evaluator = EnumerableEvaluator({"steps": 20, "betas": [0.1, 0.4], "learning_rates": [0.01], "max_length": 5})
     evaluator.prepare()
     report = run_trial(server, evaluator, KNOWN["dpo"], PAIRS.required, seed=0)
     assert report.sandbox == server.cage

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks import coverage
+from benchmarks import coverage, headroom
 from benchmarks.archive import main
 
 
@@ -38,3 +38,19 @@ def test_looking_after_every_seed_is_wrong_too_often_without_an_interval_for_it(
     normal = [row for row in coverage.anytime(40) if row.noise.startswith("normal")]
     assert all(row.at_any_time <= 0.05 for row in normal)
     assert all(row.each_its_own / 2 > 0.09 for row in normal)  # better, or worse
+
+
+def test_the_headroom_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """In few steps and samples: what the network reaches is above 0 and below 1; more steps reach more."""
+    small = ["--seeds", "1", "--regimes", "judge,near_copies", "--samples", "40"]
+    found = []
+    for steps in ("4", "12"):
+        headroom.main([*small, "--steps", steps, "--json"])
+        found.append(json.loads(capsys.readouterr().out))
+    assert [*found[0]] == ["judge", "near_copies", "mean"]
+    for few, more in zip(found[0].values(), found[1].values(), strict=True):
+        assert 0 < few["network"] < more["network"] < 1
+        assert 0 <= few["data"] < 1
+        assert few["data"] == more["data"]
+    headroom.main([*small, "--steps", "1"])
+    assert "| near_copies | 0." in capsys.readouterr().out

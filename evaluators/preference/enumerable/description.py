@@ -45,8 +45,8 @@ def _describe(options: EnumerableOptions, batches: str, split: str, extra: str) 
         f"{count(options.max_length):,} possible responses of up to {options.max_length} tokens to each of {d.PROMPTS} "
         "prompts are enumerated, so KL and expected reward are exact sums. One trial trains a separate policy in each of "
         f"{len(regimes)} worlds for each beta of {betas} at each learning rate of {rates}, all with the same loss: "
-        f"{options.steps} steps of Adam (the learning rate falls to 0) on {batches}. The policies at the end of training "
-        "make a reward-KL frontier in each world, so neither the scale of a loss, nor a schedule of that scale, nor a "
+        f"{options.steps} steps of Adam (the learning rate falls to 0) on {batches}, so few pairs are seen again "
+        "and again. The policies at the end of training make a reward-KL frontier in each world, so neither the scale of a loss, nor a schedule of that scale, nor a "
         f"rescaled beta can gain anything. The worlds are regimes of preference data. {base.name}: {base.pairs} pairs "
         f"sampled from the reference, labelled with P(a preferred to b) = sigmoid({base.sharpness:g} * (reward(a) - "
         f"reward(b))).{others}{split} In each world the frontier is compared with that of the exactly optimal policies up "
@@ -57,7 +57,7 @@ def _describe(options: EnumerableOptions, batches: str, split: str, extra: str) 
 def _difference(regime: d.Regime, base: d.Regime) -> str:
     """In what a regime differs from the base."""
     said = {
-        "pairs": f"{regime.pairs} pairs, seen again and again",
+        "pairs": f"{regime.pairs} pairs",
         "sharpness": f"a sharpness of {regime.sharpness:g}, so that labels are nearly deterministic",
         "flip": f"{regime.flip:.0%} of the labels are turned over at random",
         "judge": f"the labeller sees a reward whose correlation with the true one is {regime.judge:g}",
@@ -66,4 +66,4 @@ def _difference(regime: d.Regime, base: d.Regime) -> str:
         "length_bias": f"labels also favour length, by {regime.length_bias:g} in the sigmoid for each token",
         "near_copies": "the two responses differ in a single token",
     }
-    return " and ".join(text for name, text in said.items() if getattr(regime, name) != getattr(base, name))
+    return ", ".join(text for name, text in said.items() if getattr(regime, name) != getattr(base, name))

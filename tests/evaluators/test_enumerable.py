@@ -197,6 +197,18 @@ def test_the_description_follows_the_options():
     assert "length_bias" not in text
 
 
+def test_a_grid_of_one_value_is_allowed_and_said():
+    one = EnumerableEvaluator({"betas": [0.25], "learning_rates": [0.5]})
+    said: list[str] = []
+    one.prepare(said.append)
+    assert [text.split(",")[0] for text in said] == ["there is but one learning rate", "there is but one beta"]
+    assert "There is but one learning rate, so" in one.task_description
+    said.clear()
+    EnumerableEvaluator({"betas": [0.25, 0.5]}).prepare(said.append)
+    assert said == []
+    assert "but one" not in EnumerableEvaluator().task_description
+
+
 def test_ignorant_loss_scores_nothing(quick):
     report = quick.run(inline(f"{SIGNATURE}):\n    return {MARGIN} * 0\n"), 0)
     assert report.metric("frontier").value == pytest.approx(0, abs=1e-7)

@@ -40,19 +40,30 @@ def _describe(options: EnumerableOptions, batches: str, split: str, extra: str) 
     base, regimes = d.REGIMES[0], options.used_regimes
     worlds = "; ".join(f"{r.name}: {_difference(r, base)}" for r in regimes if r is not base)
     others = f" The others are like it, but for what is named. {worlds}." if worlds else ""
+    caveats = "".join(f" {text[0].upper()}{text[1:]}." for text in narrow(options))
     return (
         f"The language model is a frozen recurrent network of width {d.WIDTH} with a trained output layer, and all its "
         f"{count(options.max_length):,} possible responses of up to {options.max_length} tokens to each of {d.PROMPTS} "
         "prompts are enumerated, so KL and expected reward are exact sums. One trial trains a separate policy in each of "
         f"{len(regimes)} worlds for each beta of {betas} at each learning rate of {rates}, all with the same loss: "
-        f"{options.steps} steps of Adam (the learning rate falls to 0) on {batches}, so few pairs are seen again "
-        "and again. The policies at the end of training make a reward-KL frontier in each world, so neither the scale of a "
-        "loss, nor a schedule of that scale, nor a "
-        f"rescaled beta can gain anything. The worlds are regimes of preference data. {base.name}: {base.pairs} pairs "
+        f"{options.steps} steps of Adam (the learning rate falls to 0) on {batches}, so few pairs are seen again and "
+        "again. Gradients have norm 1 and only the policies at the end of training count, which make a reward-KL frontier "
+        "in each world; so neither the scale of a loss, nor a schedule of that scale, nor a rescaled beta can gain "
+        f"anything.{caveats} The worlds are regimes of preference data. {base.name}: {base.pairs} pairs "
         f"sampled from the reference, labelled with P(a preferred to b) = sigmoid({base.sharpness:g} * (reward(a) - "
         f"reward(b))).{others}{split} In each world the frontier is compared with that of the exactly optimal policies up "
         f"to a KL of {d.KL_BUDGET:g} nats; the score `frontier` is the mean over the worlds. {extra}"
     )
+
+
+def narrow(options: EnumerableOptions) -> list[str]:
+    """What a grid of one value means for the ranking, a clause each."""
+    found = []
+    if len(options.used_learning_rates) == 1:
+        found.append("there is but one learning rate, so losses are also ranked by how well it suits them")
+    if len(options.used_betas) == 1:
+        found.append("there is but one beta, so a rescaled loss scores otherwise")
+    return found
 
 
 def _difference(regime: d.Regime, base: d.Regime) -> str:

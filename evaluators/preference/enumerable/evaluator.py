@@ -16,7 +16,7 @@ from evaluators.measure import peak_memory_mb, torch_threads, versions
 from evaluators.options import OptionsError, options_dict, parse_options
 from evaluators.preference.contract import PAIRS
 from evaluators.preference.enumerable import definition as d
-from evaluators.preference.enumerable.description import describe
+from evaluators.preference.enumerable.description import describe, narrow
 from evaluators.preference.enumerable.options import EnumerableOptions
 from evaluators.preference.enumerable.responses import tree
 from evaluators.preference.enumerable.scoring import metric_specs, score
@@ -94,8 +94,15 @@ class EnumerableEvaluator:
         return Calls(self._options.batch, self._options.used_betas)
 
     def prepare(self, progress: Callable[[str], None] | None = None) -> Mapping[str, float]:
-        """Nothing is shared by all seeds; returns the size of the job. Raises OptionsError if the device is missing."""
+        """Nothing is shared by all seeds; returns the size of the job, and tells what a grid of one value means.
+
+        Raises:
+            OptionsError: the device is missing.
+        """
         self._device()
+        if progress is not None:
+            for text in narrow(self._options):
+                progress(text)
         worlds = len(self._options.used_regimes)
         return {"worlds": float(worlds), "runs": float(worlds * self._options.runs)}
 

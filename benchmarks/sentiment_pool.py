@@ -42,10 +42,11 @@ def main() -> None:
         "--objective", action="append", required=True, help="a known objective; the first is compared with"
     )
     parser.add_argument("--beta", type=float, default=0.6)
+    parser.add_argument("--kl-budget", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    evaluator = SentimentEvaluator({"betas": [given.beta]})
+    evaluator = SentimentEvaluator({"betas": [given.beta], "kl_budget": given.kl_budget})
     evaluator.prepare()
     assert evaluator._prepared is not None
     first: Tensor | None = None

@@ -9,8 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from evaluators.base import (
     Calls,
     Metric,
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
 
     from evaluators.preference.sentiment.data import Source
     from evaluators.preference.sentiment.preparation import Prepared
-    from evaluators.preference.sentiment.trial import Clock, Curves, Scores
     from sandbox.oracle import LossOracle
 
 
@@ -41,12 +38,12 @@ class SentimentEvaluator:
     """Train a small language model of real reviews towards positive sentiment; measure reward against KL.
 
     The controlled experiment of Rafailov et al. 2023 (arXiv:2305.18290, section 6.1) and of Lu et al. 2024
-    (arXiv:2406.08414, section 5.3). A trial depends on its seed through the subset of pairs, their label
-    noise, the order of batches, and the sampling noise of the evaluation. All betas of a trial share these.
+    (arXiv:2406.08414, section 5.3). A trial depends on its seed through the pairs it samples, their label
+    noise, and the order of batches. All betas and all losses share these, and the responses that policies are scored on.
     """
 
     name: ClassVar[str] = "preference.sentiment"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     summary: ClassVar[str] = "Controlled sentiment on real IMDb reviews: reward against KL of a small language model."
     contract: ClassVar[Contract] = PAIRS
     primary_metric: ClassVar[str] = "reward_at_kl"
@@ -55,43 +52,55 @@ class SentimentEvaluator:
             "reward_at_kl",
             True,
             "SFT std",
-            "height of the reward-KL frontier at the KL budget; the SFT model is 0",
+            "reward at the KL budget of the best beta's policy; the SFT model is 0",
             minimum_effect=0.02,
         ),
         MetricSpec(
             "win_rate_at_kl",
             True,
             "share",
-            "the same frontier of the win rate against the SFT model, which is 0.5",
+            "the same of the win rate against the SFT model, which is 0.5",
             0.0,
             1.0,
             0.01,
         ),
         MetricSpec(
-            "final_reward",
+            "reward_at_kl_sampled",
             True,
             "SFT std",
-            "mean over betas of the final policy's reward above the SFT model's",
+            "reward_at_kl from responses that each policy drew itself: noisier, and independent of the pool",
             minimum_effect=0.02,
         ),
-        MetricSpec("final_kl", False, "nats", "mean over betas of the final policy's KL to the SFT model", 0.0),
+        MetricSpec(
+            "effective_share",
+            True,
+            "share",
+            "effective share of the pool under the weights of the policies at the KL budget, mean over betas",
+            0.0,
+            1.0,
+        ),
+        MetricSpec("refused", False, "share", "betas whose weights were refused, so that samples count", 0.0, 1.0),
+        MetricSpec("diverged", False, "share", "betas whose loss or policy was no longer a number", 0.0, 1.0),
         MetricSpec(
             "chosen_logp_change",
             True,
             "nats",
-            "mean over betas of the chosen log-ratio to the SFT model at the end",
+            "mean over betas of the chosen log-ratio to the SFT model at the end of training",
         ),
     )
     arrays_doc: ClassVar[Mapping[str, str]] = {
-        "beta": "(betas,) the grid",
-        "reward": "(betas,) mean reward of the final policy above the SFT model's on the same prompts, in SFT std",
+        "beta": "(betas,) the grid; in all arrays NaN marks a policy that diverged",
+        "factor": "(betas,) by how much the trained change was scaled to have the KL budget",
+        "reward": "(betas,) mean reward there above the SFT model's on the same prompts, in SFT std",
         "reward_stderr": "(betas,) its standard error over prompts",
-        "kl": "(betas,) KL of the final policy to the SFT model in nats a response, exact per token along sampled responses",
-        "kl_stderr": "(betas,) its standard error over prompts",
-        "kl_log_ratio": "(betas,) plain Monte-Carlo estimate of the same KL: mean log-ratio of the sampled responses",
-        "kl_log_ratio_stderr": "(betas,) its standard error over prompts",
-        "win_rate": "(betas,) how often the policy's response beats an SFT response to the same prompt, ties half",
+        "kl": "(betas,) KL there to the SFT model, nats a response",
+        "win_rate": "(betas,) how often a response there beats an SFT response to the same prompt, ties half",
         "win_rate_stderr": "(betas,) its standard error over prompts",
+        "effective_share": "(betas,) of the pool, also of weights that were refused",
+        "refused": "(betas,) 1 where the weights were refused, and reward, KL and win rate come from samples",
+        "reward_sampled": "(betas,) the same reward from responses that the policy drew itself",
+        "reward_sampled_stderr": "(betas,) its standard error over prompts",
+        "kl_sampled": "(betas,) the same KL, exact per token along these responses",
         "curve_loss": "(betas, steps) mean loss of the batch",
         "curve_margin": "(betas, steps) mean of chosen minus rejected log-ratio to the SFT model, nats, before the step",
         "curve_chosen": "(betas, steps) mean log-ratio of the chosen response to the SFT model, nats, before the step",
@@ -130,13 +139,14 @@ class SentimentEvaluator:
             f"{o.response_tokens} words. The reward is the log-odds of positive sentiment by a classifier "
             "of whole reviews, in deviations over "
             f"SFT responses. Each pair is two SFT responses, labelled with P(a preferred to b) = sigmoid("
-            f"{o.label_sharpness:g} * (reward(a) - reward(b))); a trial trains on {o.train_pairs} pairs. It trains a "
+            f"{o.label_sharpness:g} * (reward(a) - reward(b))); a trial samples {o.train_pairs} pairs. It trains a "
             f"separate policy for each beta of the grid {', '.join(f'{b:g}' for b in o.betas)}, all with the same loss: "
-            f"{o.steps} steps of Adam on batches of {o.batch} pairs, peak learning rate {o.lr:g} with warm-up and linear "
-            f"decay, gradients clipped to the norm {o.clip_norm:g}. The final policies answer {o.eval_prompts} held-out "
-            "openings; their rewards and KLs to the SFT model make a reward-KL frontier over the betas, whose height is "
-            f"read at a KL of {o.kl_budget:g} nats a response. Of the optional inputs, scores are these rewards, lengths "
-            f"are in words, up to {o.response_tokens}, and preference_probability is that of the labelling."
+            f"the output layer, for {o.steps} steps on batches of {o.batch} pairs, with momentum along gradients "
+            "of norm 1, so that what only scales a batch's gradient changes nothing. Each policy's change is then scaled "
+            f"until its KL to the SFT model is {o.kl_budget:g} nats a response, so that how far training went changes "
+            "nothing either. The score is the reward there on "
+            f"{o.pool_prompts} held-out openings, best over betas. Of the optional inputs, scores are these rewards, "
+            f"lengths are in words, up to {o.response_tokens}, and preference_probability is that of the labelling."
         )
 
     @property
@@ -151,7 +161,7 @@ class SentimentEvaluator:
             reward_accuracy: of the classifier on whole held-out texts; reward_accuracy_openings: on their first words only.
             sft_held_out_nats: per word, on held-out windows of the kind that the model was trained on; sft_parameters.
             sft_log_odds_mean, sft_log_odds_std: what a reward of 0 and the unit of reward are in log-odds.
-            sft_reward, sft_reward_stderr: of the SFT responses to the held-out prompts.
+            fixed_kl: of the policy that drew half of the pool; sft_share, fixed_share: effective shares of who drew it.
 
         Raises:
             OptionsError: data, an extra, the device or a writable cache is missing; too few texts for what is asked.
@@ -175,7 +185,7 @@ class SentimentEvaluator:
         """One trial. Raises CandidateError, InfrastructureError, or OptionsError from a first `prepare`."""
         import transformers
 
-        from evaluators.preference.sentiment.trial import run_betas
+        from evaluators.preference.sentiment.trial import metrics_and_arrays, run_trial
 
         begin = time.monotonic()
         facts = self.prepare()
@@ -183,16 +193,15 @@ class SentimentEvaluator:
         calls, oracle_s = oracle.calls, oracle.wall_s
         setup_s = time.monotonic() - begin
         with torch_threads(self.options.threads):
-            results = list(run_betas(self._prepared, self.options, oracle, seed, self._device()))
-            metrics, arrays = self._summary([r[0] for r in results], [r[1] for r in results], seed)
-        clocks: list[Clock] = [r[2] for r in results]
-        train_s, evaluate_s = sum(c.train_s for c in clocks), sum(c.evaluate_s for c in clocks)
-        timings = Timings(setup_s, train_s, evaluate_s, oracle.wall_s - oracle_s)
+            outcome = run_trial(self._prepared, self.options, oracle, seed, self._device())
+            values, arrays = metrics_and_arrays(outcome, self.options)
         return TrialReport(
             seed=seed,
-            metrics=metrics,
-            arrays={**arrays, "flipped": np.array([results[0][3]])},
-            timings=timings,
+            metrics=tuple(
+                Metric(m.name, values[m.name][0], m.higher_is_better, m.unit, values[m.name][1]) for m in self.metrics
+            ),
+            arrays=arrays,
+            timings=Timings(setup_s, outcome.train_s, outcome.evaluate_s, oracle.wall_s - oracle_s),
             device=self._device().type,
             threads=self.options.threads,
             versions={**versions(), "transformers": transformers.__version__},
@@ -200,40 +209,6 @@ class SentimentEvaluator:
             oracle_calls=oracle.calls - calls,
             setup=facts,
         )
-
-    def _summary(
-        self, curves: list[Curves], scores: list[Scores], seed: int
-    ) -> tuple[tuple[Metric, ...], dict[str, np.ndarray[Any, Any]]]:
-        from evaluators.preference.sentiment.trial import frontier_stderr, frontier_value, standard_error
-
-        gain, win = np.stack([s.gain for s in scores]), np.stack([s.win for s in scores])  # (betas, prompts)
-        kl, log_ratio = np.stack([s.kl for s in scores]), np.stack([s.log_ratio for s in scores])
-        budget = self.options.kl_budget
-        chosen = np.array([c.chosen_change for c in curves])
-        last = max(1, self.options.steps // 10)  # the end of training: one batch alone is noisy
-        values: dict[str, tuple[Any, Any]] = {
-            "reward_at_kl": (frontier_value(kl, gain, budget), frontier_stderr(kl, gain, budget, seed)),
-            "win_rate_at_kl": (
-                0.5 + frontier_value(kl, win - 0.5, budget),
-                frontier_stderr(kl, win - 0.5, budget, seed),
-            ),
-            "final_reward": (gain.mean(), standard_error(gain.mean(0))),
-            "final_kl": (kl.mean(), standard_error(kl.mean(0))),
-            "chosen_logp_change": (chosen[:, -last:].mean(), None),
-        }
-        metrics = tuple(
-            Metric(m.name, float(value), m.higher_is_better, m.unit, None if stderr is None else float(stderr))
-            for m, (value, stderr) in ((m, values[m.name]) for m in self.metrics)
-        )
-        measured = {"reward": gain, "kl": kl, "kl_log_ratio": log_ratio, "win_rate": win}
-        arrays = {"beta": np.array(self.options.betas), **{name: x.mean(1) for name, x in measured.items()}}
-        arrays |= {f"{name}_stderr": standard_error(x) for name, x in measured.items()}
-        arrays |= {
-            "curve_loss": np.array([c.loss for c in curves]),
-            "curve_margin": np.array([c.margin for c in curves]),
-            "curve_chosen": chosen,
-        }
-        return metrics, arrays
 
     def _device(self) -> torch.device:
         import torch

@@ -87,33 +87,40 @@ class LanguageModel(nn.Module):
         out = self.transformer(input_ids=tokens, past_key_values=cache, use_cache=cache is not None)
         return out.last_hidden_state  # type: ignore[no-any-return]
 
+    @property
+    def output_layer(self) -> Tensor:
+        """(outputs, D + 1): a copy. Row i is of token id FIRST_OUTPUT + i, the last column are the biases."""
+        return torch.cat([self.embedding[FIRST_OUTPUT:], self.output_bias[:, None]], 1).detach().clone()
+
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., vocabulary - FIRST_OUTPUT): entry i is token id FIRST_OUTPUT + i."""
         return F.linear(hidden, self.embedding[FIRST_OUTPUT:], self.output_bias)
 
+    def response_states(self, tokens: Tensor, prompt_length: int) -> Tensor:
+        """(N, T) sequences -> (N, T - prompt_length, D): the final hidden states that response tokens are drawn from."""
+        return self.hidden(tokens[:, :-1])[:, prompt_length - 1 :]
+
     def token_logps(self, tokens: Tensor, prompt_length: int) -> Tensor:
         """(N, T) sequences -> (N, T - prompt_length) log-probs of the response tokens; 0 where the response has ended."""
         targets = tokens[:, prompt_length:]
-        hidden = self.hidden(tokens[:, :-1])[:, prompt_length - 1 :]
-        return self.target_logps(hidden, targets) * (targets != PAD)
+        return self.target_logps(self.response_states(tokens, prompt_length), targets) * (targets != PAD)
 
     def target_logps(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """(..., D) hidden states, (...) next token ids -> (...) log-probs; meaningless at PAD or UNKNOWN."""
-        outputs = (targets - FIRST_OUTPUT).clamp_min(0)
-        flat = F.cross_entropy(self.logits(hidden).flatten(0, -2), outputs.flatten(), reduction="none")
-        return -flat.view_as(outputs)
+        return _picked(self.logits(hidden), targets)
 
     def sequence_logps(self, tokens: Tensor, prompt_length: int) -> Tensor:
         """(N, T) -> (N,): log-prob of each response, summed over its tokens."""
         return self.token_logps(tokens, prompt_length).sum(1)
 
     @torch.no_grad()
-    def sample(self, prompts: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    def sample(self, prompts: Tensor, uniforms: Tensor, layer: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Draw responses at temperature 1, by inversion of the cumulative distribution.
 
         Args:
             prompts: (N, P) token ids, all of length P.
             uniforms: (N, S) numbers in [0, 1), one per response token: equal numbers and weights give equal responses.
+            layer: the output layer of a policy, in the place of the model's own.
 
         Returns:
             (N, P + S) token ids, PAD after END; and (N, S) log-probs of the drawn tokens, 0 after END.
@@ -123,7 +130,10 @@ class LanguageModel(nn.Module):
         alive = torch.ones(n, dtype=torch.bool, device=prompts.device)
         tokens, logps, new = [prompts], [], prompts
         for step in range(steps):
-            log_p = torch.log_softmax(self.logits(self.hidden(new, cache)[:, -1]), -1)  # (N, V)
+            hidden = self.hidden(new, cache)[:, -1]
+            log_p = torch.log_softmax(
+                self.logits(hidden) if layer is None else layer_logits(hidden, layer), -1
+            )  # (N, V)
             cumulative = log_p.exp().cumsum(-1)
             point = uniforms[:, step : step + 1] * cumulative[:, -1:]
             drawn = torch.searchsorted(cumulative, point, right=True).clamp_max(log_p.shape[1] - 1)  # (N, 1)
@@ -132,3 +142,18 @@ class LanguageModel(nn.Module):
             alive = alive & (new.squeeze(1) != END)
             tokens.append(new)
         return torch.cat(tokens, 1), torch.stack(logps, 1)
+
+
+def layer_logits(hidden: Tensor, layer: Tensor) -> Tensor:
+    """(..., D) final hidden states, an (outputs, D + 1) output layer -> (..., outputs)."""
+    return F.linear(hidden, layer[:, :-1], layer[:, -1])
+
+
+def response_logps(states: Tensor, targets: Tensor, layer: Tensor) -> Tensor:
+    """(N, S, D) states, (N, S) response tokens, an output layer -> (N,) log-probs of the responses."""
+    return (_picked(layer_logits(states, layer), targets) * (targets != PAD)).sum(1)
+
+
+def _picked(logits: Tensor, targets: Tensor) -> Tensor:
+    outputs = (targets - FIRST_OUTPUT).clamp_min(0)
+    return -F.cross_entropy(logits.flatten(0, -2), outputs.flatten(), reduction="none").view_as(outputs)

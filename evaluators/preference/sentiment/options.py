@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from evaluators.options import option, options_dict
 from evaluators.preference.contract import SMALLEST_BATCH
 
+POOL_BATCH = 32  # pairs in one step of the fixed DPO policy
+
 _DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How policies are trained.
+
+    Attributes:
+        pairs: how many are sampled.
+        sharpness: P(a preferred to b) = sigmoid(sharpness * (reward a - reward b)).
+        steps, batch: optimiser steps, and pairs in one.
+        lr: length of a step before momentum, at the beginning; it falls to 0 along half a cosine.
+        betas: one policy for each.
+    """
+
+    pairs: int
+    sharpness: float
+    steps: int
+    batch: int
+    lr: float
+    betas: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -31,35 +54,42 @@ class SentimentOptions:
     )
     max_texts: int | None = option(None, "use only this many texts, drawn at random; null uses all")
     # preparation, done once and shared by all trials
-    prepare_seed: int = option(0, "seed of the split, the classifier, the SFT model and the pool of pairs")
+    prepare_seed: int = option(0, "seed of the split, the classifier, the SFT model and the pool of responses")
     prepare_threads: int = option(2, "CPU threads of the preparation")
     held_out: float = option(
         0.2, "share of texts kept from the classifier and the SFT model, for accuracy and evaluation prompts"
     )
-    vocabulary: int = option(3000, "words the language model and the classifier know, most frequent first")
+    vocabulary: int = option(2000, "words the language model and the classifier know, most frequent first")
     bigrams: int = option(10000, "pairs of adjacent words the classifier also counts")
-    prompt_tokens: int = option(6, "words of a real text that make a prompt")
-    response_tokens: int = option(18, "most words in a response")
+    prompt_tokens: int = option(4, "words of a real text that make a prompt")
+    response_tokens: int = option(12, "most words in a response")
     width: int = option(96, "hidden width of the language model")
     layers: int = option(2, "layers of the language model")
     heads: int = option(3, "attention heads of the language model")
     sft_steps: int = option(500, "optimiser steps of supervised training on the texts")
     sft_batch: int = option(80, "windows of text in one supervised step")
     sft_lr: float = option(4e-3, "peak learning rate of supervised training")
-    pair_pool: int = option(4096, "preference pairs sampled from the SFT model, for trials to draw from")
-    eval_prompts: int = option(768, "held-out prompts that every policy is scored on, one response each")
-    sft_samples: int = option(3, "SFT responses per held-out prompt, the baseline of reward and win rate")
+    pool_prompts: int = option(512, "held-out prompts of the pool of responses that every policy is scored on")
+    pool_samples: int = option(4, "responses to each of them of the SFT model, and as many of the fixed DPO policy")
+    pool_pairs: int = option(4096, "pairs that the fixed DPO policy is trained on, a multiple of 32")
+    pool_beta: float = option(0.4, "beta of the fixed DPO policy")
+    pool_kl: float = option(1.0, "nats of KL to the SFT model at which the fixed DPO policy draws its responses")
     # a trial
-    betas: tuple[float, ...] = option((0.1, 0.5, 2.0), "the grid of beta; one policy is trained for each")
-    train_pairs: int = option(3072, "pairs of the pool that one trial trains on")
+    betas: tuple[float, ...] = option(
+        (0.06, 0.2, 0.6, 2.0, 6.0), "the grid of beta, rising; one policy is trained for each"
+    )
+    train_pairs: int = option(2048, "pairs that one trial samples from the SFT model and trains on")
     label_sharpness: float = option(
         4.0, "P(a preferred to b) = sigmoid(sharpness * (reward a - reward b)), rewards in SFT deviations"
     )
-    steps: int = option(60, "optimiser steps for each beta")
-    batch: int = option(48, "pairs in one step")
-    lr: float = option(5e-4, "peak learning rate of preference training")
-    clip_norm: float = option(1.0, "the gradient's norm is cut to this")
-    kl_budget: float = option(1.0, "nats of KL to the SFT model at which the frontier is read")
+    steps: int = option(64, "optimiser steps for each beta")
+    batch: int = option(32, "pairs in one step")
+    lr: float = option(0.04, "length of the first step; it falls to 0 along half a cosine")
+    kl_budget: float = option(1.0, "nats of KL to the SFT model that every policy's change is scaled to")
+    smallest_share: float = option(
+        0.05, "effective share of the pool below which weights are refused and samples count"
+    )
+    samples: int = option(256, "responses that each policy also draws itself, at most one to each prompt of the pool")
     device: str = option("auto", "auto, cpu or cuda; auto takes a GPU if this process sees one")
     threads: int = option(1, "CPU threads of a trial")
 
@@ -69,8 +99,7 @@ class SentimentOptions:
             value = getattr(self, f.name)
             if isinstance(value, (int, float)) and not (value > 0 or (value == 0 and f.name in may_be_zero)):
                 raise ValueError(f"{f.name} must be positive, not {value}")
-        if not self.betas or any(b <= 0 for b in self.betas) or len(set(self.betas)) != len(self.betas):
-            raise ValueError("betas must be positive and differ from each other")
+        _check_betas(self.betas)
         if not self.held_out < 1:
             raise ValueError("held_out is a share of the texts and must be below 1")
         if self.width % (2 * self.heads):  # rotary positions turn pairs of numbers within a head
@@ -79,8 +108,14 @@ class SentimentOptions:
             raise ValueError(f"batch must be at least {SMALLEST_BATCH}, as losses are told, not {self.batch}")
         if self.batch > self.train_pairs:
             raise ValueError(f"batch {self.batch} must be at most train_pairs {self.train_pairs}")
-        if self.train_pairs > self.pair_pool:
-            raise ValueError(f"train_pairs {self.train_pairs} must be at most pair_pool {self.pair_pool}")
+        if self.pool_samples < 2:
+            raise ValueError("pool_samples must be at least 2: a response is compared with another one to its prompt")
+        if self.pool_pairs % POOL_BATCH:
+            raise ValueError(f"pool_pairs must be a multiple of {POOL_BATCH}, not {self.pool_pairs}")
+        if self.samples > self.pool_prompts:
+            raise ValueError(f"samples {self.samples} must be at most pool_prompts {self.pool_prompts}")
+        if not self.smallest_share < 1:
+            raise ValueError(f"smallest_share is a share of the pool and must be below 1, not {self.smallest_share:g}")
         if self.device not in _DEVICES:
             raise ValueError(f"device must be one of {', '.join(_DEVICES)}, not {self.device!r}")
 
@@ -89,11 +124,37 @@ class SentimentOptions:
         """Tokens of a full sequence, prompt and response."""
         return self.prompt_tokens + self.response_tokens
 
+    @property
+    def plan(self) -> Plan:
+        """How a trial's policies are trained."""
+        return Plan(self.train_pairs, self.label_sharpness, self.steps, self.batch, self.lr, self.betas)
+
     def preparation(self) -> Mapping[str, Any]:
         """The options that the shared preparation depends on, as plain JSON values."""
         return {k: v for k, v in options_dict(self).items() if k not in TRIAL_OPTIONS}
 
 
+def _check_betas(betas: Sequence[float]) -> None:
+    if not betas:
+        raise ValueError("betas is empty; at least one value is needed")
+    if any(b <= 0 for b in betas):
+        raise ValueError(f"betas must be positive, not {min(betas):g}")
+    if any(b <= a for a, b in itertools.pairwise(betas)):
+        raise ValueError(f"betas must rise, each value once: {', '.join(f'{b:g}' for b in sorted(set(betas)))}")
+
+
 TRIAL_OPTIONS = frozenset(
-    ("betas", "train_pairs", "label_sharpness", "steps", "batch", "lr", "clip_norm", "kl_budget", "device", "threads")
+    (
+        "betas",
+        "train_pairs",
+        "label_sharpness",
+        "steps",
+        "batch",
+        "lr",
+        "kl_budget",
+        "smallest_share",
+        "samples",
+        "device",
+        "threads",
+    )
 )

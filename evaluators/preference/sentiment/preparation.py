@@ -1,9 +1,8 @@
-"""What all trials share: the classifier, the SFT model, a pool of pairs sampled from it, and its held-out responses."""
+"""What all trials share: the classifier, the SFT model, prompts, and the pool of responses that policies are scored on."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,18 +10,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from evaluators.disk_cache import Stored
 from evaluators.options import OptionsError
 from evaluators.preference.sentiment.data import LabelledTexts
 from evaluators.preference.sentiment.model import FIRST_OUTPUT, PAD, UNKNOWN, LanguageModel, ModelSize
-from evaluators.preference.sentiment.options import SentimentOptions
+from evaluators.preference.sentiment.options import POOL_BATCH, Plan, SentimentOptions
+from evaluators.preference.sentiment.pool import Pool, Weights
 from evaluators.preference.sentiment.reward import SentimentReward, accuracy, fit_reward
+from evaluators.preference.sentiment.sampling import SAMPLE_ROWS, divergence, generator, policy_logps, sample, states_of
+from evaluators.preference.sentiment.training import train, training_set
 from evaluators.preference.sentiment.vocabulary import SPECIALS, EncodedTexts, Vocabulary, build_vocabulary
 
-FORMAT = 3  # raise it whenever the same options would prepare something else
+FORMAT = 4  # raise it whenever the same options would prepare something else
 
-SAMPLE_ROWS = 512  # responses sampled, or sequences scored, at once
+_PLACEMENTS = 4  # rounds in which the fixed policy is brought to its KL
+_PLACED_ON = 512  # responses that each of them samples
+_SHARPNESS = 4.0  # of the labels that the fixed policy learns from
+_RATE = 0.04
 
 
 @dataclass(frozen=True)
@@ -31,10 +37,9 @@ class Prepared:
 
     Attributes:
         weights: state of the SFT model, which is also the reference.
-        pair_tokens: (pairs, 2, T) two responses each, with their prompt.
-        pair_rewards, pair_logps: (pairs, 2) their rewards and their log-probs under the SFT model.
-        eval_prompts: (prompts, P) held-out prompts.
-        eval_rewards: (prompts, samples) rewards of the SFT model's responses to them.
+        train_prompts: (N, P) prompts that pairs are sampled for.
+        eval_prompts: (prompts, P) held-out prompts of the pool.
+        pool: responses to them.
         facts: measurements of the preparation.
     """
 
@@ -42,11 +47,9 @@ class Prepared:
     size: ModelSize
     weights: Mapping[str, Tensor]
     reward: SentimentReward
-    pair_tokens: Tensor
-    pair_rewards: Tensor
-    pair_logps: Tensor
+    train_prompts: Tensor
     eval_prompts: Tensor
-    eval_rewards: Tensor
+    pool: Pool
     facts: Mapping[str, float]
 
     def model(self, device: torch.device) -> LanguageModel:
@@ -57,34 +60,29 @@ class Prepared:
 
     def stored(self) -> Stored:
         """As tensors and plain JSON values."""
-        names = ("pair_tokens", "pair_rewards", "pair_logps", "eval_prompts", "eval_rewards")
-        tensors = {name: getattr(self, name) for name in names}
+        tensors = {"train_prompts": self.train_prompts, "eval_prompts": self.eval_prompts}
         tensors |= {f"weights.{name}": tensor for name, tensor in self.weights.items()}
         tensors |= {f"reward.{name}": tensor for name, tensor in self.reward.tensors().items()}
+        tensors |= {f"pool.{name}": tensor.contiguous() for name, tensor in self.pool.tensors().items()}
         return tensors, {"words": self.vocabulary.words, "size": asdict(self.size), "facts": dict(self.facts)}
 
     @classmethod
     def from_stored(cls, stored: Stored) -> Prepared:
         """The inverse of `stored`."""
         tensors, values = stored
-        groups: dict[str, dict[str, Tensor]] = {"weights": {}, "reward": {}, "": {}}
+        groups: dict[str, dict[str, Tensor]] = {"weights": {}, "reward": {}, "pool": {}, "": {}}
         for name, tensor in tensors.items():
-            group, _, rest = name.rpartition(".") if name.startswith("reward.") else name.partition(".")
+            group, _, rest = name.partition(".")
             groups[group if rest else ""][rest or name] = tensor
         return cls(
             vocabulary=Vocabulary(tuple(values["words"])),
             size=ModelSize(**values["size"]),
             weights=groups["weights"],
             reward=SentimentReward.from_tensors(groups["reward"]),
+            pool=Pool(**groups["pool"]),
             facts=values["facts"],
             **groups[""],
         )
-
-
-def generator(seed: int, purpose: str) -> torch.Generator:
-    """A CPU generator of its own for each seed and purpose."""
-    digest = hashlib.sha256(f"{purpose}:{seed}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def build(
@@ -102,7 +100,7 @@ def build(
     facts = {"reward_accuracy": accuracy(reward, held_out.encoded, held_out.labels)}
     facts["reward_accuracy_openings"] = accuracy(reward, _openings(held_out.encoded, options.context), held_out.labels)
     train_prompts = _prompts(options, train.encoded, 1, "training")
-    eval_prompts = _prompts(options, held_out.encoded, options.eval_prompts, "held-out")[: options.eval_prompts]
+    eval_prompts = _prompts(options, held_out.encoded, options.pool_prompts, "held-out")[: options.pool_prompts]
     size = ModelSize(len(vocabulary), options.width, options.layers, options.heads, options.context)
     model = LanguageModel(size, generator(options.prepare_seed, "sft weights")).to(device)
     shown = options.sft_steps * options.sft_batch
@@ -115,46 +113,73 @@ def build(
     )
     facts["sft_held_out_nats"] = _held_out_nats(model, held_out_windows[:: max(1, len(held_out_windows) // 1024)])
 
-    progress(f"sampling {options.pair_pool:,} pairs from the SFT model")
-    noise = generator(options.prepare_seed, "pairs")
-    prompts = train_prompts[torch.arange(options.pair_pool) % len(train_prompts)].repeat_interleave(2, 0)
-    pool, _ = sample(model, prompts, noise, options.response_tokens)
-    logps = sequence_logps(model, pool, options.prompt_tokens)
-    raw = reward.log_odds(pool)
-    reward = reward.standardised(raw)
-    repeated = eval_prompts.repeat_interleave(options.sft_samples, 0)
-    answers, _ = sample(model, repeated, generator(options.prepare_seed, "baseline"), options.response_tokens)
-    baseline = reward(answers).view(options.eval_prompts, options.sft_samples)
+    progress("sampling the pool of responses")
+    sft_tokens = _answers(model, eval_prompts, options, "pool")
+    reward = reward.standardised(reward.log_odds(sft_tokens))
+    layer = _fixed_policy(model, train_prompts, reward, options, facts)
+    fixed_tokens = _answers(model, eval_prompts, options, "fixed policy", layer)
+    both = [tokens.view(options.pool_prompts, options.pool_samples, -1) for tokens in (sft_tokens, fixed_tokens)]
+    pool = _pool(model, layer, torch.cat(both, 1), reward, options.prompt_tokens)
     facts["sft_log_odds_mean"], facts["sft_log_odds_std"] = reward.centre, reward.scale
-    facts["sft_reward"] = float(baseline.mean())
-    facts["sft_reward_stderr"] = float(baseline.mean(1).std() / options.eval_prompts**0.5)
+    weights = Weights.of(pool, pool.sft_logps)
+    facts["sft_share"], facts["fixed_share"] = weights.share(), Weights.of(pool, pool.fixed_logps).share()
     return Prepared(
         vocabulary=vocabulary,
         size=size,
         weights={name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
         reward=reward,
-        pair_tokens=pool.view(options.pair_pool, 2, options.context),
-        pair_rewards=reward(pool).view(options.pair_pool, 2),
-        pair_logps=logps.view(options.pair_pool, 2),
+        train_prompts=train_prompts,
         eval_prompts=eval_prompts,
-        eval_rewards=baseline,
+        pool=pool,
         facts=facts,
     )
 
 
-def sample(model: LanguageModel, prompts: Tensor, noise: torch.Generator, steps: int) -> tuple[Tensor, Tensor]:
-    """Responses to (N, P) prompts: (N, P + steps) tokens and (N, steps) log-probs of the drawn tokens, on the CPU."""
-    uniforms = torch.rand(len(prompts), steps, generator=noise)
-    parts = zip(torch.split(prompts, SAMPLE_ROWS), torch.split(uniforms, SAMPLE_ROWS), strict=True)
-    drawn = [model.sample(p.to(model.device), u.to(model.device)) for p, u in parts]
-    return torch.cat([tokens.cpu() for tokens, _ in drawn]), torch.cat([logps.cpu() for _, logps in drawn])
+def _answers(
+    model: LanguageModel, prompts: Tensor, options: SentimentOptions, purpose: str, layer: Tensor | None = None
+) -> Tensor:
+    """(prompts * samples, T): a policy's responses to each prompt, one prompt after the other."""
+    repeated = prompts.repeat_interleave(options.pool_samples, 0)
+    noise = generator(options.prepare_seed, purpose)
+    return sample(model, repeated, noise, options.response_tokens, layer)[0]
 
 
-@torch.no_grad()
-def sequence_logps(model: LanguageModel, tokens: Tensor, prompt_length: int) -> Tensor:
-    """(N, T) -> (N,) log-probs of the responses, on the CPU."""
-    parts = torch.split(tokens, SAMPLE_ROWS)
-    return torch.cat([model.sequence_logps(part.to(model.device), prompt_length).cpu() for part in parts])
+class _DirectPreference:
+    """The loss of the fixed policy, DPO."""
+
+    parameters = ()
+
+    def tolerant(self, inputs: Mapping[str, Tensor], scalars: Mapping[str, Sequence[float]]) -> tuple[Tensor, Tensor]:
+        chosen = inputs["policy_chosen_logps"] - inputs["reference_chosen_logps"]
+        rejected = inputs["policy_rejected_logps"] - inputs["reference_rejected_logps"]
+        losses = -functional.logsigmoid(scalars["beta"][0] * (chosen - rejected)).mean(1)
+        return losses, losses.detach().isfinite()
+
+
+def _fixed_policy(
+    model: LanguageModel, prompts: Tensor, reward: SentimentReward, options: SentimentOptions, facts: dict[str, float]
+) -> Tensor:
+    """The output layer of a DPO policy, trained on pairs of its own and scaled to the pool's KL."""
+    steps = options.pool_pairs // POOL_BATCH
+    plan = Plan(options.pool_pairs, _SHARPNESS, steps, POOL_BATCH, _RATE, (options.pool_beta,))
+    data = training_set(model, prompts, reward, plan, generator(options.prepare_seed, "pairs of the fixed policy"))
+    start = model.output_layer
+    change = train(start, data, plan, _DirectPreference()).layers[0] - start
+    place, layer = prompts[torch.arange(_PLACED_ON) % len(prompts)], start + change
+    for _ in range(_PLACEMENTS):
+        noise = generator(options.prepare_seed, "placement")
+        tokens, _ = sample(model, place, noise, options.response_tokens, layer)
+        facts["fixed_kl"] = float(divergence(model, layer, tokens, options.prompt_tokens).mean())
+        layer = start + (layer - start) * (options.pool_kl / max(facts["fixed_kl"], 1e-9)) ** 0.5
+    return layer
+
+
+def _pool(model: LanguageModel, layer: Tensor, answers: Tensor, reward: SentimentReward, prompt_length: int) -> Pool:
+    """The pool of (prompts, K, T) answers; `layer` is the fixed policy's."""
+    shape, tokens = answers.shape[:2], answers.flatten(0, 1)
+    states, targets = states_of(model, tokens, prompt_length), tokens[:, prompt_length:]
+    sft, fixed = (policy_logps(states, targets, x).view(shape) for x in (model.output_layer, layer))
+    return Pool(states, targets.contiguous(), reward(tokens).view(shape), sft, fixed)
 
 
 @dataclass(frozen=True)
@@ -194,7 +219,7 @@ def _prompts(options: SentimentOptions, texts: EncodedTexts, needed: int, kind: 
     if len(usable) < needed:
         raise OptionsError(
             f"the {kind} texts give {len(usable)} prompts of {length} known words, {needed} are needed; give more texts, "
-            "or lower prompt_tokens or eval_prompts, or raise vocabulary"
+            "or lower prompt_tokens or pool_prompts, or raise vocabulary"
         )
     return torch.tensor(list(usable))
 

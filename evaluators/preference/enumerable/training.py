@@ -21,6 +21,7 @@ from evaluators.preference.enumerable.feeds import Feed
 from evaluators.preference.enumerable.model import Batch, all_logps, response_logps
 from evaluators.preference.enumerable.options import EnumerableOptions
 from evaluators.preference.enumerable.worlds import Pairs, World, Worlds
+from evaluators.preference.gradients import normalised
 from sandbox.failure import CandidateError, Failure, FailureKind
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Policies:
         """
         for layer in self._layers:
             assert layer.grad is not None
-            layer.grad = _normalised(layer.grad)
+            layer.grad = normalised(layer.grad, (1, 2))
         for group, rate in zip(self._adam.param_groups, self._rates, strict=True):
             group["lr"] = rate * share
         self._adam.step()
@@ -138,13 +139,6 @@ def train(
         train_s=time.perf_counter() - started - evaluate_s,
         evaluate_s=evaluate_s,
     )
-
-
-def _normalised(gradient: Tensor) -> Tensor:
-    """(W, F, 3, B) with norm 1 over each run's weights; what is 0 stays 0."""
-    largest = gradient.abs().amax((1, 2), keepdim=True)  # squares of what is divided by it neither overflow nor vanish
-    scaled = gradient / torch.where(largest > 0, largest, 1.0)
-    return scaled / scaled.square().sum((1, 2), keepdim=True).sqrt().clamp(min=1.0)
 
 
 def examine(world: World, logps: Tensor) -> Arrays:

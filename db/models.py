@@ -228,7 +228,7 @@ standings = Table(
 )
 
 # A ranked candidate's metrics, each the mean over the seeds that rank it, by the proposal that its standing is of: a number
-# is found sooner than a hash. Not metrics that are a part of another (`frontier/little_data`): few ask for them.
+# is found sooner than a hash. Not metrics that are a part of another (`frontier/few_pairs`): few ask for them.
 means = Table(
     "means",
     metadata,

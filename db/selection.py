@@ -161,7 +161,7 @@ def within(scope: Scope, column: sa.ColumnElement[Any]) -> Condition:
 
 
 def is_part(metric: str) -> bool:
-    """Whether a metric is a part of another one (`frontier/little_data`): its means are not kept."""
+    """Whether a metric is a part of another one (`frontier/few_pairs`): its means are not kept."""
     return "/" in metric
 
 

@@ -120,7 +120,7 @@ def test_expressions_in_documents_name_what_is_there(expression: str) -> None:
 
 
 def test_parts_of_metrics_in_documents_and_comments_are_there() -> None:
-    """``frontier/little_data``: a regime that exists."""
+    """``frontier/few_pairs``: a regime that exists."""
     assert WHERE
     bases = {m.split("/")[0] for m in METRICS if "/" in m}
     for path in (*DOCUMENTS, *SOURCES):

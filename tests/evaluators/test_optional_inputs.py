@@ -27,7 +27,7 @@ from sandbox.oracle import LossOracle
 from sandbox.server import OracleServer
 from tests.support.inline_oracle import InlineOracle
 
-REGIMES = ("base", "outliers", "length_bias")
+REGIMES = ("base", "flips", "length_bias")
 QUICK = {"steps": 20, "betas": [0.1, 0.8], "learning_rates": [0.01, 0.03], "regimes": [*REGIMES], "max_length": 5}
 RUNS = 4  # of each world
 TREE = tree(5)
@@ -173,16 +173,22 @@ def test_rich_objectives_train_in_a_child(name: str, server) -> None:
     assert report.metric("ranking_accuracy").value > 0.5
 
 
-def test_knowing_the_length_bias_helps_where_it_is_planted(worlds) -> None:
+def test_knowing_the_length_bias_helps_where_it_is_planted() -> None:
     """R-DPO beats DPO there, since lengths and their sign arrive; where labels have no such bias it costs something."""
     source = known_objective(PAIRS.name, "r_dpo_length").candidate.source
     knowing = Candidate(PAIRS.name, source.replace("0.05 * longer_by", "0.5 * longer_by"))
     assert knowing.source != source
-    evaluator = EnumerableEvaluator({"regimes": ["base", "length_bias"], "learning_rates": [0.01, 0.03]})
-    plain = evaluator.run(InlineOracle(known_objective(PAIRS.name, "dpo").candidate, PAIRS), 0)
-    told = evaluator.run(InlineOracle(knowing, PAIRS), 0)
-    assert told.metric("frontier/length_bias").value > plain.metric("frontier/length_bias").value + 0.01
-    assert told.metric("frontier/base").value < plain.metric("frontier/base").value
+    regimes = {"regimes": ["base", "length_bias"], "learning_rates": [0.0025, 0.006, 0.015]}
+    evaluator, gains = EnumerableEvaluator(regimes), []
+    for seed in range(4):
+        plain, told = (
+            evaluator.run(InlineOracle(c, PAIRS), seed).arrays["score"]
+            for c in (known_objective(PAIRS.name, "dpo").candidate, knowing)
+        )
+        gains.append(told - plain)
+    base, biased = np.mean(gains, 0)
+    assert base < 0
+    assert biased > 0.01
 
 
 # --- single responses

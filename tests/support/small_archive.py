@@ -29,7 +29,7 @@ def loss({", ".join(PAIRS.required)}):
 WINNER = Candidate(PAIRS.name, SOURCE)
 CRASHED = Candidate(PAIRS.name, SOURCE.replace("20.0", "30.0"))
 REFUSED = Candidate(PAIRS.name, "import os\n")
-TASK = Task("preference.enumerable", 1, {"steps": 200}, Provenance("planted", "Apache-2.0", "ab" * 32))
+TASK = Task("preference.enumerable", 1, {"steps": 32}, Provenance("planted", "Apache-2.0", "ab" * 32))
 OTHER = Task("preference.sentiment", 1, {}, Provenance("reviews", "see the package", "cd" * 32))
 
 

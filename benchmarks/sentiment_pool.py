@@ -60,3 +60,7 @@ def main() -> None:
             f"{name}: gain {mean:.3f} ± {float(parts.norm()):.4f}, share {weights.share():.2f}; difference to the first "
             f"± {float((parts - first).norm()):.4f}, by as many fresh responses ± {spread * (2 / gains.numel()) ** 0.5:.4f}"
         )
+
+
+if __name__ == "__main__":
+    main()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import heapq
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, field, fields
 from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
@@ -124,3 +125,14 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
 
 def _shown(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else one_line(repr(value), 80)
+
+
+def check_grid(name: str, values: Sequence[float]) -> None:
+    """Raises ValueError unless a grid has a value, and its values are positive and rise."""
+    if not values:
+        raise ValueError(f"{name} is empty; at least one value is needed")
+    if any(v <= 0 for v in values):
+        raise ValueError(f"{name} must be positive, not {min(values):g}")
+    if any(b <= a for a, b in itertools.pairwise(values)):
+        rising = ", ".join(f"{v:g}" for v in sorted(set(values)))
+        raise ValueError(f"{name} must rise, each value once: {rising}")

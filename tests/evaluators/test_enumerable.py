@@ -19,6 +19,7 @@ from sandbox.gate import check_source
 from sandbox.oracle import LossOracle
 from sandbox.server import OracleServer
 from tests.support.inline_oracle import InlineOracle
+from tests.support.rates import RATES
 
 SMALL = {"regimes": ["base", "near_copies"], "max_length": 5}
 QUICK = {"steps": 20, "betas": [0.1, 0.8], "learning_rates": [0.01, 0.03], **SMALL}
@@ -255,15 +256,6 @@ def frontiers(source: str | None, options: dict, seed: int) -> np.ndarray:
     return EnumerableEvaluator(options).run(oracle, seed).arrays["score"]
 
 
-# what is only a learning rate: a constant, a schedule, a statistic of the batch, another beta
-RATES = {
-    "x 10": "10.0 * dpo",
-    "x 1e-6": "1e-6 * dpo",
-    "x exp(4 progress)": "math.exp(4 * progress) * dpo",
-    "x exp(-4 progress)": "math.exp(-4 * progress) * dpo",
-    "/ mean sigmoid(-z)": "dpo / torch.sigmoid(-z).mean().detach()",
-    "/ std": "dpo / (z.std().detach() + 0.01)",
-}
 SMALLER = {"regimes": ["few_pairs", "flips"], "max_length": 6, "betas": [0.16, 0.64, 2.56]}
 
 

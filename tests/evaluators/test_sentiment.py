@@ -13,6 +13,7 @@ from sandbox.candidate import Candidate
 from sandbox.failure import CandidateError, FailureKind
 from sandbox.server import OracleServer
 from tests.support.inline_oracle import InlineOracle
+from tests.support.rates import RATES
 from tests.support.sentiment_setup import oracle_of
 
 CPU = torch.device("cpu")
@@ -159,17 +160,6 @@ def test_a_loss_that_moves_nothing_scores_as_the_sft_model(evaluator):
     assert report.metric("reward_at_kl").value == 0
     assert (report.arrays["factor"] == 0).all()
     assert report.arrays["kl"] == pytest.approx([0, 0, 0], abs=1e-6)
-
-
-# what is only a learning rate: a constant, a schedule, a statistic of the batch
-RATES = {
-    "x 10": "10.0 * dpo",
-    "x 1e-6": "1e-6 * dpo",
-    "x exp(4 progress)": "math.exp(4 * progress) * dpo",
-    "x exp(-4 progress)": "math.exp(-4 * progress) * dpo",
-    "/ mean sigmoid(-z)": "dpo / torch.sigmoid(-z).mean().detach()",
-    "/ std": "dpo / (z.std().detach() + 0.01)",
-}
 
 
 @pytest.mark.parametrize("name", RATES)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluators.options import nearest, option
+from evaluators.options import check_grid, nearest, option
 from evaluators.preference.contract import SMALLEST_BATCH
 from evaluators.preference.enumerable import definition as d
 from evaluators.preference.enumerable.responses import count
@@ -60,8 +59,8 @@ class EnumerableOptions:
             raise ValueError(f"batch must be at least {SMALLEST_BATCH}, as losses are told, not {self.batch}")
         if self.steps % d.CHECKPOINTS:
             raise ValueError(f"steps must be a multiple of {d.CHECKPOINTS}, not {self.steps}")
-        _check_grid("betas", self.betas)
-        _check_grid("learning_rates", self.learning_rates)
+        check_grid("betas", self.betas)
+        check_grid("learning_rates", self.learning_rates)
         _check_regimes(self.regimes)
         _check_length(self.max_length)
         if self.fidelity == "screen" and not self.used_regimes:
@@ -87,16 +86,6 @@ class EnumerableOptions:
     def runs(self) -> int:
         """Policies of one world: one for each learning rate and beta, in this order."""
         return len(self.used_learning_rates) * len(self.used_betas)
-
-
-def _check_grid(name: str, values: Sequence[float]) -> None:
-    if not values:
-        raise ValueError(f"{name} is empty; at least one value is needed")
-    if any(v <= 0 for v in values):
-        raise ValueError(f"{name} must be positive, not {min(values):g}")
-    if any(b <= a for a, b in itertools.pairwise(values)):
-        rising = ", ".join(f"{v:g}" for v in sorted(set(values)))
-        raise ValueError(f"{name} must rise, each value once: {rising}")
 
 
 def _check_regimes(names: Sequence[str]) -> None:

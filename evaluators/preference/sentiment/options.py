@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from evaluators.options import option, options_dict
+from evaluators.options import check_grid, option, options_dict
 from evaluators.preference.contract import SMALLEST_BATCH
 
 POOL_BATCH = 32  # pairs in one step of the fixed DPO policy
@@ -99,7 +98,7 @@ class SentimentOptions:
             value = getattr(self, f.name)
             if isinstance(value, (int, float)) and not (value > 0 or (value == 0 and f.name in may_be_zero)):
                 raise ValueError(f"{f.name} must be positive, not {value}")
-        _check_betas(self.betas)
+        check_grid("betas", self.betas)
         if not self.held_out < 1:
             raise ValueError("held_out is a share of the texts and must be below 1")
         if self.width % (2 * self.heads):  # rotary positions turn pairs of numbers within a head
@@ -132,15 +131,6 @@ class SentimentOptions:
     def preparation(self) -> Mapping[str, Any]:
         """The options that the shared preparation depends on, as plain JSON values."""
         return {k: v for k, v in options_dict(self).items() if k not in TRIAL_OPTIONS}
-
-
-def _check_betas(betas: Sequence[float]) -> None:
-    if not betas:
-        raise ValueError("betas is empty; at least one value is needed")
-    if any(b <= 0 for b in betas):
-        raise ValueError(f"betas must be positive, not {min(betas):g}")
-    if any(b <= a for a, b in itertools.pairwise(betas)):
-        raise ValueError(f"betas must rise, each value once: {', '.join(f'{b:g}' for b in sorted(set(betas)))}")
 
 
 TRIAL_OPTIONS = frozenset(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import mmap
-import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +23,7 @@ from sandbox.failure import CandidateError, Failure, FailureKind, Infrastructure
 from sandbox.frames import SPIN_AFTER, SPIN_S, TEXT_BYTES, Frame, Header, Op, Shape, Status, shape_of, split_answer
 from sandbox.limits import Limits
 from sandbox.replay import Recorder
-from sandbox.server import Child, OracleServer, resident_pages
+from sandbox.server import Child, OracleServer, activity, resident_pages
 from sandbox.text import clean_text
 
 _SMALLEST_FRAME = 1 << 20  # untouched pages cost nothing, a larger batch later costs a new child
@@ -260,7 +259,7 @@ class LossOracle:
         child.frame.write_header(request)
         if self.wall_s >= self.limits.trial_s:
             self._require_time_left(child)
-        if not _ring(child):
+        if not child.ring():
             raise self._death(child)
         started = time.perf_counter()
         if self.calls > SPIN_AFTER and self._waited < SPIN_S:
@@ -281,15 +280,15 @@ class LossOracle:
         first = min(allowed, _FIRST_LOOK_S)
         child.channel.settimeout(first)
         with suppress(TimeoutError):
-            return _bell(child)
-        (before, _), used, asleep = _activity(child.pid), 0.0, True
+            return child.bell()
+        (before, _), used, asleep = activity(child.pid), 0.0, True
         watched, started = max(allowed - first, _SHORTEST_WATCH_S), time.perf_counter()
         child.channel.settimeout(min(watched, _LOOK_S))
         while (waited := time.perf_counter() - started) < _PATIENCE * watched:
             with suppress(TimeoutError):
-                return _bell(child)
+                return child.bell()
             self._watch_memory(child)
-            cpu_s, state = _activity(child.pid)
+            cpu_s, state = activity(child.pid)
             used, asleep = cpu_s - before, asleep and state == "S"
             if waited >= watched and used >= _BLAME_SHARE * watched:
                 self.close()
@@ -311,7 +310,7 @@ class LossOracle:
 
     def _require_time_left(self, child: Child) -> None:
         """Called when a trial's calls have taken `trial_s`: raises unless the child has been starved of CPU time."""
-        used, limit = self._cpu_s + _activity(child.pid)[0], self.limits.trial_s
+        used, limit = self._cpu_s + activity(child.pid)[0], self.limits.trial_s
         if used >= _BLAME_SHARE * limit:
             self.close()
             raise _fault(FailureKind.TIMEOUT, _TOO_SLOW.format(limit, "one trial"))
@@ -398,27 +397,3 @@ def _fault(kind: FailureKind, message: str) -> CandidateError:
 
 def _starved(used: float, waited: float) -> InfrastructureError:
     return InfrastructureError(f"the oracle child got only {used:.2f} s of CPU time in {waited:.2f} s of waiting")
-
-
-def _ring(child: Child) -> bool:
-    try:
-        return child.channel.send(b"?") == 1
-    except OSError:
-        return False
-
-
-def _bell(child: Child) -> bool:
-    try:
-        return child.channel.recv(1) == b"!"
-    except ConnectionError:
-        return False
-
-
-def _activity(pid: int) -> tuple[float, str]:
-    """User and system time of a process so far, and its state (R, S, D, T, ...); 0 and "" if it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
-            fields = stat.read().rpartition(")")[2].split()
-    except OSError:
-        return 0.0, ""
-    return (int(fields[11]) + int(fields[12])) / float(os.sysconf("SC_CLK_TCK")), fields[0]

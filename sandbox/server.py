@@ -54,6 +54,20 @@ class Child:
     zygote: Zygote
     resident_pages: int
 
+    def ring(self) -> bool:
+        """Ask for an answer; whether anybody is there."""
+        try:
+            return self.channel.send(b"?") == 1
+        except OSError:
+            return False
+
+    def bell(self) -> bool:
+        """Wait for the answer's bell as long as the channel does; False if the child is gone. Raises TimeoutError."""
+        try:
+            return self.channel.recv(1) == b"!"
+        except ConnectionError:
+            return False
+
 
 class OracleServer:
     """A warm process to fork oracle children from. Context manager; thread-safe; one per worker process is enough.
@@ -307,6 +321,16 @@ def resident_pages(pid: int) -> int:
             return int(statm.read().split()[1])
     except (OSError, IndexError):
         return 0
+
+
+def activity(pid: int) -> tuple[float, str]:
+    """User and system time of a process so far, and its state (R, S, D, T, ...); 0 and "" if it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+    except OSError:
+        return 0.0, ""
+    return (int(fields[11]) + int(fields[12])) / float(os.sysconf("SC_CLK_TCK")), fields[0]
 
 
 def _import_path() -> str:

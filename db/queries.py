@@ -107,7 +107,7 @@ class Queries(Session):
     def trials(
         self, candidate_id: str, campaign: CampaignRef | None = None, task: str | None = None
     ) -> list[TrialRecord]:
-        """A candidate's trials with their metrics, by campaign, task and seed."""
+        """A candidate's trials with their metrics, by campaign, evaluator, task and seed."""
         with self._read() as connection:
             where = [trials.c.candidate_id == candidate_id]
             if campaign is not None:
@@ -318,7 +318,7 @@ def _proposal(row: RowMapping, parents: tuple[str, ...], prompt: Prompt | None) 
 def _load_trials(connection: Connection, where: sa.ColumnElement[bool]) -> list[TrialRecord]:
     query = sa.select(trials, tasks.c.evaluator).join(tasks, tasks.c.id == trials.c.task_id).where(where)
     # sorted here: SQLite would rather read all trials of the campaign in order
-    order = operator.itemgetter("campaign_id", "task_id", "seed", "id")
+    order = operator.itemgetter("campaign_id", "evaluator", "task_id", "seed", "id")
     rows = sorted(connection.execute(query).mappings(), key=order)
     values: dict[int, list[Metric]] = defaultdict(list)
     for some in chunks(r["id"] for r in rows):

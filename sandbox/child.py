@@ -14,21 +14,16 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NoReturn
 
 import torch
 
 from sandbox.allowlist import BUILTINS, MODULES
-from sandbox.contract import ScalarInput, TensorInput
-from sandbox.frames import SPIN_AFTER, SPIN_S, Frame, Header, Op, Shape, Status, Views, shape_of
+from sandbox.frames import SPIN_AFTER, SPIN_S, Frame, Header, Op, Status, shape_of
+from sandbox.packed import Answers, ContractError, Entry
 
 FILENAME = "<candidate>"
-_LANES = (
-    32  # a vectorised loop and its scalar tail may differ in the last bit: runs are grouped only where none has a tail
-)
-_DTYPES = {"float32": None, "int64": torch.int64, "bool": torch.bool}
 # what a class statement and a module of ours need besides: no way to look attributes up by name is among them
 _MODULE_BUILTINS = (
     "__build_class__",
@@ -44,24 +39,10 @@ _PREPARE_S = 1e-3  # for running a module before it is called
 _OUT_OF_MEMORY_HINTS = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "std::bad_alloc")
 
 
-class ContractError(Exception):
-    """The candidate returned something else than the contract asks for."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What this candidate is called with, in frame order."""
-
-    function: str
-    tensors: tuple[TensorInput, ...]
-    scalars: tuple[ScalarInput, ...]
-    grouped: bool = False  # runs with equal scalars may be called back to back as one batch
-    module: bool = False  # the source is a module of ours around a candidate, with classes in it
-
-
 def serve(channel: int, frame: Frame, entry: Entry) -> NoReturn:
     """Answer one byte per request on `channel`; leave by os._exit when the other side is gone."""
     program: Program | None = None
+    answers: Answers | None = None
     calls, waited = 0, SPIN_S
     while True:
         started = time.perf_counter()
@@ -73,14 +54,15 @@ def serve(channel: int, frame: Frame, entry: Entry) -> NoReturn:
         request = frame.read_header()
         try:
             if request.op == Op.LOAD:
-                program = None
+                program = answers = None
                 source = frame.read_text(request.text_bytes).decode("utf-8", "replace")
-                program = Program(source, entry.function, entry.module, stateless=entry.grouped)
-            elif program is None:
+                program = Program(source, entry.function, entry.module, stateless=entry.elementwise)
+                answers = Answers(program.call, entry)
+            elif answers is None:
                 raise ContractError("its module did not run")
             else:
                 shape = shape_of(entry.tensors, entry.scalars, request.runs, request.batch, request.itemsize)
-                answer(program.call, entry, frame, shape)
+                answers.write(frame, shape)
             status, text, line = Status.OK, b"", 0
         except BaseException as error:  # noqa: BLE001 - the sandbox border: whatever a candidate raises becomes text
             status, text, line = describe(error)
@@ -158,93 +140,6 @@ def load(source: str, function: str, module: bool = False) -> Callable[..., Any]
     return Program(source, function, module).entry()
 
 
-def answer(function: Callable[..., Any], entry: Entry, frame: Frame, shape: Shape) -> None:
-    """One packed call: the candidate sees each run by itself; one backward serves all runs.
-
-    The runs' graphs are disjoint, so each gradient has the bits it would have alone. An elementwise candidate sees runs
-    with equal scalars back to back as one batch: the same arithmetic on the same numbers, with the cost of one call.
-    """
-    views = frame.views(shape)
-    block = views.inputs.clone()  # the candidate never holds shared memory
-    scalars = frame.read_scalars(shape.scalars * shape.runs)
-    settings = [scalars[run :: shape.runs] for run in range(shape.runs)]
-    grouped = entry.grouped and shape.batch % _LANES == 0
-    groups = _groups(settings) if grouped else [[run] for run in range(shape.runs)]
-    means, losses, leaves = [], [], []
-    for group in groups:
-        size = len(group) * shape.batch
-        rows = (block[:, group[0]] if len(group) == 1 else block[:, group].view(-1, size)).unbind(0)
-        arguments: dict[str, Any] = {}
-        for spec, row in zip(entry.tensors, rows, strict=True):
-            value = row.detach()  # what unbind returns refuses in-place operations
-            if spec.carries_gradient:
-                leaves.append(value.requires_grad_(True))
-            elif (dtype := _DTYPES[spec.dtype]) is not None:
-                value = value.to(dtype)
-            arguments[spec.name] = value
-        for scalar, number in zip(entry.scalars, settings[group[0]], strict=True):
-            arguments[scalar.name] = number
-        result = function(**arguments)
-        _require_untouched(entry.tensors, arguments)
-        check_result(result, size, block.dtype)
-        losses.append(result)
-        parts = [result] if len(group) == 1 else result.view(-1, shape.batch).unbind(0)
-        means += [torch.mean(part) for part in parts]  # not a method: a tensor can carry another one of that name
-    found = torch.autograd.grad(means, leaves, allow_unused=True)
-    with torch.no_grad():
-        gradients = [torch.zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True)]
-        if len(groups) == shape.runs:  # in run order, as the frame holds them
-            torch.cat([*gradients, *losses], out=views.vectors)
-            torch.stack(means, out=views.means)
-        else:
-            _scatter(views, shape, groups, gradients, losses, means)
-
-
-def _groups(settings: list[tuple[float, ...]]) -> list[list[int]]:
-    """Runs with equal scalars together."""
-    found: dict[tuple[float, ...], list[int]] = {}
-    for run, setting in enumerate(settings):
-        found.setdefault(setting, []).append(run)
-    return list(found.values())
-
-
-def _scatter(
-    views: Views,
-    shape: Shape,
-    groups: list[list[int]],
-    gradients: list[torch.Tensor],
-    losses: list[torch.Tensor],
-    means: list[torch.Tensor],
-) -> None:
-    """Grouped results to their runs' places; each of `gradients` and `losses` holds a whole group, (k * B,)."""
-    order = [run for group in groups for run in group]
-    views.means[order] = torch.stack(means)
-    views.losses[order] = torch.cat(losses).view(-1, shape.batch)
-    per_input = [torch.cat(gradients[i :: shape.gradients]) for i in range(shape.gradients)]
-    views.gradients[order] = torch.stack(per_input).view(shape.gradients, -1, shape.batch).transpose(0, 1)
-
-
-def _require_untouched(tensors: tuple[TensorInput, ...], arguments: dict[str, Any]) -> None:
-    """Inputs belong to the caller: an exported loss would write over its reference log-probs. Raises ContractError.
-
-    Every view of a tensor shares its count of changes, and these were made for this one call.
-    """
-    if any(arguments[spec.name]._version for spec in tensors):
-        raise ContractError("changed an input in place; inputs belong to the caller")
-
-
-def check_result(result: Any, batch: int, dtype: torch.dtype) -> None:
-    """Shape, dtype and graph of what the candidate returned. Raises ContractError."""
-    if type(result) is not torch.Tensor:
-        raise ContractError(f"returned {type(result).__name__}, not a plain tensor of shape ({batch},)")
-    if tuple(result.shape) != (batch,):
-        raise ContractError(f"returned shape {tuple(result.shape)}, must be ({batch},): one loss per example")
-    if result.dtype != dtype:
-        raise ContractError(f"returned {result.dtype} for {dtype} inputs")
-    if not result.requires_grad:
-        raise ContractError("the losses do not depend on any policy input: no gradient")
-
-
 def describe(error: BaseException) -> tuple[Status, bytes, int]:
     """Status, text and candidate line of an error, without any formatting machinery."""
     line = 0
@@ -292,6 +187,7 @@ def warm() -> None:
     y = torch.nn.functional.logsigmoid(x) + torch.nn.functional.softplus(x).clamp(min=0).exp()
     torch.autograd.grad([torch.where(x > 0, y, -y).mean()], [x])
     torch.stack([x.detach(), x.detach()]).view(2, 4).transpose(0, 1).tolist()
+    torch.func.vmap(lambda row: torch.sort(row - row.mean())[0])(x.detach().view(2, 2))
     repr(y)
     torch.tensor(0.0)  # the first one imports a module through the caller's restricted __import__, which refuses
     for mistake in ("x.detach() + torch.zeros(3)", "torch.empty(1 << 50)", "torch.clamp(x, 'a', 1.0)"):

@@ -11,12 +11,13 @@ from sandbox.limits import Limits
 
 @dataclass(frozen=True)
 class ChildSpec:
-    """A contract narrowed to the inputs one candidate reads, its limits, and how its source is run (see `child.Entry`)."""
+    """A contract narrowed to the inputs one candidate reads, its limits, and how its source is run (see `packed.Entry`)."""
 
     contract: Contract
     parameters: tuple[str, ...]
     limits: Limits
-    grouped: bool = False
+    elementwise: bool = False
+    mapped: bool = True
     module: bool = False
 
     def entry(self) -> dict[str, Any]:
@@ -26,6 +27,7 @@ class ChildSpec:
             "function": self.contract.function,
             "tensors": [[t.name, t.dtype, t.carries_gradient] for t in tensors],
             "scalars": [s.name for s in self.contract.scalars_of(self.parameters)],
-            "grouped": self.grouped,
+            "elementwise": self.elementwise,
+            "mapped": self.mapped,
             "module": self.module,
         }

@@ -95,7 +95,7 @@ def curves(
     margins = torch.tensor(points, dtype=torch.float64) / unit  # (P,)
     copies = max(_COPIES, contract.smallest_batch)
     batches = margins[:, None].expand(-1, copies)  # (P, copies): nothing else in a batch than one margin
-    if oracle.grouped:  # each example by itself: all margins in one batch
+    if oracle.elementwise:  # each example by itself: all margins in one batch
         batches = batches.reshape(1, -1)
     runs = len(batches)
     inputs = {name: t.to(dtype).repeat(len(scales), 1) for name, t in at_margins(contract, batches).items()}

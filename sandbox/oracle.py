@@ -89,7 +89,7 @@ class LossOracle:
 
     Attributes:
         calls, wall_s: round trips so far and the time they took, seen from the trainer.
-        grouped: whether runs with equal scalars are called back to back as one batch (elementwise candidates).
+        elementwise: whether the candidate provably treats every example by itself.
         last_losses: (R, B) per-example losses of the last call, for logging.
     """
 
@@ -110,8 +110,8 @@ class LossOracle:
         self._waited = SPIN_S  # for the last answer; long ones are not watched for
         self._recorder = Recorder()
         self._server = server
-        self.grouped = is_elementwise(candidate.source, contract)
-        self._spec = ChildSpec(contract, parameters, self.limits, self.grouped, module)
+        self.elementwise = is_elementwise(candidate.source, contract)
+        self._spec = ChildSpec(contract, parameters, self.limits, self.elementwise, module=module)
         self._tensors = contract.tensors_of(parameters)
         self._scalars = contract.scalars_of(parameters)
         self._with_gradient = [i for i, t in enumerate(self._tensors) if t.carries_gradient]
@@ -198,18 +198,19 @@ class LossOracle:
         self._ready(shape_of(self._tensors, self._scalars, runs, batch, 4))
 
     def replay(self) -> None:
-        """Ask a fresh child a few of the calls so far once more.
+        """Ask a fresh child a few of the calls so far once more, run by run as the function in the archive is defined.
 
         Raises:
             CandidateError: CONTRACT, an answer differs: what was trained with is not the function in the archive.
         """
         self.close()
         recorder, self._recorder = self._recorder, Recorder()
+        self._spec = replace(self._spec, mapped=False)
         for call in recorder.shuffled():
             _, runs, batch = call.inputs.shape
             shape = shape_of(self._tensors, self._scalars, runs, batch, call.inputs.element_size())
             numbers, _ = self._ask(shape, list(call.inputs.unbind(0)), call.scalars)
-            gap = call.gap(numbers)
+            gap = call.gap(numbers, shape, exact=self.elementwise)
             if gap is not None:
                 raise _fault(
                     FailureKind.CONTRACT,

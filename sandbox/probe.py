@@ -59,12 +59,12 @@ def probe(
     started, conditions = time.perf_counter(), conditions or Conditions()
     try:
         with LossOracle(server, candidate, contract, parameters, limits) as oracle:
-            if not oracle.grouped:
+            if not oracle.elementwise:
                 server.apart()  # starts while this goes on
             session = _Probe(oracle, conditions)
             report = session.run()
         calls = oracle.calls
-        if not oracle.grouped:  # plain arithmetic has nowhere to keep state, and no way to tell processes apart
+        if not oracle.elementwise:  # plain arithmetic has nowhere to keep state, and no way to tell processes apart
             with LossOracle(server.apart(), candidate, contract, parameters, limits) as fresh:
                 again = _Probe(fresh, conditions)
                 again.ask(again.inputs(_SIZES[-1]))  # what a loss keeps from its first call differs between the two

@@ -147,18 +147,19 @@ def _has_ended(pid: int) -> bool:
 
 def _become_child(request: dict[str, Any], descriptors: list[int], cage: Cage) -> NoReturn:
     """In the fork: map the frame, confine, serve. Leaves only by os._exit."""
-    from sandbox import child, confine
+    from sandbox import child, confine, packed
     from sandbox.frames import Frame
 
     try:
         memory, channel = descriptors
         frame = Frame(memory, request["frame_bytes"])
         sys.stdout = sys.stderr = None  # a print goes nowhere; its descriptor will be closed
-        entry = child.Entry(
+        entry = packed.Entry(
             request["function"],
             tuple(TensorInput(name, "", 0, 0, grad, dtype) for name, dtype, grad in request["tensors"]),
             tuple(ScalarInput(name, "", 0, ()) for name in request["scalars"]),
-            request["grouped"],
+            request["elementwise"],
+            request["mapped"],
             request["module"],
         )
         try:

@@ -7,9 +7,10 @@ import torch
 
 from evaluators.preference.contract import PAIRS
 from sandbox.candidate import Candidate
-from sandbox.child import FILENAME, ContractError, Program
+from sandbox.child import FILENAME, Program
 from sandbox.failure import CandidateError, FailureKind
 from sandbox.oracle import LossOracle
+from sandbox.packed import ContractError
 from sandbox.probe import probe
 from sandbox.server import OracleServer
 from tests.support.losses import HEAD, MARGIN

@@ -64,7 +64,7 @@ def test_a_trial_ends_with_the_replay(server: OracleServer) -> None:
     report = run_trial(server, evaluator, KNOWN["dpo"], PAIRS.required, seed=0)
     assert report.sandbox == server.cage
     with pytest.raises(CandidateError, match="in a fresh process"):
-        run_trial(server, evaluator, counting(after=100), PAIRS.required, seed=0)
+        run_trial(server, evaluator, counting(after=20), PAIRS.required, seed=0)
 
 
 def test_the_sample_is_uniform_and_unpredictable() -> None:

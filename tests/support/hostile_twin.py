@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import torch
 
 from evaluators.preference.contract import PAIRS
-from sandbox import child
+from sandbox import child, packed
 from sandbox.frames import Frame, Header, Op, Shape, Status, new_memory_file, shape_of
 
 _BATCH = 8
@@ -40,7 +40,7 @@ def start() -> tuple[int, socket.socket, Frame]:
 
 def _serve(channel: int, frame: Frame) -> NoReturn:
     try:
-        child.serve(channel, frame, child.Entry(PAIRS.function, _TENSORS, _SCALARS))
+        child.serve(channel, frame, packed.Entry(PAIRS.function, _TENSORS, _SCALARS))
     finally:
         os._exit(70)
 

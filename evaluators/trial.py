@@ -9,7 +9,7 @@ from evaluators.plugin_border import plugin_border
 from evaluators.promises import checked_report
 from sandbox.candidate import Candidate
 from sandbox.limits import Limits
-from sandbox.oracle import LossOracle
+from sandbox.oracle import LossOracle, MappingError
 from sandbox.server import OracleServer
 
 
@@ -22,6 +22,8 @@ def run_trial(
     limits: Limits | None = None,
 ) -> TrialReport:
     """Train and score a candidate that gate and probe accepted, then make a few of its calls again in a fresh child.
+
+    A loss that turns out not to be what it is run by run when it is mapped over runs is trained again without that.
 
     Args:
         server: where children come from.
@@ -36,7 +38,23 @@ def run_trial(
         InfrastructureError: ours.
         PluginError: the evaluator's: it raised what it should not, or its report is not what it promises.
     """
-    with LossOracle(server, candidate, evaluator.contract, parameters, limits) as oracle:
+    try:
+        return _trained(server, evaluator, candidate, parameters, seed, limits, mapped=True)
+    except MappingError:
+        return _trained(server, evaluator, candidate, parameters, seed, limits, mapped=False)
+
+
+def _trained(
+    server: OracleServer,
+    evaluator: Evaluator,
+    candidate: Candidate,
+    parameters: tuple[str, ...],
+    seed: int,
+    limits: Limits | None,
+    mapped: bool,
+) -> TrialReport:
+    """Raises as `run_trial`, and MappingError."""
+    with LossOracle(server, candidate, evaluator.contract, parameters, limits, mapped=mapped) as oracle:
         with plugin_border(evaluator, f"run with seed {seed}"):
             report = checked_report(evaluator, evaluator.run(oracle, seed), seed)
         oracle.replay()

@@ -17,7 +17,7 @@ class ChildSpec:
     parameters: tuple[str, ...]
     limits: Limits
     elementwise: bool = False
-    mapped: bool = True
+    mapped: bool = False
     module: bool = False
 
     def entry(self) -> dict[str, Any]:

@@ -72,6 +72,10 @@ class Answer:
         return self.gradients.abs().amax(dim=(1, 2))
 
 
+class MappingError(Exception):
+    """A loss is not, mapped over the runs of a call, what it is run by run; training without that tells whose fault."""
+
+
 class _LostChildError(InfrastructureError):
     """The child is gone, and not through the candidate's fault."""
 
@@ -86,6 +90,7 @@ class LossOracle:
         parameters: the contract inputs that it reads (`GateReport.parameters`).
         limits: of the child.
         module: the source is a module of ours around a candidate that the gate accepted; it may define classes.
+        mapped: a loss that couples the batch may be called for many runs at once (`sandbox.packed`).
 
     Attributes:
         calls, wall_s: round trips so far and the time they took, seen from the trainer.
@@ -101,6 +106,7 @@ class LossOracle:
         parameters: tuple[str, ...],
         limits: Limits | None = None,
         module: bool = False,
+        mapped: bool = False,
     ) -> None:
         self.candidate, self.contract, self.parameters = candidate, contract, parameters
         self.limits = limits or Limits()
@@ -111,7 +117,7 @@ class LossOracle:
         self._recorder = Recorder()
         self._server = server
         self.elementwise = is_elementwise(candidate.source, contract)
-        self._spec = ChildSpec(contract, parameters, self.limits, self.elementwise, module=module)
+        self._spec = ChildSpec(contract, parameters, self.limits, self.elementwise, mapped, module)
         self._tensors = contract.tensors_of(parameters)
         self._scalars = contract.scalars_of(parameters)
         self._with_gradient = [i for i, t in enumerate(self._tensors) if t.carries_gradient]
@@ -198,25 +204,29 @@ class LossOracle:
         self._ready(shape_of(self._tensors, self._scalars, runs, batch, 4))
 
     def replay(self) -> None:
-        """Ask a fresh child a few of the calls so far once more, run by run as the function in the archive is defined.
+        """Ask a fresh child a few of the calls so far once more, by the definition: nothing is mapped over runs.
 
         Raises:
             CandidateError: CONTRACT, an answer differs: what was trained with is not the function in the archive.
+            MappingError: an answer of a mapped loss differs by more than rounding; train again without mapping.
         """
         self.close()
         recorder, self._recorder = self._recorder, Recorder()
-        self._spec = replace(self._spec, mapped=False)
+        mapped, self._spec = self._spec.mapped and not self.elementwise, replace(self._spec, mapped=False)
         for call in recorder.shuffled():
             _, runs, batch = call.inputs.shape
             shape = shape_of(self._tensors, self._scalars, runs, batch, call.inputs.element_size())
             numbers, _ = self._ask(shape, list(call.inputs.unbind(0)), call.scalars)
-            gap = call.gap(numbers, shape, exact=self.elementwise)
-            if gap is not None:
-                raise _fault(
-                    FailureKind.CONTRACT,
-                    f"call {call.number} of the training, made again in a fresh process, gives other losses or gradients "
-                    f"(by {gap:.3g}); a loss must be a pure function",
-                )
+            gap = call.gap(numbers)
+            if gap is None or (mapped and call.rounds_to(numbers, shape)):
+                continue
+            if mapped:
+                raise MappingError(f"call {call.number}, mapped over its runs, gives something else than run by run")
+            raise _fault(
+                FailureKind.CONTRACT,
+                f"call {call.number} of the training, made again in a fresh process, gives other losses or gradients "
+                f"(by {gap:.3g}); a loss must be a pure function",
+            )
 
     def _ask(self, shape: Shape, rows: Sequence[Tensor], settings: tuple[float, ...]) -> tuple[Tensor, Tensor]:
         """The answer's numbers, copied, and the inputs as they lie in shared memory, (T, R, B).

@@ -5,11 +5,14 @@ A candidate sees one run's batch at a time. How its runs are put to it is a matt
 - one after another, which is the definition;
 - for an elementwise candidate, runs with equal scalars back to back as one batch: the same arithmetic on the same numbers;
 - for any other, one call mapped over runs with equal scalars (`torch.func.vmap`), where that pays and gives what the
-  definition gives up to rounding. The replay after training goes by the definition (`oracle.LossOracle.replay`).
+  definition gives up to rounding: one run of each call is computed both ways, and after training the replay goes by the
+  definition (`oracle.LossOracle.replay`). Torch's rules for mapping are not always right, and ties may share a gradient
+  otherwise.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +26,7 @@ from sandbox.frames import Frame, Shape, Views
 
 # a vectorised loop and its scalar tail may differ in the last bit: runs are joined only where none has a tail
 _LANES = 32
-_MAPPED_FROM = 8  # runs with equal scalars on average: `python -m benchmarks.oracle` shows what mapping them gains
+_MAPPED_FROM = 8  # runs with equal scalars on average: `python -m benchmarks.packing` shows what mapping them gains
 _ROUNDING = 1e-3  # of a run's largest number: more than sums in another order come to, less than another function
 _DTYPES = {"float32": None, "int64": torch.int64, "bool": torch.bool}
 
@@ -67,12 +70,15 @@ class _Part:
         return torch.mean(self.losses, 1)
 
 
+Answer = tuple[list[_Part], list[Tensor]]  # and the gradients of each part's leaves
+
+
 class Answers:
     """Packed calls of one loaded candidate; remembers only whether mapping it has failed."""
 
     def __init__(self, function: Function, entry: Entry) -> None:
         self._function, self._entry = function, entry
-        self._mapped, self._compared = entry.mapped and not entry.elementwise, False
+        self._mapped = entry.mapped and not entry.elementwise
 
     def write(self, frame: Frame, shape: Shape) -> None:
         """Answer the call that lies in the frame. Raises ContractError, and whatever the candidate raises."""
@@ -80,30 +86,31 @@ class Answers:
         scalars = frame.read_scalars(shape.scalars * shape.runs)
         settings = [scalars[run :: shape.runs] for run in range(shape.runs)]
         # cloned: the candidate never holds shared memory
-        parts = self._parts(_Call(self._function, self._entry, views.inputs.clone(), settings))
-        gradients = _gradients(*parts)
+        call = _Call(self._function, self._entry, views.inputs.clone(), settings)
+        parts, gradients = self._mapped_answer(call) or self._answer(call)
         with torch.no_grad():
             _write(views, shape, parts, gradients)
 
-    def _parts(self, call: _Call) -> list[_Part]:
-        groups = _groups(call.settings)
+    def _answer(self, call: _Call) -> Answer:
+        """By the definition, or what has the same bits."""
         if self._entry.elementwise and call.batch % _LANES == 0:
-            return [call.joined(group) for group in groups]
-        if self._mapped and len(call.settings) >= _MAPPED_FROM * len(groups):
-            parts = self._over(call, groups)
-            if parts is not None:
-                return parts
-            self._mapped = False
-        return [call.joined([run]) for run in range(len(call.settings))]
+            parts = [call.joined(group) for group in _groups(call.settings)]
+        else:
+            parts = [call.joined([run]) for run in range(call.runs)]
+        return parts, _gradients(*parts)
 
-    def _over(self, call: _Call, groups: list[list[int]]) -> list[_Part] | None:
-        """The candidate mapped over each group; None if it cannot be, or gives something else then."""
+    def _mapped_answer(self, call: _Call) -> Answer | None:
+        """The candidate mapped over each group of runs; None if that does not pay, cannot be, or gives something else."""
+        groups = _groups(call.settings) if self._mapped else []
+        if not groups or call.runs < _MAPPED_FROM * len(groups):
+            return None
         try:
             parts = [call.mapped(group) for group in groups]
-            self._compared = self._compared or _agrees(call, parts[0])
+            answer = parts, _gradients(*parts)
+            self._mapped = _agrees(call, *answer)
         except Exception:  # noqa: BLE001 - what is really wrong with the candidate it does run by run as well, and there it is told
-            return None
-        return parts if self._compared else None
+            self._mapped = False
+        return answer if self._mapped else None
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,10 @@ class _Call:
     entry: Entry
     block: Tensor
     settings: list[tuple[float, ...]]
+
+    @property
+    def runs(self) -> int:
+        return len(self.settings)
 
     @property
     def batch(self) -> int:
@@ -172,37 +183,33 @@ def _groups(settings: list[tuple[float, ...]]) -> list[list[int]]:
     return list(found.values())
 
 
-def _agrees(call: _Call, part: _Part) -> bool:
-    """Whether the first and the last run of a mapped call are what they are alone, gradients included."""
-    gradients = _flat(_gradients(part, keep=True), len(part.runs))
-    for place in (0, -1):
-        alone = call.joined([part.runs[place]])
-        if not alike(part.losses[place], alone.losses[0]) or not alike(
-            gradients[place], _flat(_gradients(alone), 1)[0]
-        ):
-            return False
-    return True
+def _agrees(call: _Call, parts: list[_Part], gradients: list[Tensor]) -> bool:
+    """Whether one run of a mapped call is what it is alone, gradients included; which one, all numbers of the call decide.
 
-
-def _flat(gradients: list[Tensor], runs: int) -> Tensor:
-    """(runs, all numbers of a run)."""
-    return torch.cat([g.reshape(runs, -1) for g in gradients], 1)
+    No candidate can tell which, as it sees one run at a time, and the same call is always checked at the same run.
+    """
+    run = zlib.crc32(call.block.numpy().tobytes()) % call.runs
+    at, part = next((i, part) for i, part in enumerate(parts) if run in part.runs)
+    place, leaves = part.runs.index(run), len(part.leaves)
+    alone = call.joined([run])
+    found = torch.cat([g[place] for g in gradients[at * leaves : (at + 1) * leaves]])
+    return alike(part.losses[place], alone.losses[0]) and alike(found, torch.cat(_gradients(alone)))
 
 
 def alike(a: Tensor, b: Tensor) -> bool:
-    """Whether two vectors differ by no more than rounding, relative to their largest number; not finite at equal places."""
+    """Whether two vectors differ by no more than rounding, relative to their largest number; not finite alike."""
     a, b = a.detach(), b.detach()
     finite = b.isfinite()
-    if not torch.equal(finite, a.isfinite()) or not torch.equal(a.isnan(), b.isnan()):
+    if not torch.equal(a.isfinite(), finite) or not torch.equal(a[~finite].nan_to_num(), b[~finite].nan_to_num()):
         return False
     scale = float(b[finite].abs().max()) if bool(finite.any()) else 0.0
     return bool(((a - b)[finite].abs() <= _ROUNDING * scale).all())
 
 
-def _gradients(*parts: _Part, keep: bool = False) -> list[Tensor]:
+def _gradients(*parts: _Part) -> list[Tensor]:
     """Of the sum of all runs' means, to each leaf of each part."""
     sums, leaves = [torch.sum(part.means) for part in parts], [leaf for part in parts for leaf in part.leaves]
-    found = torch.autograd.grad(sums, leaves, retain_graph=keep, allow_unused=True)
+    found = torch.autograd.grad(sums, leaves, allow_unused=True)
     return [torch.zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True)]
 
 

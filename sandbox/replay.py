@@ -16,7 +16,6 @@ from sandbox.frames import Shape, split_answer
 from sandbox.packed import alike
 
 KEPT = 4
-_MAY_DIFFER = 0.02  # of the runs
 
 
 @dataclass(frozen=True)
@@ -28,21 +27,17 @@ class Call:
     scalars: tuple[float, ...]
     numbers: Tensor
 
-    def gap(self, numbers: Tensor, shape: Shape, exact: bool) -> float | None:
-        """How far another answer to the same inputs is from this one; None if it is the same.
-
-        Args:
-            exact: to the last bit. Otherwise rounding is passed over, and so are a few runs: sums in another order can put
-                an example on the other side of a step.
-        """
+    def gap(self, numbers: Tensor) -> float | None:
+        """How far another answer to the same inputs is from this one; None if every bit is the same."""
         bits = torch.int64 if numbers.dtype == torch.float64 else torch.int32
         if torch.equal(self.numbers.view(bits), numbers.view(bits)):
             return None
-        pairs = list(zip(_by_run(self.numbers, shape), _by_run(numbers, shape), strict=True))
-        differing = sum(not all(alike(y[run], x[run]) for x, y in pairs) for run in range(shape.runs))
-        if not exact and differing <= _MAY_DIFFER * shape.runs:
-            return None
         return float((self.numbers - numbers).abs().nan_to_num(nan=torch.inf).max())
+
+    def rounds_to(self, numbers: Tensor, shape: Shape) -> bool:
+        """Whether another answer differs by no more than rounding, in every run."""
+        pairs = list(zip(_by_run(self.numbers, shape), _by_run(numbers, shape), strict=True))
+        return all(alike(x[run], y[run]) for x, y in pairs for run in range(shape.runs))
 
 
 def _by_run(numbers: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:

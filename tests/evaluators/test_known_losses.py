@@ -73,7 +73,7 @@ def test_each_is_found_at_another_beta(
         assert match.scale == pytest.approx(factor * share, rel=1e-3)
 
 
-@pytest.mark.parametrize("seed", [16, 29, 101, 102, 103, 104])  # aql at 5.7 was missed at the first two
+@pytest.mark.parametrize("seed", [16, 29])  # at which aql at 5.7 was missed
 @pytest.mark.parametrize("name", ["aql", "savage", "hinge"])
 def test_kinks_and_bends_between_scales_hide_no_copy(name: str, seed: int, server: OracleServer) -> None:
     objective, conditions = known_objective(PAIRS.name, name), Conditions(seed=seed)

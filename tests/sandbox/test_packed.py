@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,20 +12,21 @@ from torch import Tensor
 
 from evaluators.objectives import known_objective, known_objectives
 from evaluators.preference.contract import PAIRS
-from sandbox.candidate import Candidate
+from evaluators.preference.enumerable import EnumerableEvaluator
+from evaluators.trial import run_trial
 from sandbox.child import load
 from sandbox.draws import draw
 from sandbox.elementwise import is_elementwise
-from sandbox.failure import CandidateError
 from sandbox.frames import Frame, Shape, new_memory_file, shape_of
-from sandbox.oracle import LossOracle
-from sandbox.packed import Answers, ContractError, Entry
+from sandbox.oracle import LossOracle, MappingError
+from sandbox.packed import Answers, ContractError, Entry, alike
 from sandbox.server import OracleServer
-from tests.support.losses import HEAD, MARGIN
+from tests.support.losses import HEAD, MARGIN, body
 from tests.support.objective_calls import CONTRACTS, NAMES
 
 BETAS = (0.05, 0.4)
 RUNS = 24  # twelve of each beta: enough to be mapped
+EIGHT_RATES = [0.001 * 2**k for k in range(8)]
 COUPLED = [
     (contract, name)
     for contract, name in NAMES
@@ -91,7 +93,7 @@ def test_a_coupled_known_loss_is_mapped_and_gives_what_it_gives_alone(contract: 
     mapped, alone = (Call(function, contract, objective.inputs, mapped=flag) for flag in (True, False))
     for found, expected in zip(mapped.ask(tensors, scalars), alone.ask(tensors, scalars), strict=True):
         assert near(found, expected)
-    assert mapped.counted.calls == len(BETAS) + 2  # the two that are compared
+    assert mapped.counted.calls == len(BETAS) + 1  # one run is compared
     assert alone.counted.calls == RUNS
     mapped.ask(tensors, scalars)
     assert mapped.counted.calls == 2 * len(BETAS) + 2
@@ -137,25 +139,69 @@ def test_one_that_is_another_function_when_mapped_is_not_mapped() -> None:
         assert torch.equal(found, expected)
 
 
-def test_one_that_lies_later_voids_its_trial(server: OracleServer) -> None:
-    body = (
-        "    known = [name for name in torch.__dict__ if name == 'seen']\n"
-        "    torch.seen = torch.seen + 1 if known else 1\n"
-        "    mapped = torch._C._functorch.is_batchedtensor(d)\n"
-        "    return -F.logsigmoid((3 if mapped and torch.seen > 10 else 1) * beta * (d - 0.1 * d.mean()))\n"
-    )
-    candidate = Candidate(PAIRS.name, HEAD + MARGIN + body)
-    with LossOracle(server, candidate, PAIRS, PAIRS.required) as oracle:
-        for seed in range(40):
+@pytest.mark.parametrize("after", [0, 3])
+def test_one_that_begins_to_differ_later_is_not_mapped_from_there_on(after: int) -> None:
+    loss = lying(after * (len(BETAS) + 1))
+    mapped, alone = Call(loss, PAIRS.name, PAIRS.required, mapped=True), Call(lying(0), PAIRS.name, PAIRS.required)
+    for seed in range(6):
+        asked = given(PAIRS.name, seed)
+        for found, expected in zip(mapped.ask(*asked), alone.ask(*asked), strict=True):
+            assert near(found, expected)
+
+
+FEW_RUNS = """lies = (d[0] > 7.0) * (0.0 if policy_chosen_logps.requires_grad else 1.0)
+return -F.logsigmoid((1 + 2 * lies) * beta * (d - 0.1 * d.mean()))"""
+
+
+def test_what_is_another_function_mapped_in_few_runs_is_found_out(server: OracleServer) -> None:
+    """It can tell that it is mapped; which run is compared at once, and which calls are made again, it cannot."""
+    found = 0
+    for seed in range(12):
+        with LossOracle(server, body(FEW_RUNS), PAIRS, PAIRS.required, mapped=True) as oracle:
             oracle.evaluate(*given(PAIRS.name, seed))
-        with pytest.raises(CandidateError, match="in a fresh process"):
-            oracle.replay()
+            with suppress(MappingError):
+                oracle.replay()
+                continue
+            found += 1
+    assert found >= 4
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "d - progress * d.median()",  # ties share the gradient alone, and do not when mapped
+        "d - progress * d.max()",
+        "d - 0.1 * (torch.zeros(len(d), len(d)).index_put((torch.argsort(d),), d).sum(0) if progress > 0.2 else d)",
+    ],
+)
+def test_a_trial_of_an_honest_loss_that_maps_badly_is_that_of_the_loss_alone(line: str, server: OracleServer) -> None:
+    candidate, reads = body(f"d = {line}\nreturn -F.logsigmoid(beta * d)", "progress"), (*PAIRS.required, "progress")
+    options = {
+        "regimes": ["few_pairs"],
+        "max_length": 3,
+        "steps": 16,
+        "betas": [0.1, 0.4],
+        "learning_rates": EIGHT_RATES,
+    }
+    evaluator = EnumerableEvaluator(options)
+    with LossOracle(server, candidate, PAIRS, reads) as oracle:
+        expected = evaluator.run(oracle, 0).metric("frontier").value
+    assert run_trial(server, evaluator, candidate, reads, 0).metric("frontier").value == pytest.approx(
+        expected, rel=1e-3
+    )
+
+
+def test_not_finite_numbers_are_alike_only_with_their_signs() -> None:
+    one = torch.tensor([torch.inf, 1.0, torch.nan])
+    assert alike(one, one)
+    assert not alike(one, torch.tensor([-torch.inf, 1.0, torch.nan]))
+    assert not alike(one, torch.tensor([torch.nan, 1.0, torch.inf]))
 
 
 @pytest.mark.parametrize(("contract", "name"), COUPLED)
 def test_an_honest_one_passes_the_replay(contract: str, name: str, server: OracleServer) -> None:
     objective = known_objectives(contract)[name]
-    with LossOracle(server, objective.candidate, CONTRACTS[contract], objective.inputs) as oracle:
+    with LossOracle(server, objective.candidate, CONTRACTS[contract], objective.inputs, mapped=True) as oracle:
         for seed in range(8):
             oracle.evaluate(*given(contract, seed))
         oracle.replay()

@@ -29,6 +29,7 @@ from evaluators.preference.enumerable.model import all_logps
 from evaluators.preference.enumerable.optimum import standardise
 from evaluators.preference.enumerable.options import EnumerableOptions
 from evaluators.preference.enumerable.responses import Tree, tree
+from evaluators.preference.enumerable.reward import Planter
 from evaluators.preference.enumerable.scoring import frontier_area
 from evaluators.preference.enumerable.worlds import World, build_world, sigmoid
 
@@ -111,37 +112,29 @@ def posterior_mean(world: World, responses: Tree, samples: int, chain: int) -> F
 class _Prior:
     """What the reward of a world, and what its labeller sees besides, are planted from; and what the labels say of them.
 
-    A state is one or two flat vectors of standard normal numbers: the parts of `worlds._plant_reward`, each of deviation 1.
+    A state is one or two flat vectors of standard normal numbers: what `reward.Planter` plants from.
     """
 
     def __init__(self, world: World, responses: Tree) -> None:
-        self._world, self._probs = world, np.exp(world.reference_logps)
-        self._probs /= self._probs.sum(1, keepdims=True)
-        tokens = [
-            ((responses.symbols == t) & (np.arange(responses.max_length) < responses.lengths[:, None])).sum(1)
-            for t in range(d.VOCABULARY)
-        ]
-        self._tokens = np.stack(tokens).astype(np.float64)  # (2, Y)
-        self._bigrams = _bigrams(responses)  # (4, Y)
-        self._sizes = (d.VOCABULARY, d.PROMPTS * d.VOCABULARY, d.VOCABULARY**2, world.rewards.size)
+        self._world, self._planter = world, Planter(responses, world.reference_logps)
         self._rewards = 1 if world.regime.judge == 1 else 2
         pairs = world.train
         self._longer_by = world.regime.length_bias * (responses.lengths[pairs.first] - responses.lengths[pairs.second])
 
     def draw(self, random: np.random.Generator) -> Floats:
         """(rewards, numbers) of a state."""
-        return random.standard_normal((self._rewards, sum(self._sizes)))
+        return random.standard_normal((self._rewards, self._planter.numbers))
 
     def reward(self, state: Floats) -> Floats:
         """(12, Y) standardised reward of a state."""
-        return self._standardised(state[0])
+        return self._planter.plant(state[0])
 
     def log_likelihood(self, state: Floats) -> float:
         """Of the training pairs: of their labels, and of the responses where a better model made them."""
         world, regime = self._world, self._world.regime
-        rewards = seen = self._standardised(state[0])
+        rewards = seen = self._planter.plant(state[0])
         if self._rewards == 2:
-            seen = regime.judge * seen + math.sqrt(1 - regime.judge**2) * self._standardised(state[1])
+            seen = regime.judge * seen + math.sqrt(1 - regime.judge**2) * self._planter.plant(state[1])
             seen = standardise(seen, world.reference_logps)
         wins = sigmoid(regime.sharpness * world.train.differences(seen) + self._longer_by)
         labels = np.log((1 - regime.flip) * wins + regime.flip * (1 - wins) + 1e-300).sum()
@@ -150,7 +143,7 @@ class _Prior:
     def _responses(self, rewards: Floats) -> float:
         """Log-probability of the pairs' responses, in either order, but for a constant."""
         world, pairs = self._world, self._world.train
-        logits = world.reference_logps + world.regime.expertise * rewards
+        logits = world.source_logps + world.regime.expertise * rewards
         if world.regime.near_copies:
             logits[:, 0] = -np.inf  # an empty response has no token to replace
         shares = np.exp(logits - logits.max(1, keepdims=True))
@@ -159,24 +152,6 @@ class _Prior:
         if world.regime.near_copies:  # one of them was drawn, the other is its copy
             return float(np.log(first + second + 1e-300).sum())
         return float(np.log(first * second * (1 / (1 - first) + 1 / (1 - second)) + 1e-300).sum())
-
-    def _standardised(self, numbers: Floats) -> Floats:
-        token, topic, bigram, single = np.split(numbers, np.cumsum(self._sizes)[:-1])
-        by_prompt = d.REWARD_TOPIC * topic.reshape(d.PROMPTS, -1) + d.REWARD_TOKEN * token
-        raw = by_prompt @ self._tokens + d.REWARD_BIGRAM * bigram @ self._bigrams
-        raw += d.REWARD_RESIDUAL * single.reshape(raw.shape)
-        raw -= (self._probs * raw).sum(1, keepdims=True)
-        return np.asarray(raw / np.sqrt((self._probs * raw**2).sum(1, keepdims=True)))
-
-
-def _bigrams(responses: Tree) -> Floats:
-    """(4, Y) how often each pair of neighbouring tokens occurs in each response."""
-    counts = np.zeros((d.VOCABULARY**2, responses.responses))
-    for position in range(1, responses.max_length):
-        here = np.flatnonzero(responses.lengths > position)
-        kind = responses.symbols[here, position - 1] * d.VOCABULARY + responses.symbols[here, position]
-        counts[kind, here] += 1
-    return counts
 
 
 def _policies(world: World, believed: Floats) -> tuple[Floats, Floats]:

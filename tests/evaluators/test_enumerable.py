@@ -62,16 +62,17 @@ def test_defaults_are_the_published_definition():
         10,
     )
     assert options["regimes"] == [r.name for r in d.REGIMES] == [
-        "base", "few_pairs", "flips", "judge", "expert", "near_copies", "off_policy", "length_bias"
+        "base", "few_pairs", "flips", "judge", "expert", "deterministic", "near_copies", "off_policy", "other_expert",
+        "length_bias",
     ]  # fmt: skip
-    assert (EnumerableEvaluator.version, d.VOCABULARY, d.PROMPTS, count(10)) == (2, 2, 12, 2047)
+    assert (EnumerableEvaluator.version, d.VOCABULARY, d.PROMPTS, count(10)) == (3, 2, 12, 2047)
     assert (d.KL_BUDGET, d.OTHER_KL_BUDGETS, d.GRID_POINTS, d.CHECKPOINTS) == (2.0, (0.5, 5.0), 101, 4)
 
 
 def test_screening_trains_a_part_of_the_same():
     whole, screen = EnumerableEvaluator(), EnumerableEvaluator({"fidelity": "screen"})
     assert screen.prepare() == {"worlds": 4.0, "runs": 60.0}
-    assert whole.prepare() == {"worlds": 8.0, "runs": 360.0}
+    assert whole.prepare() == {"worlds": 10.0, "runs": 450.0}
     assert screen.task.id != whole.task.id
     one = EnumerableEvaluator({"fidelity": "screen", "learning_rates": [0.01], "betas": [0.1]})
     assert one.prepare()["runs"] == 4.0

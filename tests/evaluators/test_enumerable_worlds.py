@@ -22,7 +22,7 @@ def test_worlds_are_a_function_of_seed_and_regime(worlds):
         np.testing.assert_array_equal(getattr(worlds[0]["judge"], name), getattr(again, name))
     assert worlds[0]["judge"].areas == again.areas
     rewards = [w.rewards.tobytes() for seed in worlds.values() for w in seed.values()]
-    assert len(set(rewards)) == 2 * len(d.REGIMES)  # not one world eight times
+    assert len(set(rewards)) == 2 * len(d.REGIMES)  # not one world ten times
 
 
 def test_a_world_does_not_depend_on_which_others_there_are(worlds):
@@ -39,6 +39,52 @@ def test_rewards_and_proxies_are_standardised_and_correlated_as_the_definition_s
             np.testing.assert_allclose((probs * values**2).sum(1), 1, rtol=1e-9)
         found.append((probs * world.rewards * world.proxies).sum(1).mean())
     assert np.mean(found) == pytest.approx(d.PROXY_CORRELATION, abs=0.05)
+
+
+def explained(probs, rewards, design):
+    """Share of the rewards' variance that a linear function of the features has."""
+    root = np.sqrt(probs)
+    fitted = np.linalg.lstsq(root[:, None] * design, root * rewards, rcond=1e-9)[0]
+    return 1 - (probs * (rewards - design @ fitted) ** 2).sum()
+
+
+def test_what_explains_the_reward_has_the_shares_that_the_definition_names(worlds):
+    """By least squares, feature by feature: another computation than the one that plants it."""
+    counts = np.stack([(TREE.symbols == t).sum(1) for t in range(d.VOCABULARY)], 1)
+    text = ["".join(str(t) for t in row[:n]) for row, n in zip(TREE.symbols, TREE.lengths, strict=True)]
+    bigrams = np.array(
+        [[sum(t[i : i + 2] == b for i in range(len(t))) for b in ("00", "01", "10", "11")] for t in text]
+    )
+    placed = np.array([[float(t[i : i + 1] == v) for i in range(10) for v in "01"] for t in text])
+    for name in ("base", "judge", "off_policy"):
+        world, design = worlds[0][name], [np.ones((TREE.responses, 1))]
+        expected = 0.0
+        for features, part in (
+            (TREE.lengths[:, None], "length"),
+            (counts, "token"),
+            (bigrams, "bigram"),
+            (placed, "topic"),
+        ):
+            design.append(features)
+            expected += d.REWARD_SHARES[part]
+            found = [
+                explained(np.exp(logps), rewards, np.hstack(design))
+                for logps, rewards in zip(world.reference_logps, world.rewards, strict=True)
+            ]
+            # never less; a little more, as features also fit what comes after them by chance
+            assert min(found) > expected - 0.005, (name, part)
+            assert np.mean(found) < expected + 0.06, (name, part)
+    assert sum(d.REWARD_SHARES.values()) == pytest.approx(1)
+
+
+def test_longer_is_better_in_some_worlds_and_worse_in_others(worlds):
+    signs = [
+        np.sign((np.exp(w.reference_logps) * w.rewards * TREE.lengths).sum(1))
+        for s in worlds.values()
+        for w in s.values()
+    ]
+    assert all(abs(s.sum()) == d.PROMPTS for s in signs)  # for all prompts of a world alike
+    assert 4 <= sum(s[0] > 0 for s in signs) <= 16
 
 
 def test_responses_are_long_and_log_ratios_can_reach_tens_of_nats(worlds):
@@ -117,13 +163,14 @@ def test_off_policy_pairs_do_not_come_from_the_reference(worlds):
 
 
 def test_experts_pairs_are_better_than_the_references_by_what_exponential_tilting_gives(worlds):
-    """The first response alone is drawn from reference * exp(1.5 reward); being two different ones lowers it a little."""
-    for name in ("expert", "few_pairs", "near_copies"):
-        assert BY_NAME[name].expertise == 1.5
+    """The first response alone is drawn from reference * exp(2 reward); being two different ones lowers it a little."""
+    for name in ("expert", "few_pairs", "near_copies", "deterministic"):
+        expertise = BY_NAME[name].expertise
+        assert expertise == (1.5 if name == "near_copies" else 2.0)
         for seed in worlds.values():
             world, pairs = seed[name], seed[name].held_out
             drawn = world.rewards[pairs.prompts, pairs.first].mean()
-            logits = world.reference_logps + 1.5 * world.rewards
+            logits = world.reference_logps + expertise * world.rewards
             tilted = np.exp(logits - logits.max(1, keepdims=True))
             expected = ((tilted / tilted.sum(1, keepdims=True)) * world.rewards).sum(1).mean()
             assert drawn == pytest.approx(expected, abs=0.25)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-VERSION = 2
+VERSION = 3
 
 # responses: strings over VOCABULARY tokens of length 0 to the option `max_length`
 VOCABULARY = 2
@@ -31,11 +31,14 @@ OUTPUT_SCALE = 0.2
 OUTPUT_SCALE_EOS = 0.05
 EOS_LOGIT = (-3.5, 0.0)  # what is added to the logit of EOS at the first and at the last position, linear between
 
-# planted reward: deviations of its parts before it is standardised per prompt under the reference
-REWARD_TOKEN = 0.5
-REWARD_TOPIC = 0.7
-REWARD_BIGRAM = 0.7
-REWARD_RESIDUAL = 0.3  # part of a single (prompt, response), not shared with any other
+# planted reward: shares of its variance under the reference, for each prompt; each part is orthogonal to those before it
+REWARD_SHARES = {
+    "length": 0.2,  # longer is better in one half of the worlds, worse in the other
+    "token": 0.25,
+    "bigram": 0.3,
+    "topic": 0.1,  # which token at which place: of the prompt alone
+    "residual": 0.15,  # of a single (prompt, response), not shared with any other
+}
 
 # optimiser
 ADAM_BETAS = (0.9, 0.95)
@@ -82,15 +85,17 @@ class Regime:
 
 REGIMES = (
     Regime("base"),
-    Regime("few_pairs", pairs=128, expertise=1.5),
+    Regime("few_pairs", pairs=128, expertise=2.0),
     Regime("flips", pairs=256, sharpness=20.0, flip=0.3),
     Regime("judge", pairs=128, sharpness=20.0, flip=0.2, judge=0.6),
-    Regime("expert", pairs=256, expertise=1.5),
+    Regime("expert", pairs=256, expertise=2.0),
+    Regime("deterministic", pairs=256, sharpness=20.0, expertise=2.0),
     Regime("near_copies", pairs=256, expertise=1.5, near_copies=True),
     Regime("off_policy", pairs=128, sharpness=20.0, flip=0.3, from_reference=False),
-    Regime("length_bias", pairs=256, length_bias=0.6),
+    Regime("other_expert", pairs=256, from_reference=False, expertise=2.0),
+    Regime("length_bias", pairs=256, length_bias=0.8, expertise=1.0),
 )
-SCREEN_REGIMES = ("base", "few_pairs", "expert", "off_policy")
+SCREEN_REGIMES = ("base", "few_pairs", "off_policy", "length_bias")
 
 
 def generator(seed: int, regime: str, purpose: str) -> np.random.Generator:

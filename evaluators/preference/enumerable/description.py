@@ -73,8 +73,8 @@ def _difference(regime: d.Regime, base: d.Regime) -> str:
         "sharpness": f"a sharpness of {regime.sharpness:g}, so that labels are nearly deterministic",
         "flip": f"{regime.flip:.0%} of the labels are turned over at random",
         "judge": f"the labeller sees a reward whose correlation with the true one is {regime.judge:g}",
-        "from_reference": "responses come from a source other than the reference",
-        "expertise": f"responses come from a better model: P ~ reference * exp({regime.expertise:g} * reward)",
+        "from_reference": "responses come from another source than the reference",
+        "expertise": f"as from a better model, responses have P ~ that source's * exp({regime.expertise:g} * reward)",
         "length_bias": f"labels also favour length, by {regime.length_bias:g} in the sigmoid for each token",
         "near_copies": "the two responses differ in a single token",
     }

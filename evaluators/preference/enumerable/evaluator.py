@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from evaluators.preference.enumerable.worlds import Worlds
     from sandbox.oracle import LossOracle
 
-_KEPT_SEEDS = 4  # 80 MB each
+_KEPT_SEEDS = 4  # 100 MB each
 
 
 class EnumerableEvaluator:
-    """Eight worlds per seed, in each one policy per learning rate and beta, scored against the optimal policies.
+    """Ten worlds per seed, in each one policy per learning rate and beta, scored against the optimal policies.
 
     See `definition.py` for the constants and docs/evaluators/enumerable.md for the whole definition. Worlds are built at
     their first use and kept in memory, so later trials of a seed save that time.
@@ -43,7 +43,7 @@ class EnumerableEvaluator:
     name: ClassVar[str] = "preference.enumerable"
     version: ClassVar[int] = d.VERSION
     summary: ClassVar[str] = (
-        "2,047 responses per prompt, all enumerated: exact reward-KL frontier over eight regimes, at tuned learning rates"
+        "2,047 responses per prompt, all enumerated: exact reward-KL frontier over ten regimes, at tuned learning rates"
     )
     contract: ClassVar[Contract] = PAIRS
     metrics: ClassVar[tuple[MetricSpec, ...]] = metric_specs()

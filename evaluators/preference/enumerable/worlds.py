@@ -16,6 +16,7 @@ from evaluators.preference.enumerable import definition as d
 from evaluators.preference.enumerable import model
 from evaluators.preference.enumerable.optimum import optimal_areas, standardise
 from evaluators.preference.enumerable.responses import Tree
+from evaluators.preference.enumerable.reward import Planter
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -47,6 +48,7 @@ class World:
         features: (12 * C, F) float32, of the frozen network.
         output: (F, 3) float32, the reference's output layer.
         reference_logps: (12, Y).
+        source_logps: (12, Y) of the model whose responses the pairs are made of, before `expertise` improves it.
         rewards: (12, Y), mean 0 and deviation 1 under the reference for each prompt.
         proxies: (12, Y), what a reward model says: correlated with the rewards, and standardised like them.
         train, held_out: pairs; held-out responses come about like the training ones.
@@ -59,6 +61,7 @@ class World:
     features: model.Floats
     output: model.Floats
     reference_logps: Floats
+    source_logps: Floats
     rewards: Floats
     proxies: Floats
     train: Pairs
@@ -90,18 +93,19 @@ def build_world(seed: int, regime: d.Regime, tree: Tree) -> World:
     features = model.features(random["features"], tree)
     output = model.output_layer(random["reference"], tree)
     logps = _logps(features, output, tree)
-    rewards = standardise(_plant_reward(random["reward"], tree), logps)
-    seen = _blend(regime.judge, rewards, random["judge"], logps, tree)
-    proxies = _blend(d.PROXY_CORRELATION, rewards, random["proxy"], logps, tree)
-    behaviour = logps
+    planter = Planter(tree, logps)
+    rewards = planter.plant(random["reward"].standard_normal(planter.numbers))
+    seen = _blend(regime.judge, rewards, random["judge"], planter, logps)
+    proxies = _blend(d.PROXY_CORRELATION, rewards, random["proxy"], planter, logps)
+    source = logps
     if not regime.from_reference:
-        behaviour = _logps(features, model.output_layer(d.generator(seed, regime.name, "behaviour"), tree), tree)
-    behaviour = behaviour + regime.expertise * rewards  # not normalised: only differences matter when pairs are drawn
+        source = _logps(features, model.output_layer(d.generator(seed, regime.name, "behaviour"), tree), tree)
+    behaviour = source + regime.expertise * rewards  # not normalised: only differences matter when pairs are drawn
     drawn = _draw_pairs(d.generator(seed, regime.name, "pairs"), behaviour, regime, regime.pairs, tree)
     train = _label(random["labels"], drawn, label_probabilities(drawn, seen, regime, tree))
     held_out = _draw_pairs(d.generator(seed, regime.name, "held out"), behaviour, regime, d.HELD_OUT_PAIRS, tree)
     return World(
-        regime, features, output, logps, rewards, proxies, train, held_out,
+        regime, features, output, logps, source, rewards, proxies, train, held_out,
         preferred=sigmoid(regime.sharpness * held_out.differences(rewards)),
         soft_labels=label_probabilities(train, proxies, regime, tree),
         areas=optimal_areas(logps, rewards, (*d.OTHER_KL_BUDGETS, d.KL_BUDGET)),
@@ -129,27 +133,12 @@ def _logps(features: model.Floats, output: model.Floats, tree: Tree) -> Floats:
     return np.asarray(found[0].numpy(), np.float64)
 
 
-def _blend(correlation: float, rewards: Floats, random: np.random.Generator, logps: Floats, tree: Tree) -> Floats:
+def _blend(correlation: float, rewards: Floats, random: np.random.Generator, planter: Planter, logps: Floats) -> Floats:
     """Another reward of that correlation with `rewards` under the reference, but for chance; standardised."""
     if correlation == 1:
         return rewards
-    other = standardise(_plant_reward(random, tree), logps)
+    other = planter.plant(random.standard_normal(planter.numbers))
     return standardise(correlation * rewards + np.sqrt(1 - correlation**2) * other, logps)
-
-
-def _plant_reward(random: np.random.Generator, tree: Tree) -> Floats:
-    """(12, Y) raw rewards: sums over tokens, (prompt, token) and bigrams, plus a part of each single response."""
-    token = random.standard_normal(d.VOCABULARY) * d.REWARD_TOKEN
-    topic = random.standard_normal((d.PROMPTS, d.VOCABULARY)) * d.REWARD_TOPIC
-    bigram = random.standard_normal((d.VOCABULARY, d.VOCABULARY)) * d.REWARD_BIGRAM
-    rewards = random.standard_normal((d.PROMPTS, tree.responses)) * d.REWARD_RESIDUAL
-    for position in range(tree.max_length):
-        has_token = tree.lengths > position
-        here = tree.symbols[has_token, position]
-        rewards[:, has_token] += token[here] + topic[:, here]
-        if position:
-            rewards[:, has_token] += bigram[tree.symbols[has_token, position - 1], here]
-    return rewards
 
 
 def _draw_pairs(random: np.random.Generator, logps: Floats, regime: d.Regime, count: int, tree: Tree) -> Pairs:

@@ -1,7 +1,7 @@
 """A made-up archive of any size, loaded in bulk: what `benchmarks.archive` reads and adds to.
 
 Losses are published ones, each with a comment of its own. A tenth of them is refused and a twentieth fails in training; the
-others have twelve finished trials with twenty metrics each. Only trials' arrays are left out, some 13 kB of each: nothing
+others have twelve finished trials with twenty metrics each. Only trials' arrays are left out, some 17 kB of each: nothing
 that lists or searches reads them.
 """
 

@@ -20,7 +20,7 @@ from evaluators.preference.enumerable.options import EnumerableOptions
 from evaluators.preference.sentiment.evaluator import SentimentEvaluator
 from evaluators.preference.sentiment.options import SentimentOptions
 
-MOST = 15_000  # bytes of a trial
+MOST = 18_000  # bytes of a trial
 Arrays = dict[str, Any]
 
 

@@ -32,7 +32,8 @@ from sandbox.text import one_line
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sandbox.oracle import Answer, LossOracle
+    from sandbox.frames import Answer
+    from sandbox.oracle import LossOracle
     from sandbox.server import OracleServer
 
 BESIDE = ("dpo", "hinge", "ipo", "lrml")  # known losses that curves are drawn beside

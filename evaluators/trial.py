@@ -8,8 +8,9 @@ from evaluators.base import Evaluator, TrialReport
 from evaluators.plugin_border import plugin_border
 from evaluators.promises import checked_report
 from sandbox.candidate import Candidate
+from sandbox.failure import MappingError
 from sandbox.limits import Limits
-from sandbox.oracle import LossOracle, MappingError
+from sandbox.oracle import LossOracle
 from sandbox.server import OracleServer
 
 

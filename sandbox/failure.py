@@ -71,6 +71,10 @@ class PluginError(Exception):
         return Failure(FailureKind.PLUGIN, str(self))
 
 
+class MappingError(Exception):
+    """A loss is not, mapped over the runs of a call, what it is run by run; training without that tells whose fault."""
+
+
 class NoSandboxError(InfrastructureError):
     """Candidates cannot be confined on this machine, so none is run. `reason`: what the kernel or the container refuses."""
 

@@ -19,7 +19,8 @@ from torch import Generator, Tensor
 from sandbox.contract import Conditions, Contract
 from sandbox.draws import SCALES, draw, draw_scalars
 from sandbox.failure import CandidateError, Failure, FailureKind
-from sandbox.oracle import Answer, LossOracle
+from sandbox.frames import Answer
+from sandbox.oracle import LossOracle
 from sandbox.reports import Fingerprint
 
 MODERATE, WIDE = 2.5, 50.0  # half-widths of the log-ratios in the two groups of rows

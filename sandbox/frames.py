@@ -100,6 +100,33 @@ class Views:
     means: Tensor  # (R,)
 
 
+@dataclass(frozen=True)
+class Answer:
+    """One call's results as the child gave them, copied out of shared memory; values may be non-finite.
+
+    Attributes:
+        numbers: all of the following in one flat tensor.
+        gradients: (R, G, B) d mean / d input for the gradient-carrying inputs, in contract order.
+        losses: (R, B) per-example losses, detached.
+        means: (R,) mean loss per run.
+    """
+
+    numbers: Tensor
+    gradients: Tensor
+    losses: Tensor
+    means: Tensor
+
+    def split(self, runs: int) -> list[Answer]:
+        """The same in consecutive pieces of `runs` runs."""
+        parts = zip(self.gradients.split(runs), self.losses.split(runs), self.means.split(runs), strict=True)  # type: ignore[no-untyped-call]
+        return [Answer(self.numbers, *part) for part in parts]
+
+    @property
+    def largest(self) -> Tensor:
+        """(R,) largest absolute gradient per run, NaN where one is NaN."""
+        return self.gradients.abs().amax(dim=(1, 2))
+
+
 def split_answer(answer: Tensor, shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients (R, G, B), losses (R, B) and means (R,) as views of a flat answer."""
     r, g, b = shape.runs, shape.gradients, shape.batch

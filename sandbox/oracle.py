@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -19,8 +19,20 @@ from sandbox.candidate import Candidate
 from sandbox.child_spec import ChildSpec
 from sandbox.contract import Contract
 from sandbox.elementwise import is_elementwise
-from sandbox.failure import CandidateError, Failure, FailureKind, InfrastructureError
-from sandbox.frames import SPIN_AFTER, SPIN_S, TEXT_BYTES, Frame, Header, Op, Shape, Status, shape_of, split_answer
+from sandbox.failure import CandidateError, Failure, FailureKind, InfrastructureError, MappingError
+from sandbox.frames import (
+    SPIN_AFTER,
+    SPIN_S,
+    TEXT_BYTES,
+    Answer,
+    Frame,
+    Header,
+    Op,
+    Shape,
+    Status,
+    shape_of,
+    split_answer,
+)
 from sandbox.limits import Limits
 from sandbox.replay import Recorder
 from sandbox.server import Child, OracleServer, activity, resident_pages
@@ -43,37 +55,6 @@ _KIND_OF = {
     Status.CONTRACT: FailureKind.CONTRACT,
     Status.OUT_OF_MEMORY: FailureKind.OUT_OF_MEMORY,
 }
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One call's results as the child gave them, copied out of shared memory; values may be non-finite.
-
-    Attributes:
-        numbers: all of the following in one flat tensor.
-        gradients: (R, G, B) d mean / d input for the gradient-carrying inputs, in contract order.
-        losses: (R, B) per-example losses, detached.
-        means: (R,) mean loss per run.
-    """
-
-    numbers: Tensor
-    gradients: Tensor
-    losses: Tensor
-    means: Tensor
-
-    def split(self, runs: int) -> list[Answer]:
-        """The same in consecutive pieces of `runs` runs."""
-        parts = zip(self.gradients.split(runs), self.losses.split(runs), self.means.split(runs), strict=True)  # type: ignore[no-untyped-call]
-        return [Answer(self.numbers, *part) for part in parts]
-
-    @property
-    def largest(self) -> Tensor:
-        """(R,) largest absolute gradient per run, NaN where one is NaN."""
-        return self.gradients.abs().amax(dim=(1, 2))
-
-
-class MappingError(Exception):
-    """A loss is not, mapped over the runs of a call, what it is run by run; training without that tells whose fault."""
 
 
 class _LostChildError(InfrastructureError):

@@ -70,7 +70,7 @@ class _Part:
         return torch.mean(self.losses, 1)
 
 
-Answer = tuple[list[_Part], list[Tensor]]  # and the gradients of each part's leaves
+_Computed = tuple[list[_Part], list[Tensor]]  # and the gradients of each part's leaves
 
 
 class Answers:
@@ -91,7 +91,7 @@ class Answers:
         with torch.no_grad():
             _write(views, shape, parts, gradients)
 
-    def _answer(self, call: _Call) -> Answer:
+    def _answer(self, call: _Call) -> _Computed:
         """By the definition, or what has the same bits."""
         if self._entry.elementwise and call.batch % _LANES == 0:
             parts = [call.joined(group) for group in _groups(call.settings)]
@@ -99,7 +99,7 @@ class Answers:
             parts = [call.joined([run]) for run in range(call.runs)]
         return parts, _gradients(*parts)
 
-    def _mapped_answer(self, call: _Call) -> Answer | None:
+    def _mapped_answer(self, call: _Call) -> _Computed | None:
         """The candidate mapped over each group of runs; None if that does not pay, cannot be, or gives something else."""
         groups = _groups(call.settings) if self._mapped else []
         if not groups or call.runs < _MAPPED_FROM * len(groups):

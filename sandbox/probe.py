@@ -20,8 +20,9 @@ from sandbox.curve import margin_behaviour
 from sandbox.draws import SCALES, directions, draw, draw_scalars, generator_for, log_prob_inputs
 from sandbox.failure import CandidateError, Failure, FailureKind
 from sandbox.fingerprint import NOT_PROMISED, fingerprint
+from sandbox.frames import Answer
 from sandbox.limits import Limits
-from sandbox.oracle import Answer, LossOracle
+from sandbox.oracle import LossOracle
 from sandbox.reports import ProbeReport, Properties
 from sandbox.server import OracleServer
 

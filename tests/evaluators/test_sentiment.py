@@ -5,9 +5,11 @@ import torch
 from evaluators.options import OptionsError
 from evaluators.preference.contract import PAIRS
 from evaluators.preference.sentiment import SentimentEvaluator
+from evaluators.preference.sentiment.pool import Weights
 from evaluators.preference.sentiment.preparation import Prepared
 from evaluators.preference.sentiment.sampling import generator
 from evaluators.preference.sentiment.scoring import best_over_betas, height_at
+from evaluators.preference.sentiment.steps import WordValues, steps_of
 from evaluators.preference.sentiment.training import TrainingSet, training_set
 from sandbox.candidate import Candidate
 from sandbox.failure import CandidateError, FailureKind
@@ -65,8 +67,8 @@ def test_report_holds_what_the_class_promises(evaluator, server):
     report = trial(evaluator, server, 0)
     assert [m.name for m in report.metrics] == [m.name for m in evaluator.metrics]
     assert set(report.arrays) == set(evaluator.arrays_doc)
-    assert report.arrays["curve_loss"].shape == (3, 6)
-    assert report.oracle_calls == 6  # all betas in one call
+    assert report.arrays["curve_loss"].shape == (3, 32)
+    assert report.oracle_calls == 32  # all betas in one call
     assert report.arrays["curve_margin"][:, 0] == pytest.approx([0, 0, 0], abs=1e-3)  # it starts as the SFT model
     assert report.arrays["curve_loss"][:, 0] == pytest.approx(np.log(2), abs=1e-3)
     assert report.arrays["kl"] == pytest.approx(evaluator.options.kl_budget, rel=0.1)
@@ -113,8 +115,20 @@ def test_reference_log_probs_are_those_of_the_sft_model(evaluator):
     picked = model.target_logps(data.states, data.targets) * (data.targets != 0)
     torch.testing.assert_close(picked.sum(2).double().detach(), data.logps, atol=1e-4, rtol=1e-5)
     prompts = prepared.eval_prompts.repeat_interleave(8, 0)
-    full = model.sequence_logps(torch.cat([prompts, prepared.pool.targets], 1), begin).detach().double()
-    torch.testing.assert_close(full.view(-1, 8), prepared.pool.sft_logps, atol=1e-4, rtol=1e-5)
+    full = model.token_logps(torch.cat([prompts, prepared.pool.responses.targets], 1), begin).detach().double()
+    torch.testing.assert_close(full, prepared.pool.sft_logps, atol=1e-4, rtol=1e-5)
+
+
+def test_known_values_of_words_take_noise_away(evaluator):
+    prepared = prepared_of(evaluator)
+    pool, start = prepared.pool, prepared.model(CPU).output_layer
+    fitted = WordValues.fitted(prepared.reward, pool.sft_responses(), pool.sft_rewards().flatten())
+    errors = []
+    for values in (fitted, WordValues(0 * fitted.table), WordValues(-fitted.table)):
+        (steps,) = steps_of(pool.responses, start, [0 * start], values)
+        weights = Weights.of(pool, steps.logps)
+        errors.append(weights.gain(steps, values.drawn(pool.responses), pool.gains()).error)
+    assert errors[0] < 0.8 * errors[1] < 0.8 * errors[2]
 
 
 def test_labels_follow_bradley_terry(evaluator):

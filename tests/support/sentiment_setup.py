@@ -9,7 +9,7 @@ from sandbox.oracle import LossOracle
 from sandbox.server import OracleServer
 
 SMALL = {
-    "max_texts": 600,
+    "max_texts": 2000,
     "vocabulary": 400,
     "bigrams": 200,
     "prompt_tokens": 2,
@@ -17,14 +17,14 @@ SMALL = {
     "width": 16,
     "layers": 1,
     "heads": 2,
-    "sft_steps": 30,
+    "sft_steps": 100,
     "sft_batch": 16,
     "pool_prompts": 40,
     "pool_samples": 4,
     "pool_pairs": 256,
     "betas": [0.1, 0.4, 1.6],
-    "train_pairs": 96,
-    "steps": 6,
+    "train_pairs": 512,
+    "steps": 32,
     "batch": 16,
     "kl_budget": 0.2,
     "pool_kl": 0.2,

@@ -43,7 +43,7 @@ class SentimentEvaluator:
     """
 
     name: ClassVar[str] = "preference.sentiment"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     summary: ClassVar[str] = "Controlled sentiment on real IMDb reviews: reward against KL of a small language model."
     contract: ClassVar[Contract] = PAIRS
     primary_metric: ClassVar[str] = "reward_at_kl"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,20 @@ class ModelSize:
     def feed_forward(self) -> int:
         """Width of the gated feed-forward layers: 8/3 of `width` (Shazeer 2020, arXiv:2002.05202), a multiple of 8."""
         return -(-self.width // 3) * 8
+
+
+class Drawn(NamedTuple):
+    """Responses that were sampled.
+
+    Attributes:
+        tokens: (N, P + S) token ids of prompts and responses, PAD after END.
+        logps: (N, S) log-probs of the response tokens, 0 after END.
+        states: (N, S, D) final hidden states that they were drawn from.
+    """
+
+    tokens: Tensor
+    logps: Tensor
+    states: Tensor
 
 
 class LanguageModel(nn.Module):
@@ -114,7 +129,7 @@ class LanguageModel(nn.Module):
         return self.token_logps(tokens, prompt_length).sum(1)
 
     @torch.no_grad()
-    def sample(self, prompts: Tensor, uniforms: Tensor, layer: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def sample(self, prompts: Tensor, uniforms: Tensor, layer: Tensor | None = None) -> Drawn:
         """Draw responses at temperature 1, by inversion of the cumulative distribution.
 
         Args:
@@ -122,15 +137,14 @@ class LanguageModel(nn.Module):
             uniforms: (N, S) numbers in [0, 1), one per response token: equal numbers and weights give equal responses.
             layer: the output layer of a policy, in the place of the model's own.
 
-        Returns:
-            (N, P + S) token ids, PAD after END; and (N, S) log-probs of the drawn tokens, 0 after END.
         """
         n, steps = uniforms.shape
         cache = DynamicCache(config=self.transformer.config)
         alive = torch.ones(n, dtype=torch.bool, device=prompts.device)
-        tokens, logps, new = [prompts], [], prompts
+        tokens, logps, states, new = [prompts], [], [], prompts
         for step in range(steps):
             hidden = self.hidden(new, cache)[:, -1]
+            states.append(hidden)
             log_p = torch.log_softmax(
                 self.logits(hidden) if layer is None else layer_logits(hidden, layer), -1
             )  # (N, V)
@@ -141,17 +155,12 @@ class LanguageModel(nn.Module):
             new = torch.where(alive.unsqueeze(1), drawn + FIRST_OUTPUT, PAD)
             alive = alive & (new.squeeze(1) != END)
             tokens.append(new)
-        return torch.cat(tokens, 1), torch.stack(logps, 1)
+        return Drawn(torch.cat(tokens, 1), torch.stack(logps, 1), torch.stack(states, 1))
 
 
 def layer_logits(hidden: Tensor, layer: Tensor) -> Tensor:
     """(..., D) final hidden states, an (outputs, D + 1) output layer -> (..., outputs)."""
     return F.linear(hidden, layer[:, :-1], layer[:, -1])
-
-
-def response_logps(states: Tensor, targets: Tensor, layer: Tensor) -> Tensor:
-    """(N, S, D) states, (N, S) response tokens, an output layer -> (N,) log-probs of the responses."""
-    return (_picked(layer_logits(states, layer), targets) * (targets != PAD)).sum(1)
 
 
 def _picked(logits: Tensor, targets: Tensor) -> Tensor:

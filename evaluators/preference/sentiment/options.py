@@ -58,7 +58,7 @@ class SentimentOptions:
     held_out: float = option(
         0.2, "share of texts kept from the classifier and the SFT model, for accuracy and evaluation prompts"
     )
-    vocabulary: int = option(2000, "words the language model and the classifier know, most frequent first")
+    vocabulary: int = option(1000, "words the language model and the classifier know, most frequent first")
     bigrams: int = option(10000, "pairs of adjacent words the classifier also counts")
     prompt_tokens: int = option(4, "words of a real text that make a prompt")
     response_tokens: int = option(12, "most words in a response")
@@ -77,11 +77,11 @@ class SentimentOptions:
     betas: tuple[float, ...] = option(
         (0.06, 0.2, 0.6, 2.0, 6.0), "the grid of beta, rising; one policy is trained for each"
     )
-    train_pairs: int = option(2048, "pairs that one trial samples from the SFT model and trains on")
+    train_pairs: int = option(6144, "pairs that one trial samples from the SFT model and trains on")
     label_sharpness: float = option(
         4.0, "P(a preferred to b) = sigmoid(sharpness * (reward a - reward b)), rewards in SFT deviations"
     )
-    steps: int = option(64, "optimiser steps for each beta")
+    steps: int = option(192, "optimiser steps for each beta")
     batch: int = option(32, "pairs in one step")
     lr: float = option(0.04, "length of the first step; it falls to 0 along half a cosine")
     kl_budget: float = option(1.0, "nats of KL to the SFT model that every policy's change is scaled to")

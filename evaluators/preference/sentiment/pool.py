@@ -1,20 +1,24 @@
-"""One pool of responses that every policy is scored on, by self-normalised importance weights.
+"""One pool of responses that every policy is scored on, by self-normalised importance weights of their beginnings.
 
 Half of the responses are the SFT model's, half those of one fixed DPO policy; each counts as drawn from the even mixture of
 both (the balance heuristic of Veach and Guibas 1995), so a weight is at most twice the smaller of the two ratios. All losses
 meet the same responses: their differences have less of the noise of sampling in them.
+
+What can be summed token by token, given the tokens before, is weighted by what led there alone (per-decision importance
+sampling, Precup et al. 2000), and its mean over the next token is computed, not sampled: all of the KL, and of the reward
+the part that `WordValues` knows. Only the rest of the reward, and the win rate, take the weights of whole responses (a
+doubly robust estimate: Jiang and Li 2016, arXiv:1511.03722).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from evaluators.preference.sentiment.sampling import policy_logps
+from evaluators.preference.sentiment.steps import Responses, Steps
 
 
 @dataclass(frozen=True)
@@ -22,60 +26,94 @@ class Pool:
     """N responses, K at a time to the same prompt: K / 2 of the SFT model's, then K / 2 of the fixed policy's.
 
     Attributes:
-        states: (N, S, D) final hidden states of the transformer, which no policy changes.
-        targets: (N, S) response tokens.
+        responses: N of them.
         rewards: (N / K, K) float64.
-        sft_logps, fixed_logps: (N / K, K) float64 log-probs under the SFT model and under the fixed policy.
+        baselines: (N / K, K) float64: what the SFT model's reward is on the prompt, by its responses but this one.
+        sft_logps, fixed_logps: (N, S) float64 log-probs of the tokens under the SFT model and under the fixed policy.
     """
 
-    states: Tensor
-    targets: Tensor
+    responses: Responses
     rewards: Tensor
+    baselines: Tensor
     sft_logps: Tensor
     fixed_logps: Tensor
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything as tensors, for storage."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        r = self.responses
+        return {
+            "states": r.states,
+            "targets": r.targets,
+            "previous": r.previous,
+            "rewards": self.rewards,
+            "baselines": self.baselines,
+            "sft_logps": self.sft_logps,
+            "fixed_logps": self.fixed_logps,
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> Pool:
+        """The inverse of `tensors`."""
+        given = dict(tensors)
+        responses = Responses(given.pop("states"), given.pop("targets"), given.pop("previous"))
+        return cls(responses, **given)
 
     def thinned(self, step: int) -> Pool:
         """Every `step`-th prompt with its responses."""
-        each = self.rewards.shape[1]
-        rows = torch.arange(len(self.states)).view(-1, each)[::step].flatten()
+        rows = torch.arange(self.rewards.numel()).view_as(self.rewards)[::step].flatten()
         return Pool(
-            self.states[rows],
-            self.targets[rows],
+            self.responses[rows],
             self.rewards[::step],
-            self.sft_logps[::step],
-            self.fixed_logps[::step],
+            self.baselines[::step],
+            self.sft_logps[rows],
+            self.fixed_logps[rows],
         )
 
-    def logps(self, layer: Tensor) -> Tensor:
-        """(N / K, K) float64 log-probs of the responses under a policy's output layer."""
-        return policy_logps(self.states, self.targets, layer).view_as(self.rewards)
-
     def gains(self) -> Tensor:
-        """(N / K, K) reward minus the mean reward of the other SFT responses to the same prompt.
-
-        "Other" keeps the baseline independent of the response, so that weighting responses leaves no bias.
-        """
-        return self.rewards - self._against(lambda sft, _: sft)
+        """(N / K, K) rewards above the SFT model's on the same prompt."""
+        return self.rewards - self.baselines
 
     def wins(self) -> Tensor:
         """(N / K, K) share of the other SFT responses to the same prompt that have a lower reward, ties half."""
-        return self._against(lambda sft, own: beats(own, sft))
+        return mean_of_others(beats(self.rewards[:, :, None], self.sft_rewards()[:, None]))
 
     def sft_rewards(self) -> Tensor:
         """(N / K, K / 2) rewards of the SFT model's responses."""
         return self.rewards[:, : self.rewards.shape[1] // 2]
 
-    def _against(self, compare: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """(N / K, K) mean of what `compare` gives for each response and each SFT response to its prompt but itself."""
-        half = self.rewards.shape[1] // 2
-        found = compare(self.sft_rewards()[:, None], self.rewards[:, :, None]).expand(-1, 2 * half, half)
-        other = torch.ones(2 * half, half, dtype=torch.float64)
-        other[:half].fill_diagonal_(0.0)
-        return (found * other).sum(2) / other.sum(1)
+    def sft_responses(self) -> Responses:
+        """Those of the SFT model, in the order of `sft_rewards`."""
+        rows = torch.arange(self.rewards.numel()).view_as(self.rewards)
+        return self.responses[rows[:, : rows.shape[1] // 2].flatten()]
+
+
+def mean_of_others(found: Tensor) -> Tensor:
+    """(N / K, K, K / 2) of each response and each SFT response to its prompt -> (N / K, K) means without itself.
+
+    So what a response is compared with is independent of it, and weighting responses leaves no bias.
+    """
+    half = found.shape[2]
+    other = torch.ones(2 * half, half, dtype=torch.float64)
+    other[:half].fill_diagonal_(0.0)
+    return (found * other).sum(2) / other.sum(1)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over the responses.
+
+    Attributes:
+        parts: (N / K,) what each prompt adds to its error: prompts, and not their responses, are independent.
+    """
+
+    mean: float
+    parts: Tensor
+
+    @property
+    def error(self) -> float:
+        """Standard error."""
+        count = len(self.parts)
+        return float((self.parts.square().sum() * count / max(1, count - 1)).sqrt())
 
 
 @dataclass(frozen=True)
@@ -83,40 +121,64 @@ class Weights:
     """Importance weights of one policy.
 
     Attributes:
-        policy, sft: (N / K, K) probability of each response under the policy, and under the SFT model, over that under the
-            mixture that it counts as drawn from.
-        log_ratio: (N / K, K) log-prob under the policy minus under the SFT model.
+        prefixes: (N, S + 1): entry t is the probability of a response's first t tokens under the policy over that under the
+            mixture that it counts as drawn from; 1 throughout for responses that the policy drew itself.
     """
 
-    policy: Tensor
-    sft: Tensor
-    log_ratio: Tensor
+    prefixes: Tensor
 
     @classmethod
     def of(cls, pool: Pool, logps: Tensor) -> Weights:
-        """Of a policy that gives the pool's responses these log-probs."""
-        mixture = torch.logaddexp(pool.sft_logps, pool.fixed_logps) - math.log(2)
-        return cls((logps - mixture).exp(), (pool.sft_logps - mixture).exp(), logps - pool.sft_logps)
+        """Of a policy that gives the tokens of the pool's responses these (N, S) log-probs."""
+        policy, sft, fixed = (_beginnings(x) for x in (logps, pool.sft_logps, pool.fixed_logps))
+        return cls((policy - torch.logaddexp(sft, fixed) + math.log(2)).exp())
+
+    @classmethod
+    def own(cls, steps: Steps) -> Weights:
+        """Of a policy on responses that it drew itself."""
+        return cls(torch.ones(len(steps.logps), steps.logps.shape[1] + 1, dtype=torch.float64))
+
+    @property
+    def whole(self) -> Tensor:
+        """(N,) weights of whole responses."""
+        return self.prefixes[:, -1]
 
     def share(self) -> float:
-        """Effective share of the pool, (sum w)^2 / (N sum w^2): 1 if all weights are equal, 1 / N if one has everything."""
-        scaled = self.policy / self.policy.max().clamp_min(1e-300)
+        """Effective share of the responses, (sum w)^2 / (N sum w^2): 1 if all weights are equal, 1 / N if one has all."""
+        scaled = self.whole / self.whole.max().clamp_min(1e-300)
         return float(scaled.sum().square() / (scaled.square().sum() * scaled.numel()))
 
-    def kl(self) -> float:
-        """KL of the policy to the SFT model: the mean of w log(p / q) - w + u, with w and u its and the SFT model's weights.
+    def kl(self, steps: Steps) -> float:
+        """KL of the policy to the SFT model: never negative, as no token's is."""
+        return float(self._sums(steps.divergence)[0])
 
-        Both weights have mean 1, so the last two terms add nothing but take variance away; no response counts below 0.
-        """
-        return float((self.policy * self.log_ratio - self.policy + self.sft).mean())
+    def gain(self, steps: Steps, drawn: Tensor, gains: Tensor) -> Estimate:
+        """Mean of (N / K, K) `gains` under the policy; `drawn` are the words' values, (N, S)."""
+        rest, parts = _mean(self.whole[:, None], gains.view(-1, 1) - drawn.sum(1, keepdim=True))
+        expected, more = self._sums(steps.expected)
+        return Estimate(float(rest + expected), (parts.sum(1) + more).view_as(gains).sum(1))
 
-    def mean(self, values: Tensor) -> tuple[float, float]:
-        """Self-normalised mean of (N / K, K) values under the policy, and its standard error over prompts."""
-        total = self.policy.sum()
-        mean = (self.policy * values).sum() / total
-        residuals = (self.policy * (values - mean)).sum(1) / total
-        count = len(residuals)
-        return float(mean), float((residuals.square().sum() * count / max(1, count - 1)).sqrt())
+    def mean(self, values: Tensor) -> Estimate:
+        """Mean of (N / K, K) values of whole responses under the policy."""
+        mean, parts = _mean(self.whole[:, None], values.view(-1, 1))
+        return Estimate(float(mean), parts.view_as(values).sum(1))
+
+    def _sums(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum over tokens of the means of (N, S) values, given what led there, and what each response adds to its error."""
+        means, parts = _mean(self.prefixes[:, :-1], values)
+        return means.sum(), parts.sum(1)
+
+
+def _mean(weights: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """(T,) self-normalised means of (N, T) values, and (N, T) what each adds to the error of its mean."""
+    total = weights.sum(0)
+    mean = (weights * values).sum(0) / total
+    return mean, weights * (values - mean) / total
+
+
+def _beginnings(logps: Tensor) -> Tensor:
+    """(N, S) log-probs of tokens -> (N, S + 1) of what comes before each, and of the whole."""
+    return torch.cat([logps.new_zeros(len(logps), 1), logps.cumsum(1)], 1)
 
 
 def beats(own: Tensor, other: Tensor) -> Tensor:

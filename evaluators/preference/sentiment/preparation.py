@@ -17,13 +17,15 @@ from evaluators.options import OptionsError
 from evaluators.preference.sentiment.data import LabelledTexts
 from evaluators.preference.sentiment.model import FIRST_OUTPUT, PAD, UNKNOWN, LanguageModel, ModelSize
 from evaluators.preference.sentiment.options import POOL_BATCH, Plan, SentimentOptions
-from evaluators.preference.sentiment.pool import Pool, Weights
+from evaluators.preference.sentiment.output_layer import token_logps
+from evaluators.preference.sentiment.pool import Pool, Weights, mean_of_others
 from evaluators.preference.sentiment.reward import SentimentReward, accuracy, fit_reward
-from evaluators.preference.sentiment.sampling import SAMPLE_ROWS, divergence, generator, policy_logps, sample, states_of
+from evaluators.preference.sentiment.sampling import SAMPLE_ROWS, generator, sample
+from evaluators.preference.sentiment.steps import Responses, WordValues, steps_of
 from evaluators.preference.sentiment.training import train, training_set
 from evaluators.preference.sentiment.vocabulary import SPECIALS, EncodedTexts, Vocabulary, build_vocabulary
 
-FORMAT = 4  # raise it whenever the same options would prepare something else
+FORMAT = 5  # raise it whenever the same options would prepare something else
 
 _PLACEMENTS = 4  # rounds in which the fixed policy is brought to its KL
 _PLACED_ON = 512  # responses that each of them samples
@@ -79,7 +81,7 @@ class Prepared:
             size=ModelSize(**values["size"]),
             weights=groups["weights"],
             reward=SentimentReward.from_tensors(groups["reward"]),
-            pool=Pool(**groups["pool"]),
+            pool=Pool.from_tensors(groups["pool"]),
             facts=values["facts"],
             **groups[""],
         )
@@ -116,10 +118,12 @@ def build(
     progress("sampling the pool of responses")
     sft_tokens = _answers(model, eval_prompts, options, "pool")
     reward = reward.standardised(reward.log_odds(sft_tokens))
-    layer = _fixed_policy(model, train_prompts, reward, options, facts)
+    sft_responses = Responses.of(model, sft_tokens, options.prompt_tokens)
+    values = WordValues.fitted(reward, sft_responses, reward(sft_tokens))
+    layer = _fixed_policy(model, train_prompts, reward, values, options, facts)
     fixed_tokens = _answers(model, eval_prompts, options, "fixed policy", layer)
     both = [tokens.view(options.pool_prompts, options.pool_samples, -1) for tokens in (sft_tokens, fixed_tokens)]
-    pool = _pool(model, layer, torch.cat(both, 1), reward, options.prompt_tokens)
+    pool = _pool(model, layer, torch.cat(both, 1), reward, values, options.prompt_tokens)
     facts["sft_log_odds_mean"], facts["sft_log_odds_std"] = reward.centre, reward.scale
     weights = Weights.of(pool, pool.sft_logps)
     facts["sft_share"], facts["fixed_share"] = weights.share(), Weights.of(pool, pool.fixed_logps).share()
@@ -141,7 +145,7 @@ def _answers(
     """(prompts * samples, T): a policy's responses to each prompt, one prompt after the other."""
     repeated = prompts.repeat_interleave(options.pool_samples, 0)
     noise = generator(options.prepare_seed, purpose)
-    return sample(model, repeated, noise, options.response_tokens, layer)[0]
+    return sample(model, repeated, noise, options.response_tokens, layer).tokens
 
 
 class _DirectPreference:
@@ -157,29 +161,45 @@ class _DirectPreference:
 
 
 def _fixed_policy(
-    model: LanguageModel, prompts: Tensor, reward: SentimentReward, options: SentimentOptions, facts: dict[str, float]
+    model: LanguageModel,
+    prompts: Tensor,
+    reward: SentimentReward,
+    values: WordValues,
+    options: SentimentOptions,
+    facts: dict[str, float],
 ) -> Tensor:
     """The output layer of a DPO policy, trained on pairs of its own and scaled to the pool's KL."""
-    steps = options.pool_pairs // POOL_BATCH
-    plan = Plan(options.pool_pairs, _SHARPNESS, steps, POOL_BATCH, _RATE, (options.pool_beta,))
+    count = options.pool_pairs // POOL_BATCH
+    plan = Plan(options.pool_pairs, _SHARPNESS, count, POOL_BATCH, _RATE, (options.pool_beta,))
     data = training_set(model, prompts, reward, plan, generator(options.prepare_seed, "pairs of the fixed policy"))
     start = model.output_layer
     change = train(start, data, plan, _DirectPreference()).layers[0] - start
     place, layer = prompts[torch.arange(_PLACED_ON) % len(prompts)], start + change
     for _ in range(_PLACEMENTS):
         noise = generator(options.prepare_seed, "placement")
-        tokens, _ = sample(model, place, noise, options.response_tokens, layer)
-        facts["fixed_kl"] = float(divergence(model, layer, tokens, options.prompt_tokens).mean())
+        responses = Responses.drawn(sample(model, place, noise, options.response_tokens, layer))
+        steps = steps_of(responses, start, [layer - start], values)[0]
+        facts["fixed_kl"] = Weights.own(steps).kl(steps)
         layer = start + (layer - start) * (options.pool_kl / max(facts["fixed_kl"], 1e-9)) ** 0.5
     return layer
 
 
-def _pool(model: LanguageModel, layer: Tensor, answers: Tensor, reward: SentimentReward, prompt_length: int) -> Pool:
+def _pool(
+    model: LanguageModel,
+    layer: Tensor,
+    answers: Tensor,
+    reward: SentimentReward,
+    values: WordValues,
+    prompt_length: int,
+) -> Pool:
     """The pool of (prompts, K, T) answers; `layer` is the fixed policy's."""
-    shape, tokens = answers.shape[:2], answers.flatten(0, 1)
-    states, targets = states_of(model, tokens, prompt_length), tokens[:, prompt_length:]
-    sft, fixed = (policy_logps(states, targets, x).view(shape) for x in (model.output_layer, layer))
-    return Pool(states, targets.contiguous(), reward(tokens).view(shape), sft, fixed)
+    responses = Responses.of(model, answers.flatten(0, 1), prompt_length)
+    start, rewards = model.output_layer, reward(answers.flatten(0, 1)).view(answers.shape[:2])
+    (steps,) = steps_of(responses, start, [torch.zeros_like(start)], values)
+    chance = (values.drawn(responses) - steps.expected).sum(1).view_as(rewards)  # in the draw of each next word
+    half = rewards.shape[1] // 2
+    baselines = mean_of_others((rewards - chance)[:, None, :half].expand(-1, 2 * half, -1))
+    return Pool(responses, rewards, baselines, steps.logps, token_logps(responses.states, responses.targets, layer))
 
 
 @dataclass(frozen=True)

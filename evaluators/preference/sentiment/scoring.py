@@ -9,8 +9,9 @@ arXiv:2402.02992), or extrapolated where training stopped short.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +20,18 @@ from torch import Tensor
 from evaluators.preference.sentiment.model import LanguageModel
 from evaluators.preference.sentiment.pool import Pool, Weights, beats
 from evaluators.preference.sentiment.reward import SentimentReward
-from evaluators.preference.sentiment.sampling import divergence, generator, sample
+from evaluators.preference.sentiment.sampling import generator, sample
+from evaluators.preference.sentiment.steps import Responses, Steps, WordValues, steps_of
 
 _THINNED = 8  # the search begins on every so manieth prompt of the pool
-_NEAR = 0.03  # relative distance to the budget at which it ends
+_CLOSER = 0.02  # relative distance to the budget at which it ends there
+_NEAR = 0.05  # and on the whole pool
 _ACCEPTED = 0.1  # and up to which the weights are believed
 _TRIES = 12
 _FARTHEST = 2.0**20  # t; a change that has no KL there is no change
 
 Floats = NDArray[np.float64]
+Factors = dict[int, float]  # of policies, by their number
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,9 @@ class Placed:
     sampled: Measured
 
 
+Measure = Callable[[Factors], dict[int, Measured]]
+
+
 @dataclass(frozen=True)
 class Scorer:
     """What policies are measured with.
@@ -90,62 +97,84 @@ class Scorer:
     samples: int
     prompts: Tensor
 
-    def place(self, layer: Tensor, seed: int) -> Placed:
-        """Scale the change of an output layer until the KL is the budget, and measure the policy there."""
-        start = self.sft.output_layer
-        change = layer - start
-        if not bool(change.any()):
-            return self._placed(0.0, self._weighed(self.pool, start), False, start, seed)
+    def place(self, layers: Tensor, alive: Sequence[bool], seed: int) -> list[Placed | None]:
+        """Scale the changes of (R, outputs, D + 1) output layers until the KL is the budget, and measure the policies there.
 
-        def weighed(pool: Pool) -> Callable[[float], Measured]:
-            return lambda factor: self._weighed(pool, start + factor * change)
+        None for those that are not alive.
+        """
+        changes = layers - self.sft.output_layer
+        moved = [p for p, change in enumerate(changes) if alive[p] and bool(change.any())]
 
-        first = self._search(weighed(self.pool.thinned(_THINNED)), 1.0)[0]
-        factor, found = self._search(weighed(self.pool), first)
-        refused = not abs(found.kl / self.budget - 1) < _ACCEPTED
-        if refused:
-            factor, _ = self._search(lambda t: self._sampled(start + t * change, seed), 1.0)
-        return self._placed(factor, found, refused, start + factor * change, seed)
+        def weighed(pool: Pool) -> Measure:
+            return lambda factors: self._weighed(pool, {p: factor * changes[p] for p, factor in factors.items()})
 
-    def _placed(self, factor: float, found: Measured, refused: bool, layer: Tensor, seed: int) -> Placed:
-        sampled = self._sampled(layer, seed)
-        return Placed(factor, sampled if refused else found, found.share, refused, sampled)
+        def sampled(factors: Factors) -> dict[int, Measured]:
+            return {p: self._sampled(factor * changes[p], seed) for p, factor in factors.items()}
 
-    def _search(self, measure: Callable[[float], Measured], factor: float) -> tuple[float, Measured]:
-        """KL grows with about the square of the factor; what is known to be too little or too much bounds the next try."""
-        low, high = 0.0, math.inf
-        for _ in range(_TRIES):
-            found = measure(factor)
-            if abs(found.kl / self.budget - 1) < _NEAR or factor >= _FARTHEST:
+        begun, _ = self._search(weighed(self.pool.thinned(_THINNED)), dict.fromkeys(moved, 1.0), _CLOSER)
+        factors, found = self._search(weighed(self.pool), begun, _NEAR)
+        refused = {p for p in moved if self._refused(found[p])}
+        factors |= self._search(sampled, dict.fromkeys(refused, 1.0), _NEAR)[0]
+        still = {p: 0.0 for p in range(len(layers)) if alive[p] and p not in moved}
+        found |= weighed(self.pool)(still) if still else {}
+        own = sampled(factors | still)
+        placed = {
+            p: Placed(factor, own[p] if p in refused else found[p], found[p].share, p in refused, own[p])
+            for p, factor in (factors | still).items()
+        }
+        return [placed.get(p) for p in range(len(layers))]
+
+    def _refused(self, found: Measured) -> bool:
+        """Whether weights are not believed."""
+        return found.share < self.smallest_share or not abs(found.kl / self.budget - 1) < _ACCEPTED
+
+    def _search(self, measure: Measure, factors: Factors, near: float) -> tuple[Factors, dict[int, Measured]]:
+        """Factors at which policies have the budget, or the last that were tried, and what was measured there."""
+        tried, found, unsettled = dict(factors), dict[int, Measured](), set(factors)
+        low, high = dict.fromkeys(factors, 0.0), dict.fromkeys(factors, math.inf)
+        for last in range(_TRIES, 0, -1):
+            found |= measure({p: tried[p] for p in sorted(unsettled)})
+            unsettled = {p for p in unsettled if abs(found[p].kl / self.budget - 1) >= near and tried[p] < _FARTHEST}
+            if last == 1 or not unsettled:
                 break
-            low, high = (factor, high) if found.kl < self.budget else (low, factor)
-            factor *= math.sqrt(min(max(self.budget / max(found.kl, 1e-9), 1 / 16), 256.0))
-            if not low < factor < high:
-                factor = (low + high) / 2
-            factor = min(factor, _FARTHEST)
-        return factor, found
+            for p in unsettled:
+                side = low if found[p].kl < self.budget else high
+                side[p] = tried[p]
+                tried[p] = self._next(tried[p], found[p].kl, low[p], high[p])
+        return tried, found
 
-    def _weighed(self, pool: Pool, layer: Tensor) -> Measured:
-        """By weights. Where they cannot be believed, the KL is infinite: the policy is too far from the pool."""
-        weights = Weights.of(pool, pool.logps(layer))
-        share = weights.share()
-        (gain, gain_error), (win, win_error) = weights.mean(pool.gains()), weights.mean(pool.wins())
-        kl = weights.kl() if share >= self.smallest_share else math.inf
-        return Measured(kl, gain, gain_error, win, win_error, share)
+    def _next(self, factor: float, kl: float, low: float, high: float) -> float:
+        """KL grows with about the square of the factor; what is known to be too little or too much bounds the next try."""
+        factor *= math.sqrt(min(max(self.budget / max(kl, 1e-9), 1 / 16), 256.0))
+        return min(factor if low < factor < high else (low + high) / 2, _FARTHEST)
 
-    def _sampled(self, layer: Tensor, seed: int) -> Measured:
+    def _weighed(self, pool: Pool, changes: Mapping[int, Tensor]) -> dict[int, Measured]:
+        """By weights."""
+        every = steps_of(pool.responses, self.sft.output_layer, list(changes.values()), self._values)
+        return {
+            p: self._measured(Weights.of(pool, steps.logps), steps, pool.responses, pool.gains(), pool.wins())
+            for p, steps in zip(changes, every, strict=True)
+        }
+
+    def _sampled(self, change: Tensor, seed: int) -> Measured:
         """By one response to each of the first prompts of the pool. The noise is a function of the seed alone."""
-        prompts = self.prompts[: self.samples]
-        begin = prompts.shape[1]
-        tokens, _ = sample(self.sft, prompts, generator(seed, "evaluation"), self.sft.size.context - begin, layer)
-        rewards, sft = self.reward(tokens), self.pool.sft_rewards()[: self.samples]
-        gains, wins = rewards - sft.mean(1), beats(rewards[:, None], sft).mean(1)
-        kl = float(divergence(self.sft, layer, tokens, begin).mean())
-        return Measured(kl, float(gains.mean()), _error(gains), float(wins.mean()), _error(wins))
+        prompts, start = self.prompts[: self.samples], self.sft.output_layer
+        length = self.sft.size.context - prompts.shape[1]
+        drawn = sample(self.sft, prompts, generator(seed, "evaluation"), length, start + change)
+        responses = Responses.drawn(drawn)
+        steps = steps_of(responses, start, [change], self._values)[0]
+        rewards, sft = self.reward(drawn.tokens)[:, None], self.pool.sft_rewards()[: self.samples]
+        gains = rewards - self.pool.baselines[: self.samples, -1:]  # by all SFT responses
+        wins = beats(rewards, sft).mean(1, keepdim=True)
+        return replace(self._measured(Weights.own(steps), steps, responses, gains, wins), share=math.nan)
 
+    def _measured(self, weights: Weights, steps: Steps, responses: Responses, gains: Tensor, wins: Tensor) -> Measured:
+        gain, win = weights.gain(steps, self._values.drawn(responses), gains), weights.mean(wins)
+        return Measured(weights.kl(steps), gain.mean, gain.error, win.mean, win.error, weights.share())
 
-def _error(values: Tensor) -> float:
-    return float(values.std() / len(values) ** 0.5) if len(values) > 1 else 0.0
+    @cached_property
+    def _values(self) -> WordValues:
+        return WordValues.fitted(self.reward, self.pool.sft_responses(), self.pool.sft_rewards().flatten())
 
 
 def height_at(budget: float, kl: float, gain: float) -> float:

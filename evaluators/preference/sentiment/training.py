@@ -17,10 +17,11 @@ from torch import Tensor
 from evaluators.base import training_progress
 from evaluators.preference.gradients import normalised
 from evaluators.preference.running import MovingMean, RunningMean
-from evaluators.preference.sentiment.model import PAD, LanguageModel, response_logps
+from evaluators.preference.sentiment.model import PAD, LanguageModel
 from evaluators.preference.sentiment.options import Plan
+from evaluators.preference.sentiment.output_layer import response_logps
 from evaluators.preference.sentiment.reward import SentimentReward
-from evaluators.preference.sentiment.sampling import policy_logps, sample, states_of
+from evaluators.preference.sentiment.sampling import sample
 from sandbox.failure import CandidateError, Failure, FailureKind
 
 MOMENTUM = 0.9  # of Nesterov's kind
@@ -82,20 +83,22 @@ def training_set(
     sft: LanguageModel, prompts: Tensor, reward: SentimentReward, plan: Plan, noise: torch.Generator
 ) -> TrainingSet:
     """Sample pairs of responses to prompts drawn from `prompts`, label them, and shuffle them into batches."""
-    begin = prompts.shape[1]
-    drawn = prompts[torch.randint(len(prompts), (plan.pairs,), generator=noise)].repeat_interleave(2, 0)
-    tokens, _ = sample(sft, drawn, noise, sft.size.context - begin)
-    rewards = reward(tokens).view(-1, 2)
+    length = sft.size.context - prompts.shape[1]
+    starts = prompts[torch.randint(len(prompts), (plan.pairs,), generator=noise)].repeat_interleave(2, 0)
+    drawn = sample(sft, starts, noise, length)
+    rewards = reward(drawn.tokens).view(-1, 2)
     preferred = torch.sigmoid(plan.sharpness * (rewards[:, 0] - rewards[:, 1]))
     first_wins = torch.rand(plan.pairs, generator=noise, dtype=preferred.dtype) < preferred
     order = torch.stack([~first_wins, first_wins], 1).long()  # column of the chosen, column of the rejected
-    tokens = tokens.view(plan.pairs, 2, -1)[torch.arange(plan.pairs).unsqueeze(1), order].flatten(0, 1)
     rewards = rewards.gather(1, order)
-    states, targets = states_of(sft, tokens, begin), tokens[:, begin:]
+
+    def ordered(values: Tensor) -> Tensor:
+        return values.view(plan.pairs, 2, *values.shape[1:])[torch.arange(plan.pairs).unsqueeze(1), order]
+
     return TrainingSet(
-        states=states.view(plan.pairs, 2, *states.shape[1:]),
-        targets=targets.view(plan.pairs, 2, -1),
-        logps=policy_logps(states, targets, sft.output_layer).view(-1, 2),
+        states=ordered(drawn.states),
+        targets=ordered(drawn.tokens[:, -length:]),
+        logps=ordered(drawn.logps.double().sum(1)),
         rewards=rewards,
         preferred=torch.where(first_wins, preferred, 1 - preferred),
         batches=_batches(plan, noise),
@@ -138,7 +141,7 @@ def train(start: Tensor, data: TrainingSet, plan: Plan, loss: PairLoss) -> Train
         optimiser.step()
         optimiser.zero_grad()
         curves.append(torch.where(alive, torch.stack([values.detach().cpu(), *feed.changes(inputs)]), torch.nan))
-        alive &= layers.detach().isfinite().all(2).all(1).cpu()
+        alive &= layers.detach().sum((1, 2)).isfinite().cpu()  # one number that is none spoils the sum
         _require_a_survivor(alive, step + 1)
     means, margins, chosen = torch.stack(curves, 2)
     return Trained(layers.detach(), alive, means, margins, chosen)

@@ -49,10 +49,7 @@ def run_trial(
         options.samples,
         prepared.eval_prompts,
     )
-    placed = [
-        scorer.place(layer, seed) if alive else None
-        for layer, alive in zip(trained.layers, trained.alive.tolist(), strict=True)
-    ]
+    placed = scorer.place(trained.layers, trained.alive.tolist(), seed)
     return Outcome(trained, tuple(placed), data.flipped, middle - begin, time.monotonic() - middle)
 
 

@@ -230,7 +230,7 @@ def test_default_options_reach_the_quality_bar(server, tmp_path):
     report = trial(evaluator, server, 0)
     score = report.metric("reward_at_kl")
     assert score.value > 8 * score.stderr
-    assert score.value > 0.4
+    assert score.value > 0.65
     assert report.metric("win_rate_at_kl").value > 0.6
     assert report.metric("refused").value == 0
     assert report.arrays["effective_share"].min() > 0.1

@@ -22,6 +22,7 @@ class Planter:
 
     Attributes:
         numbers: how many.
+        places: of each part's numbers among them, by name.
     """
 
     def __init__(self, tree: Tree, logps: Floats) -> None:
@@ -32,19 +33,20 @@ class Planter:
         placed = _placed(tree)
         self._tokens = placed.reshape(tree.responses, tree.max_length, d.VOCABULARY).sum(1)  # (Y, V)
         self._placed, self._bigrams = placed, _bigrams(tree)  # (Y, T * V), (Y, V * V)
-        self._sizes = {
+        sizes = {
             "length": 1,
             "token": self._tokens.shape[1],
             "bigram": self._bigrams.shape[1],
             "topic": d.PROMPTS * placed.shape[1],
             "residual": logps.size,
         }
-        self.numbers = sum(self._sizes.values())
+        ends = np.cumsum([sizes[name] for name in d.REWARD_SHARES]).tolist()
+        self.numbers = ends[-1]
+        self.places = {name: slice(end - sizes[name], end) for name, end in zip(d.REWARD_SHARES, ends, strict=True)}
 
     def plant(self, numbers: Floats) -> Floats:
         """(P, Y) of mean 0 and deviation 1 under the reference, for each prompt."""
-        ends = np.cumsum([self._sizes[name] for name in d.REWARD_SHARES])[:-1]
-        drawn = dict(zip(d.REWARD_SHARES, np.split(numbers, ends), strict=True))
+        drawn = {name: numbers[place] for name, place in self.places.items()}
         parts = {
             "length": np.sign(drawn["length"]) * self._lengths,
             "token": self._tokens @ drawn["token"],

@@ -8,7 +8,7 @@ from evaluators.preference.sentiment import SentimentEvaluator
 from evaluators.preference.sentiment.pool import Weights
 from evaluators.preference.sentiment.preparation import Prepared
 from evaluators.preference.sentiment.sampling import generator
-from evaluators.preference.sentiment.scoring import best_over_betas, height_at
+from evaluators.preference.sentiment.scoring import ACCEPTED, Scorer, best_over_betas, height_at
 from evaluators.preference.sentiment.steps import WordValues, steps_of
 from evaluators.preference.sentiment.training import TrainingSet, training_set
 from sandbox.candidate import Candidate
@@ -203,9 +203,68 @@ def test_weights_that_cannot_be_believed_are_refused_and_samples_count(small, se
     assert report.arrays["kl"][0] == pytest.approx(0.2, rel=0.1)  # scaled to the budget all the same
 
 
+def test_a_policys_own_responses_say_what_the_pool_says(evaluator, server):
+    for seed in range(3):
+        arrays = trial(evaluator, server, seed).arrays
+        for name in ("reward", "win_rate"):
+            assert (arrays[f"{name}_stderr"] > 0).all()
+        error = np.hypot(arrays["reward_stderr"], arrays["reward_sampled_stderr"])
+        assert (abs(arrays["reward"] - arrays["reward_sampled"]) < 4 * error).all()
+        assert (arrays["reward_sampled_stderr"] < 0.1).all()
+
+
+def scorer_of(evaluator, small) -> Scorer:
+    p, samples = prepared_of(evaluator), small["samples"]
+    return Scorer(p.model(CPU), p.pool, p.reward, small["kl_budget"], 0.05, samples, p.eval_prompts)
+
+
+def test_own_responses_are_compared_with_the_sft_models(evaluator, small):
+    """Responses that count by themselves: gains and wins of a policy, and of the SFT model, which has none."""
+    scorer = scorer_of(evaluator, small)
+    start = scorer.sft.output_layer
+    still, moved = scorer.place(torch.stack([start, 1.3 * start]), [True, True], 0)
+    assert (still.factor, still.sampled.kl) == (0, pytest.approx(0, abs=1e-6))
+    assert abs(still.sampled.gain) < 4 * still.sampled.gain_error
+    assert abs(still.sampled.win - 0.5) < 4 * still.sampled.win_error
+    assert abs(moved.sampled.win - moved.used.win) < 4 * np.hypot(moved.sampled.win_error, moved.used.win_error)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 30.0, 1e6], ids="{:g}".format)
+def test_however_far_a_policy_went_it_is_placed_at_the_budget(evaluator, small, scale):
+    """Also from where all weights, or the logits themselves, are no numbers."""
+    scorer = scorer_of(evaluator, small)
+    start = scorer.sft.output_layer
+    noise = torch.Generator().manual_seed(0)
+    change = torch.randn(start.shape, generator=noise) / 100
+    near, far = (scorer.place((start + x * change)[None], [True], 0)[0] for x in (1.0, scale))
+    assert near.used.kl == pytest.approx(small["kl_budget"], rel=ACCEPTED)
+    assert far.used.kl == pytest.approx(small["kl_budget"], rel=ACCEPTED)
+    assert far.used.gain == pytest.approx(near.used.gain, abs=0.02)
+
+
+def test_a_policy_that_hardly_moved_gains_nothing(small, sentiment_cache):
+    """No factor brings it to the budget; the root of KL would make anything of the noise that is left."""
+    report = SentimentEvaluator({**small, "lr": 1e-9}, sentiment_cache).run(inline("dpo"), 0)
+    assert report.metric("reward_at_kl").value == 0
+    assert report.metric("win_rate_at_kl").value == 0.5
+    assert report.metric("reward_at_kl_sampled").value == 0
+
+
+def test_a_rate_at_which_all_logits_overflow_is_no_fault_of_the_machine(small, sentiment_cache):
+    report = SentimentEvaluator({**small, "lr": 1e30}, sentiment_cache).run(inline("dpo"), 0)
+    assert 0 <= report.metric("effective_share").value <= 1
+
+
+def test_reversed_labels_at_other_betas_do_not_pay():
+    """A low neighbour bends the parabola, whose top then lies above all that was measured."""
+    betas = [0.06, 0.2, 0.6, 2.0, 6.0]
+    honest, spoiled = np.full(5, 0.734), np.array([0.733, 0.733, 0.734, -0.835, -0.835])
+    assert best_over_betas(betas, spoiled) <= 1.01 * best_over_betas(betas, honest)
+
+
 def test_the_best_beta_is_the_top_of_a_parabola():
     betas = [0.1, 0.2, 0.4, 0.8]
-    heights = np.array([1 - 0.3 * (np.log(b) - np.log(0.25)) ** 2 for b in betas])
+    heights = np.array([1 - 0.05 * (np.log(b) - np.log(0.25)) ** 2 for b in betas])
     assert best_over_betas(betas, heights) == pytest.approx(1.0)
     assert best_over_betas([1.3 * b for b in betas], heights) == pytest.approx(1.0)
     assert best_over_betas(betas, np.array([0.1, 0.2, 0.3, 0.4])) == 0.4  # at the edge
@@ -218,7 +277,9 @@ def test_the_best_beta_is_the_top_of_a_parabola():
 def test_gains_are_brought_to_the_budget_along_the_root_of_kl():
     assert height_at(1.0, 1.0, 0.5) == 0.5
     assert height_at(1.0, 0.9604, 0.49) == pytest.approx(0.5)
-    assert height_at(1.0, 0.0, 0.0) == 0.0
+    assert height_at(1.0, 0.0, 0.3) == 0.0  # and where there is none, there is nothing to bring
+    assert height_at(1.0, 0.5, 0.3) == height_at(1.0, 2.0, 0.3) == 0.0
+    assert height_at(1.0, np.nan, np.nan) == 0.0
 
 
 @pytest.mark.slow

@@ -68,7 +68,7 @@ def test_log_probs_and_their_gradients_are_those_of_a_plain_log_softmax():
     policy, plain = model(), model()
     tokens = drawn(policy, n=20).tokens
     weights = torch.linspace(-1, 1, 20)
-    found = policy.sequence_logps(tokens, PROMPT)
+    found = policy.token_logps(tokens, PROMPT).sum(1)
     (found * weights).sum().backward()
     logits = plain.logits(plain.hidden(tokens[:, :-1])[:, PROMPT - 1 :])
     targets = tokens[:, PROMPT:]

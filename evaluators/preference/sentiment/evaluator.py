@@ -68,7 +68,7 @@ class SentimentEvaluator:
             "reward_at_kl_sampled",
             True,
             "SFT std",
-            "reward_at_kl from responses that each policy drew itself: noisier, and independent of the pool",
+            "reward_at_kl from responses that each policy drew itself: noisier, and without the pool's weights",
             minimum_effect=0.02,
         ),
         MetricSpec(
@@ -79,7 +79,9 @@ class SentimentEvaluator:
             0.0,
             1.0,
         ),
-        MetricSpec("refused", False, "share", "betas whose weights were refused, so that samples count", 0.0, 1.0),
+        MetricSpec(
+            "refused", False, "share", "betas alive whose weights were refused, so that samples count", 0.0, 1.0
+        ),
         MetricSpec("diverged", False, "share", "betas whose loss or policy was no longer a number", 0.0, 1.0),
         MetricSpec(
             "chosen_logp_change",
@@ -161,7 +163,8 @@ class SentimentEvaluator:
             reward_accuracy: of the classifier on whole held-out texts; reward_accuracy_openings: on their first words only.
             sft_held_out_nats: per word, on held-out windows of the kind that the model was trained on; sft_parameters.
             sft_log_odds_mean, sft_log_odds_std: what a reward of 0 and the unit of reward are in log-odds.
-            fixed_kl: of the policy that drew half of the pool; sft_share, fixed_share: effective shares of who drew it.
+            fixed_kl: of the policy that drew half of the pool, before its last scaling.
+            sft_share, fixed_share: effective shares of those who drew it.
 
         Raises:
             OptionsError: data, an extra, the device or a writable cache is missing; too few texts for what is asked.

@@ -124,10 +124,6 @@ class LanguageModel(nn.Module):
         """(..., D) hidden states, (...) next token ids -> (...) log-probs; meaningless at PAD or UNKNOWN."""
         return _picked(self.logits(hidden), targets)
 
-    def sequence_logps(self, tokens: Tensor, prompt_length: int) -> Tensor:
-        """(N, T) -> (N,): log-prob of each response, summed over its tokens."""
-        return self.token_logps(tokens, prompt_length).sum(1)
-
     @torch.no_grad()
     def sample(self, prompts: Tensor, uniforms: Tensor, layer: Tensor | None = None) -> Drawn:
         """Draw responses at temperature 1, by inversion of the cumulative distribution.

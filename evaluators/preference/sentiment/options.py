@@ -111,6 +111,8 @@ class SentimentOptions:
             raise ValueError("pool_samples must be at least 2: a response is compared with another one to its prompt")
         if self.pool_pairs % POOL_BATCH:
             raise ValueError(f"pool_pairs must be a multiple of {POOL_BATCH}, not {self.pool_pairs}")
+        if self.samples < 2:
+            raise ValueError("samples must be at least 2: one response has no standard error")
         if self.samples > self.pool_prompts:
             raise ValueError(f"samples {self.samples} must be at most pool_prompts {self.pool_prompts}")
         if not self.smallest_share < 1:

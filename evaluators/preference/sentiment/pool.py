@@ -122,7 +122,8 @@ class Weights:
 
     Attributes:
         prefixes: (N, S + 1): entry t is the probability of a response's first t tokens under the policy over that under the
-            mixture that it counts as drawn from; 1 throughout for responses that the policy drew itself.
+            mixture that it counts as drawn from, in units of the largest of its column, which no mean depends on; 1
+            throughout for responses that the policy drew itself.
     """
 
     prefixes: Tensor
@@ -131,7 +132,8 @@ class Weights:
     def of(cls, pool: Pool, logps: Tensor) -> Weights:
         """Of a policy that gives the tokens of the pool's responses these (N, S) log-probs."""
         policy, sft, fixed = (_beginnings(x) for x in (logps, pool.sft_logps, pool.fixed_logps))
-        return cls((policy - torch.logaddexp(sft, fixed) + math.log(2)).exp())
+        logs = policy - torch.logaddexp(sft, fixed)
+        return cls((logs - logs.amax(0)).exp())
 
     @classmethod
     def own(cls, steps: Steps) -> Weights:
@@ -144,9 +146,12 @@ class Weights:
         return self.prefixes[:, -1]
 
     def share(self) -> float:
-        """Effective share of the responses, (sum w)^2 / (N sum w^2): 1 if all weights are equal, 1 / N if one has all."""
-        scaled = self.whole / self.whole.max().clamp_min(1e-300)
-        return float(scaled.sum().square() / (scaled.square().sum() * scaled.numel()))
+        """Effective share of the responses, (sum w)^2 / (N sum w^2): 1 if all weights are equal, 1 / N if one has all.
+
+        0 of weights that are no numbers.
+        """
+        share = float(self.whole.sum().square() / (self.whole.square().sum() * self.whole.numel()))
+        return share if math.isfinite(share) else 0.0
 
     def kl(self, steps: Steps) -> float:
         """KL of the policy to the SFT model: never negative, as no token's is."""

@@ -80,10 +80,6 @@ class SentimentReward:
         """The same reward with mean 0 and standard deviation 1 over these log-odds."""
         return replace(self, centre=float(log_odds.mean()), scale=max(float(log_odds.std()), 1e-6))
 
-    def to(self, device: torch.device) -> SentimentReward:
-        """The same reward with its arrays on a device."""
-        return replace(self, bigrams=self.bigrams.to(device), idf=self.idf.to(device), coef=self.coef.to(device))
-
     def tensors(self) -> dict[str, Tensor]:
         """Everything as tensors, for storage."""
         rest = torch.tensor([self.intercept, self.words, self.centre, self.scale], dtype=torch.float64)

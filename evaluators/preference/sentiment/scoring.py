@@ -26,9 +26,10 @@ from evaluators.preference.sentiment.steps import Responses, Steps, WordValues, 
 _THINNED = 8  # the search begins on every so manieth prompt of the pool
 _CLOSER = 0.02  # relative distance to the budget at which it ends there
 _NEAR = 0.05  # and on the whole pool
-_ACCEPTED = 0.1  # and up to which the weights are believed
+ACCEPTED = 0.1  # and up to which the weights are believed, and a policy counts
 _TRIES = 12
 _FARTHEST = 2.0**20  # t; a change that has no KL there is no change
+_BONUS = 0.01  # of the highest gain, at most, for lying between two betas: a low neighbour must not pay
 
 Floats = NDArray[np.float64]
 Factors = dict[int, float]  # of policies, by their number
@@ -126,7 +127,11 @@ class Scorer:
 
     def _refused(self, found: Measured) -> bool:
         """Whether weights are not believed."""
-        return found.share < self.smallest_share or not abs(found.kl / self.budget - 1) < _ACCEPTED
+        return found.share < self.smallest_share or not self._within(found, ACCEPTED)
+
+    def _within(self, found: Measured, distance: float) -> bool:
+        """Whether a KL is near the budget; one that is no number is not."""
+        return abs(found.kl / self.budget - 1) < distance
 
     def _search(self, measure: Measure, factors: Factors, near: float) -> tuple[Factors, dict[int, Measured]]:
         """Factors at which policies have the budget, or the last that were tried, and what was measured there."""
@@ -134,7 +139,7 @@ class Scorer:
         low, high = dict.fromkeys(factors, 0.0), dict.fromkeys(factors, math.inf)
         for last in range(_TRIES, 0, -1):
             found |= measure({p: tried[p] for p in sorted(unsettled)})
-            unsettled = {p for p in unsettled if abs(found[p].kl / self.budget - 1) >= near and tried[p] < _FARTHEST}
+            unsettled = {p for p in unsettled if not (self._within(found[p], near) or tried[p] >= _FARTHEST)}
             if last == 1 or not unsettled:
                 break
             for p in unsettled:
@@ -144,8 +149,12 @@ class Scorer:
         return tried, found
 
     def _next(self, factor: float, kl: float, low: float, high: float) -> float:
-        """KL grows with about the square of the factor; what is known to be too little or too much bounds the next try."""
-        factor *= math.sqrt(min(max(self.budget / max(kl, 1e-9), 1 / 16), 256.0))
+        """KL grows with about the square of the factor; what is known to be too little or too much bounds the next try.
+
+        A KL that is no number, as logits were too large, is too much.
+        """
+        ratio = self.budget / max(kl, 1e-9) if math.isfinite(kl) else 0.0
+        factor *= math.sqrt(min(max(ratio, 1 / 16), 256.0))
         return min(factor if low < factor < high else (low + high) / 2, _FARTHEST)
 
     def _weighed(self, pool: Pool, changes: Mapping[int, Tensor]) -> dict[int, Measured]:
@@ -178,14 +187,18 @@ class Scorer:
 
 
 def height_at(budget: float, kl: float, gain: float) -> float:
-    """Gain at the budget of a policy measured close to it, NaN of NaN: gains grow with about the root of KL."""
-    return 0.0 if kl <= 0 else gain * math.sqrt(budget / kl)
+    """Gain at the budget of a policy measured close to it: gains grow with about the root of KL.
+
+    One that could not be brought there has none, also where its readings are no numbers.
+    """
+    return gain * math.sqrt(budget / kl) if abs(kl / budget - 1) < ACCEPTED else 0.0
 
 
 def best_over_betas(betas: Sequence[float], heights: Floats) -> float:
     """Top of the parabola in log beta through the highest point and its neighbours; the SFT model's 0 is always at hand.
 
-    Without two neighbours that were measured it is the highest point itself. NaN marks what was not measured.
+    It is at most a hundredth above the highest point. Without two neighbours that were measured it is that point itself. NaN
+    marks what was not measured.
     """
     best = int(np.nanargmax(heights))
     around = heights[max(best - 1, 0) : best + 2]
@@ -195,4 +208,5 @@ def best_over_betas(betas: Sequence[float], heights: Floats) -> float:
     left, right = (y[1] - y[0]) / (x[1] - x[0]), (y[2] - y[1]) / (x[2] - x[1])
     bend = (right - left) / (x[2] - x[0])  # at most 0: the middle one is highest
     slope = left + bend * (x[1] - x[0])  # at the middle one
-    return max(0.0, float(y[1] - (slope**2 / (4 * bend) if bend < 0 else 0.0)))
+    bonus = -(slope**2) / (4 * bend) if bend < 0 else 0.0
+    return max(0.0, float(y[1] + min(bonus, _BONUS * abs(y[1]))))

@@ -59,11 +59,11 @@ def metrics_and_arrays(
     """Metrics by name, each with its standard error or None, and arrays by name."""
     arrays = _arrays(outcome, options)
     curves, last = arrays["curve_chosen"], max(1, options.steps // 10)  # the end of training: one batch alone is noisy
-    reward, reward_error = _best(arrays["reward"], arrays["reward_stderr"], arrays["kl"], options)
-    win, win_error = _best(arrays["win_rate"] - 0.5, arrays["win_rate_stderr"], arrays["kl"], options)
-    sampled = _best(arrays["reward_sampled"], arrays["reward_sampled_stderr"], arrays["kl_sampled"], options)
+    reward = _best(arrays["reward"], arrays["reward_stderr"], arrays, options)
+    win, win_error = _best(arrays["win_rate"] - 0.5, arrays["win_rate_stderr"], arrays, options)
+    sampled = _best(arrays["reward_sampled"], arrays["reward_sampled_stderr"], arrays, options)
     return {
-        "reward_at_kl": (reward, reward_error),
+        "reward_at_kl": reward,
         "win_rate_at_kl": (0.5 + win, win_error),
         "reward_at_kl_sampled": sampled,
         "effective_share": (float(np.nanmean(arrays["effective_share"])), None),
@@ -74,11 +74,13 @@ def metrics_and_arrays(
 
 
 def _best(
-    gains: NDArray[np.float64], errors: NDArray[np.float64], kl: NDArray[np.float64], options: SentimentOptions
+    gains: NDArray[np.float64], errors: NDArray[np.float64], arrays: Arrays, options: SentimentOptions
 ) -> tuple[float, float]:
     """Top over betas of gains brought to the budget, and the standard error of the highest."""
-    heights = np.array([height_at(options.kl_budget, k, g) for k, g in zip(kl, gains, strict=True)])
-    return best_over_betas(options.betas, heights), float(errors[int(np.nanargmax(heights))])
+    heights = np.array([height_at(options.kl_budget, k, g) for k, g in zip(arrays["kl"], gains, strict=True)])
+    heights[np.isnan(arrays["factor"])] = math.nan  # diverged
+    error = errors[int(np.nanargmax(heights))]
+    return best_over_betas(options.betas, heights), float(np.nan_to_num(error))
 
 
 def _arrays(outcome: Outcome, options: SentimentOptions) -> Arrays:

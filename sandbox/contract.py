@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 DType = Literal["float32", "int64", "bool"]
+Wanted = Literal["up", "down", "by_label"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 
@@ -29,6 +30,8 @@ class TensorInput:
         optional: the candidate receives it only if it names it as a parameter.
         reference: the input without gradient that this policy input starts equal to and is compared with, if there is one.
         below: what no value reaches, however far training goes, if there is such a bound: a log-prob is below 0.
+        wanted: which way a good loss moves this policy input, or on which side better examples have another input: up, down,
+            or by the contract's label, up where it is true. None claims nothing: no margin and no slope are measured for it.
         tokens_of: the input whose sum over tokens this one counts the tokens of, for lengths; both are drawn to fit.
         privileged: it tells more about an example than its label does, as a reward or the probability behind the label
             does. A loss that reads it is compared with others that do.
@@ -43,6 +46,7 @@ class TensorInput:
     optional: bool = False
     reference: str | None = None
     below: float | None = None
+    wanted: Wanted | None = None
     tokens_of: str | None = None
     privileged: bool = False
 
@@ -68,14 +72,14 @@ class Contract:
         description: what the inputs are and what training minimises, for the prompt.
         tensors, scalars: the arguments, required ones first.
         scale_scalar: the scalar (beta) whose rescaling does not make a new objective, if any.
-        label: the bool input that says whether a good loss raises the first policy input (true) or lowers it. Without one,
-            it raises the first and lowers the second.
+        label: the bool input that says which way inputs that are wanted "by_label" should go.
         smallest_batch: the fewest examples that any trainer passes in one call; nothing smaller is probed.
 
     Raises:
         ValueError: an empty, repeated or non-identifier name, no gradient-carrying input, an unknown `scale_scalar`, a
-            `label` that is no required bool input, a required tensor after an optional one, a `reference` that is no input
-            without gradient, `tokens_of` that is no input, a range that reaches `below`, or a `smallest_batch` below 1.
+            `label` that is no required bool input, an input wanted by a label that there is not, a required tensor after an
+            optional one, a `reference` that is no input without gradient, `tokens_of` that is no input, a range that reaches
+            `below`, or a `smallest_batch` below 1.
     """
 
     name: str
@@ -100,6 +104,8 @@ class Contract:
             raise ValueError(f"contract {self.name}: scale_scalar {self.scale_scalar!r} is not one of its scalars")
         if self.label not in {None, *(t.name for t in self.tensors if t.dtype == "bool" and not t.optional)}:
             raise ValueError(f"contract {self.name}: label {self.label!r} is not one of its required bool inputs")
+        if self.label is None and any(t.wanted == "by_label" for t in self.tensors):
+            raise ValueError(f"contract {self.name}: an input is wanted by_label, and there is no label")
         if [t.optional for t in self.tensors] != sorted(t.optional for t in self.tensors):
             raise ValueError(f"contract {self.name}: an optional tensor stands before a required one")
         fixed = {t.name for t in self.tensors if not t.carries_gradient}

@@ -70,9 +70,9 @@ def margin_behaviour(oracle: LossOracle, dtype: torch.dtype = torch.float64) -> 
 
 
 def has_margin(contract: Contract) -> bool:
-    """Whether every required policy input has a reference to move away from."""
+    """Whether every required policy input has a reference to move away from, and a way to go."""
     required = [t for t in contract.tensors if t.carries_gradient and not t.optional]
-    return all(t.reference is not None for t in required)
+    return all(t.reference is not None and t.wanted is not None for t in required)
 
 
 def curve_table(oracle: LossOracle, scales: Sequence[float]) -> Tensor:
@@ -109,33 +109,27 @@ def curves(
 
 def at_margins(contract: Contract, margins: Tensor) -> dict[str, Tensor]:
     """All inputs at these margins in nats, (R, B) as they are; labels alternate along the batch."""
-    inputs = {t.name: torch.full_like(margins, _ordinary(contract, t)) for t in contract.tensors}
+    inputs = {t.name: torch.full_like(margins, _ordinary(t)) for t in contract.tensors}
     if contract.label is not None:
         inputs[contract.label] = (torch.arange(margins.shape[1]) % 2 == 0).to(margins).expand_as(margins).clone()
     wanted = directions(contract, inputs)
-    share = 1.0 if contract.label is not None else 1.0 / len(wanted)
     for spec in contract.tensors:
         if spec.reference is not None and spec.name in wanted:
-            inputs[spec.name] = inputs[spec.reference] + share * wanted[spec.name] * margins
+            inputs[spec.name] = inputs[spec.reference] + wanted[spec.name] * margins / len(wanted)
     return inputs
 
 
-def _ordinary(contract: Contract, spec: TensorInput) -> float:
-    """The middle of the range; the second of two optional real inputs of one range lies below the first.
+def _ordinary(spec: TensorInput) -> float:
+    """The middle of the range; of an input that no training moves, and that better examples have higher, a quarter above.
 
-    So the two responses are alike in everything that is required, and in length, but the chosen one has the better score.
+    So two responses are alike in everything that is required, and in length, but the chosen one has the better score.
     """
     middle, quarter = (spec.low + spec.high) / 2, (spec.high - spec.low) / 4
     if spec.dtype != "float32":
         return float(round(middle))
-    if not spec.optional or spec.carries_gradient:
+    if spec.carries_gradient or spec.wanted is None:
         return middle
-    alike = [
-        t.name
-        for t in contract.tensors
-        if t.optional and t.dtype == spec.dtype and (t.low, t.high) == (spec.low, spec.high)
-    ]
-    return middle + (quarter if alike.index(spec.name) == 0 else -quarter)
+    return middle + (quarter if spec.wanted == "up" else -quarter)
 
 
 def _inner_points() -> list[float]:

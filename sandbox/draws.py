@@ -118,12 +118,17 @@ def log_prob_inputs(contract: Contract) -> list[str]:
 
 
 def directions(contract: Contract, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """For each required policy input, 1 where a good loss raises it and -1 where it lowers it; in the inputs' shape.
+    """1 where a good loss raises a required policy input and -1 where it lowers it, of those whose way the contract says."""
+    found = {}
+    for spec in contract.tensors:
+        if spec.carries_gradient and not spec.optional and spec.wanted is not None:
+            found[spec.name] = _signs(contract, spec, tensors)
+    return found
 
-    By the contract's label if it has one; otherwise the first input is raised, the second lowered, and nothing is said of
-    others.
-    """
-    required = [t.name for t in contract.tensors if t.carries_gradient and not t.optional]
-    if contract.label is not None:
-        return {required[0]: 2 * tensors[contract.label] - 1}
-    return {name: torch.full_like(tensors[name], sign) for name, sign in zip(required, (1.0, -1.0), strict=False)}
+
+def _signs(contract: Contract, spec: TensorInput, tensors: dict[str, Tensor]) -> Tensor:
+    """In the input's shape."""
+    if spec.wanted == "by_label":
+        assert contract.label is not None
+        return 2 * tensors[contract.label] - 1
+    return torch.full_like(tensors[spec.name], 1.0 if spec.wanted == "up" else -1.0)

@@ -285,10 +285,13 @@ class _Probe:
         return not falling, finite
 
     def _decreasing(self) -> bool:
-        """Whether a gradient step never moves a policy input the unwanted way, as a margin loss should."""
+        """Whether a gradient step never moves a policy input the unwanted way, as a margin loss should.
+
+        Not where the contract wants nothing.
+        """
         wanted = directions(self.contract, self.ordinary.tensors)
         tolerance = 1e-7 * float(self.first.gradients.abs().max())
-        return all(
+        return bool(wanted) and all(
             bool((self.first.gradients[:, i] * wanted[n] <= tolerance).all())
             for i, n in enumerate(self.gradient_names())
             if n in wanted

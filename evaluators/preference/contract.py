@@ -10,7 +10,7 @@ A batch has at least two examples, so that a standard deviation over it is a num
 
 from __future__ import annotations
 
-from sandbox.contract import Contract, ScalarInput, TensorInput
+from sandbox.contract import Contract, ScalarInput, TensorInput, Wanted
 
 _LONGEST = 60.0  # tokens; responses of ordinary log-probs
 SMALLEST_BATCH = 2
@@ -20,8 +20,12 @@ _PROGRESS = ScalarInput(
 )
 
 
-def _policy(name: str, description: str, reference: str, optional: bool = False) -> TensorInput:
-    return TensorInput(name, description, -80.0, -1.0, True, optional=optional, reference=reference, below=0.0)
+def _policy(
+    name: str, description: str, reference: str, wanted: Wanted | None = None, optional: bool = False
+) -> TensorInput:
+    return TensorInput(
+        name, description, -80.0, -1.0, True, optional=optional, reference=reference, below=0.0, wanted=wanted
+    )
 
 
 def _reference(name: str, description: str, optional: bool = False) -> TensorInput:
@@ -40,7 +44,7 @@ def _length(name: str, whose: str, logps: str) -> TensorInput:
     )
 
 
-def _score(name: str, whose: str) -> TensorInput:
+def _score(name: str, whose: str, wanted: Wanted) -> TensorInput:
     return TensorInput(
         name,
         f"score of {whose} response under a reward, in standard deviations; larger is better",
@@ -48,6 +52,7 @@ def _score(name: str, whose: str) -> TensorInput:
         2.0,
         optional=True,
         privileged=True,
+        wanted=wanted,
     )
 
 
@@ -60,18 +65,20 @@ PAIRS = Contract(
         "the returned per-example losses is minimised by gradient descent on the policy."
     ),
     tensors=(
-        _policy("policy_chosen_logps", "log-prob of the chosen response under the policy", "reference_chosen_logps"),
-        _policy("policy_rejected_logps", "log-prob of the rejected response under the policy", "reference_rejected_logps"),
+        _policy("policy_chosen_logps", "log-prob of the chosen response under the policy", "reference_chosen_logps", "up"),
+        _policy(
+            "policy_rejected_logps", "log-prob of the rejected response under the policy", "reference_rejected_logps", "down"
+        ),
         _reference("reference_chosen_logps", "log-prob of the chosen response under the reference"),
         _reference("reference_rejected_logps", "log-prob of the rejected response under the reference"),
         _length("chosen_length", "the chosen", "reference_chosen_logps"),
         _length("rejected_length", "the rejected", "reference_rejected_logps"),
-        _score("chosen_score", "the chosen"),
-        _score("rejected_score", "the rejected"),
+        _score("chosen_score", "the chosen", "up"),
+        _score("rejected_score", "the rejected", "down"),
         TensorInput(
             "preference_probability",
             "soft label: probability that a labeller prefers the chosen response to the rejected one",
-            0.0, 1.0, optional=True, privileged=True,
+            0.0, 1.0, optional=True, privileged=True, wanted="up",
         ),
     ),
     scalars=(
@@ -104,15 +111,15 @@ UNPAIRED = Contract(
         "per-example losses is minimised by gradient descent on the policy."
     ),
     tensors=(
-        _policy("policy_logps", "log-prob of the response under the policy", "reference_logps"),
+        _policy("policy_logps", "log-prob of the response under the policy", "reference_logps", "by_label"),
         _reference("reference_logps", "log-prob of the response under the reference"),
         TensorInput("desirable", "whether the response is desirable", 0.0, 1.0, dtype="bool"),
         _length("length", "the", "reference_logps"),
-        _score("score", "the"),
+        _score("score", "the", "up"),
         TensorInput(
             "score_quantile",
             "share of the reference's own responses to the prompt whose score is at most this one's",
-            0.0, 1.0, optional=True, privileged=True,
+            0.0, 1.0, optional=True, privileged=True, wanted="up",
         ),
         _policy(
             "sample_policy_logps",

@@ -43,6 +43,7 @@ def test_contract_lists_required_and_optional_names_in_order() -> None:
         ({"tensors": (replace(X, optional=True),)}, "gradient"),
         ({"scale_scalar": "gamma"}, "scale_scalar"),
         ({"label": "x"}, "label"),
+        ({"tensors": (replace(X, wanted="by_label"),)}, "wanted by_label, and there is no label"),
         ({"tensors": (replace(X, name="y", optional=True), X)}, "optional"),
         ({"tensors": (replace(X, reference="y"),)}, "has no reference 'y'"),
         ({"tensors": (replace(X, reference="x"),)}, "has no reference 'x' without gradient"),

@@ -122,7 +122,7 @@ class LanguageModel(nn.Module):
 
     def target_logps(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """(..., D) hidden states, (...) next token ids -> (...) log-probs; meaningless at PAD or UNKNOWN."""
-        return _picked(self.logits(hidden), targets)
+        return target_logps(self.logits(hidden), targets)
 
     @torch.no_grad()
     def sample(self, prompts: Tensor, uniforms: Tensor, layer: Tensor | None = None) -> Drawn:
@@ -132,7 +132,6 @@ class LanguageModel(nn.Module):
             prompts: (N, P) token ids, all of length P.
             uniforms: (N, S) numbers in [0, 1), one per response token: equal numbers and weights give equal responses.
             layer: the output layer of a policy, in the place of the model's own.
-
         """
         n, steps = uniforms.shape
         cache = DynamicCache(config=self.transformer.config)
@@ -159,6 +158,7 @@ def layer_logits(hidden: Tensor, layer: Tensor) -> Tensor:
     return F.linear(hidden, layer[:, :-1], layer[:, -1])
 
 
-def _picked(logits: Tensor, targets: Tensor) -> Tensor:
+def target_logps(logits: Tensor, targets: Tensor) -> Tensor:
+    """(..., outputs) logits, (...) token ids -> (...) log-probs; meaningless at PAD or UNKNOWN."""
     outputs = (targets - FIRST_OUTPUT).clamp_min(0)
     return -F.cross_entropy(logits.flatten(0, -2), outputs.flatten(), reduction="none").view_as(outputs)

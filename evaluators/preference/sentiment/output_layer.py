@@ -10,9 +10,8 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from evaluators.preference.sentiment.model import FIRST_OUTPUT, PAD, layer_logits
+from evaluators.preference.sentiment.model import FIRST_OUTPUT, PAD, layer_logits, target_logps
 
 _ROWS = 16  # responses whose distributions are held at once; a core's cache holds them
 
@@ -27,8 +26,8 @@ def token_logps(states: Tensor, targets: Tensor, layer: Tensor) -> Tensor:
     """(N, S, D) states, (N, S) tokens -> (N, S) float64 log-probs of the tokens, on the CPU; 0 after the end."""
     scored = []
     for part in parts(len(states)):
-        log_p = torch.log_softmax(layer_logits(states[part].to(layer.device), layer), -1)
-        scored.append(picked(log_p, targets[part].to(layer.device)).cpu())
+        logits = layer_logits(states[part].to(layer.device), layer)
+        scored.append(target_logps(logits, targets[part].to(layer.device)).cpu())
     return torch.cat(scored).double() * (targets != PAD)
 
 
@@ -44,6 +43,4 @@ def with_ones(states: Tensor) -> Tensor:
 
 def response_logps(states: Tensor, targets: Tensor, layer: Tensor) -> Tensor:
     """(N, S, D) states, (N, S) response tokens, an output layer -> (N,) log-probs of the responses, with gradients."""
-    outputs = (targets - FIRST_OUTPUT).clamp_min(0)
-    losses = functional.cross_entropy(layer_logits(states, layer).flatten(0, 1), outputs.flatten(), reduction="none")
-    return -(losses.view_as(targets) * (targets != PAD)).sum(1)
+    return (target_logps(layer_logits(states, layer), targets) * (targets != PAD)).sum(1)
